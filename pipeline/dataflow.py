@@ -1,0 +1,230 @@
+"""The path of `stages` as a Ray Data graph, one shard a block. The only user of ray in the package.
+
+Two layouts of the same verbs:
+
+    split   shards -> prepare (tasks) -> embed (actors, one per GPU) -> publish (tasks)
+    fused   shards -> run_shard (actors, one per CPU host), several shards in flight in each
+
+On a GPU host preparing and publishing belong on the idle cores. On a CPU host the engine uses
+every core anyway: helper processes would only preempt its threads, so a shard stays in one process.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pipeline import embedder, model, stages
+from pipeline.config import EngineConfig, RayConfig
+from pipeline.errors import BulkembedError, ResourceError
+from pipeline.records import Failure, Receipt, Shard
+from pipeline.stages import Job
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+# Of a local Ray. Workers are niced by default, so that every helper process preempts the engine;
+# the rest are reporters that wake up all the time on behalf of a dashboard that is not there.
+LOCAL_RAY = {
+    "RAY_worker_niceness": "0",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+OBJECT_STORE_BYTES = 1 << 30  # of a local Ray: a few shards
+HELPER_CPUS = 1  # of a prepare or publish task
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Who runs where."""
+
+    layout: str  # "fused" or "split"
+    replicas: int  # embedding actors
+    actor_cpus: float
+    actor_gpus: int
+    helper_cpus: float  # of a prepare or publish task; split only
+    engine_cpus: int | None  # threads of a CPU engine; None on GPUs
+
+
+def run(shards: list[Shard], job: Job) -> Iterator[Receipt | Failure]:
+    """Embeds the shards; yields an outcome for each as it is published. Ray must be connected."""
+    import ray.data
+    from ray.data import ActorPoolStrategy, DataContext
+
+    placement = place(job.cfg.engine, job.cfg.ray)
+    log.info("%s", placement)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # One shard is one block: never cut it, never join two.
+    context.target_max_block_size = None
+    context.target_min_block_size = 0
+
+    actors: dict[str, Any] = {
+        "fn_constructor_args": [job],
+        "compute": ActorPoolStrategy(
+            size=min(placement.replicas, len(shards)),
+            max_tasks_in_flight_per_actor=job.cfg.ray.shards_in_flight,
+            max_concurrent_calls_per_actor=job.cfg.ray.shards_in_flight,
+            enable_true_multi_threading=True,
+        ),
+        "num_cpus": placement.actor_cpus,
+        "num_gpus": placement.actor_gpus,
+        "runtime_env": {"env_vars": embedder.environment(job.cfg.engine, placement.engine_cpus)},
+    }
+    rows = ray.data.from_items([{"item": shard} for shard in shards], override_num_blocks=len(shards))
+    if placement.layout == "fused":
+        outcomes = rows.map(FusedActor, **actors)
+    else:
+        helpers: dict[str, Any] = {"fn_args": [job], "num_cpus": placement.helper_cpus}
+        outcomes = rows.map(prepare, **helpers).map(EmbedActor, **actors).map(publish, **helpers)
+    for row in outcomes.iter_rows():
+        yield row["item"]
+
+
+def attempt(where: Shard, work: Callable[[], T]) -> T | Failure:
+    """The result, or what went wrong as a value: one bad shard must not end the run of the others."""
+    try:
+        return work()
+    except BulkembedError as error:
+        return Failure(where.id, str(error))
+    except Exception:
+        # A fault of the code or the engine: the whole traceback, so that it can be found.
+        return Failure(where.id, traceback.format_exc())
+
+
+def prepare(row: dict[str, Any], job: Job) -> dict[str, Any]:
+    shard: Shard = row["item"]
+    return {"item": attempt(shard, lambda: stages.prepare(shard, job))}
+
+
+def publish(row: dict[str, Any], job: Job) -> dict[str, Any]:
+    if isinstance(row["item"], Failure):
+        return row
+    embedded, version = row["item"]
+    return {"item": attempt(embedded.shard, lambda: stages.publish(embedded, job, version))}
+
+
+class LoadedActor:
+    """A model on its device."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        needs_weights = job.cfg.engine.kind == "vllm"
+        path = model.locate(job.model.name, job.model.revision, weights=needs_weights)
+        self.embedder = embedder.load(str(path), job.model, job.cfg.max_tokens or 0, job.cfg.engine)
+
+
+class EmbedActor(LoadedActor):
+    """Prepared shards in, embedded shards and the engine's version out."""
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        prepared = row["item"]
+        if isinstance(prepared, Failure):
+            return row
+        embedded = attempt(prepared.shard, lambda: stages.embed(prepared, self.job, self.embedder))
+        return {"item": embedded if isinstance(embedded, Failure) else (embedded, self.embedder.version)}
+
+
+class FusedActor(LoadedActor):
+    """Shards in, receipts out."""
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        shard: Shard = row["item"]
+        return {"item": attempt(shard, lambda: stages.run_shard(shard, self.job, self.embedder))}
+
+
+def connect(cfg: RayConfig) -> None:
+    """Joins the cluster at `address` (or RAY_ADDRESS), else starts a Ray of this process's own on loopback."""
+    address = cfg.address or os.environ.get("RAY_ADDRESS")
+    if address is None:
+        os.environ.update({name: value for name, value in LOCAL_RAY.items() if name not in os.environ})
+    import ray
+
+    if ray.is_initialized():
+        return
+    if address is not None:
+        ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
+        return
+    ray.init(
+        address="local",
+        num_cpus=cfg.num_cpus,
+        include_dashboard=False,
+        object_store_memory=OBJECT_STORE_BYTES,
+        logging_level=logging.WARNING,
+        log_to_driver=False,
+        _node_ip_address="127.0.0.1",
+    )
+
+
+def disconnect() -> None:
+    import ray
+
+    ray.shutdown()
+
+
+def place(engine: EngineConfig, cfg: RayConfig) -> Placement:
+    """Decides who runs where, waiting for an autoscaling cluster to grow. Raises ResourceError
+    where the cluster can never give what was asked for."""
+    import ray
+
+    local = cfg.address is None and "RAY_ADDRESS" not in os.environ
+    deadline = time.monotonic() + (0 if local else cfg.resource_wait_seconds)
+    while True:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        try:
+            return fit(engine, cfg.layout, nodes)
+        except ResourceError:
+            if time.monotonic() >= deadline:
+                raise
+        from ray.autoscaler.sdk import request_resources
+
+        request_resources(bundles=[{"GPU": engine.num_gpus or 0, "CPU": 1}] * (engine.replicas or 1))
+        time.sleep(5)
+
+
+def fit(engine: EngineConfig, layout: str, nodes: list[dict[str, float]]) -> Placement:
+    """The placement on these nodes; pure. Raises ResourceError naming the field that asks too much.
+
+    Everything that runs at once is given its share here: Ray would wait for ever, without a word,
+    for a task that no node has room for."""
+    cpus = [int(node.get("CPU", 0)) for node in nodes if node.get("CPU", 0) >= 1]
+    gpus = [int(node.get("GPU", 0)) for node in nodes]
+    if not cpus:
+        raise ResourceError("the cluster has no node with a CPU")
+    tensor_parallel = engine.tensor_parallel_size
+    wants_gpus = engine.num_gpus if engine.num_gpus is not None else (tensor_parallel if sum(gpus) and engine.kind == "vllm" else 0)
+    if wants_gpus:
+        room = sum(count // wants_gpus for count in gpus)
+        replicas = engine.replicas or room
+        if not room or replicas > room:
+            raise ResourceError(
+                f"engine: {replicas or 1} actors of {wants_gpus} GPUs each do not fit the cluster's nodes ({gpus} GPUs): "
+                "lower engine.replicas or engine.num_gpus, or grow the cluster"
+            )
+        actor_cpus = engine.num_cpus or 1.0
+        if actor_cpus * max(1, -(-replicas // len(nodes))) >= max(cpus):
+            actor_cpus = max(cpus) / (2.0 * replicas)
+        spare = sum(cpus) - replicas * actor_cpus
+        chosen = "split" if layout == "auto" else layout
+        return Placement(chosen, replicas, actor_cpus, wants_gpus, min(HELPER_CPUS, max(spare, 0.1) / 2), None)
+    host = min(cpus)  # an actor must fit the smallest host that gets one
+    chosen = "fused" if layout == "auto" else layout
+    replicas = engine.replicas or len(cpus)
+    each_host = -(-replicas // len(cpus))
+    # Split needs room for one prepare and one publish task beside the actors.
+    share = host / each_host if chosen == "fused" else host * 0.75 / each_host
+    asked = engine.num_cpus or share
+    if asked > share:
+        raise ResourceError(
+            f"engine.num_cpus: {replicas} actors of {asked:g} CPUs do not fit {len(cpus)} host(s) of {host} CPUs: at most {share:g} each"
+        )
+    spare = sum(cpus) - replicas * asked
+    return Placement(chosen, replicas, asked, 0, min(HELPER_CPUS, spare / 2), max(1, int(host // each_host)))

@@ -1,0 +1,133 @@
+"""Batches of token ids -> vectors. `VLLMEmbedder` is the only user of vllm and torch."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.config import EngineConfig
+from pipeline.records import Model
+
+TokenIds = Sequence[npt.NDArray[np.int32]]
+Vectors = npt.NDArray[np.float32]
+
+VLLM_POOLING = {"last": "LAST", "mean": "MEAN", "cls": "CLS"}
+
+
+class Embedder(Protocol):
+    """A loaded model. `embed` may be called from several threads at once."""
+
+    version: str  # of the engine, for the provenance
+
+    def embed(self, documents: TokenIds) -> Vectors:
+        """float32 of shape (documents, width), in the order given."""
+        ...
+
+
+class VLLMEmbedder:
+    """vLLM in this process, one model.
+
+    The engine is built and called on one thread of its own: OpenMP teams belong to the thread that
+    made them, and an engine built on one thread and called from another measured a quarter slower."""
+
+    def __init__(self, path: str, model: Model, max_tokens: int, engine: EngineConfig) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._width = model.width
+        self._engine, self._params, self.version = self._thread.submit(build_vllm, path, model, max_tokens, engine).result()
+
+    def embed(self, documents: TokenIds) -> Vectors:
+        return self._thread.submit(self._embed, documents).result()
+
+    def _embed(self, documents: TokenIds) -> Vectors:
+        prompts = [{"prompt_token_ids": ids.tolist()} for ids in documents]
+        # `encode` hands out tensors; `embed` would make a Python float of every number.
+        outputs = self._engine.encode(prompts, pooling_params=self._params, pooling_task="embed", use_tqdm=False)
+        vectors = np.empty((len(documents), self._width), np.float32)
+        for row, output in enumerate(outputs):
+            vectors[row] = output.outputs.data.numpy()
+        return vectors
+
+
+def build_vllm(path: str, model: Model, max_tokens: int, engine: EngineConfig) -> tuple[Any, Any, str]:
+    import vllm
+    from vllm.config import PoolerConfig
+
+    settings: dict[str, Any] = {
+        "model": path,
+        "runner": "pooling",
+        "pooler_config": PoolerConfig(seq_pooling_type=VLLM_POOLING[model.pooling], use_activation=True),
+        "dtype": engine.dtype,
+        "max_model_len": max_tokens,
+        # A prompt must fit one step: mean and CLS pooling see a document whole.
+        "max_num_batched_tokens": max(engine.step_tokens, max_tokens),
+        "tensor_parallel_size": engine.tensor_parallel_size,
+        "load_format": "safetensors",
+        # Documents share no prefix worth a look-up.
+        "enable_prefix_caching": False,
+        "disable_log_stats": True,
+        "seed": 0,
+    }
+    if vllm.platforms.current_platform.is_cpu():
+        # Compiled mode measured slower than eager on CPU, and 20 s more to load. The share of host
+        # memory only has to be below what is free; keys and values get kv_cache_gib (see environment).
+        settings |= {"enforce_eager": True, "gpu_memory_utilization": 0.5}
+    loaded = vllm.LLM(**settings | engine.args)
+    return loaded, vllm.PoolingParams(task="embed", use_activation=True), f"vllm {vllm.__version__}"
+
+
+def environment(engine: EngineConfig, cpus: int | None) -> dict[str, str]:
+    """What must stand in the environment of the process before vLLM is imported.
+
+    `cpus`: cores of a CPU host that the engine may use, None on a GPU host."""
+    settings = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
+    if cpus is not None:
+        settings |= {
+            # The engine core in a process of its own doubles load time and halves the rate of small models.
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "VLLM_CPU_KVCACHE_SPACE": str(engine.kv_cache_gib),
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "OMP_NUM_THREADS": str(cpus),
+            # glibc gives freed buffers back and takes them again: page faults, a fifth of the time.
+            "MALLOC_TOP_PAD_": "268435456",
+            "MALLOC_MMAP_THRESHOLD_": "1073741824",
+            "MALLOC_TRIM_THRESHOLD_": "4294967296",
+        }
+    return settings | engine.env
+
+
+class SimulatedEmbedder:
+    """Takes tokens / rate seconds without using the CPU, and returns unit vectors that depend on
+    nothing but the document's token ids: for dry runs, tests, and measuring everything but the model."""
+
+    version = "simulated 1"
+
+    def __init__(self, width: int, tokens_per_second: float) -> None:
+        self._width = width
+        self._seconds_per_token = 1 / tokens_per_second
+        self._device = ThreadPoolExecutor(1, thread_name_prefix="simulated-device")
+
+    def embed(self, documents: TokenIds) -> Vectors:
+        # One device: calls from several threads queue, as they would before a real one.
+        return self._device.submit(self._embed, documents).result()
+
+    def _embed(self, documents: TokenIds) -> Vectors:
+        due = time.monotonic() + sum(map(len, documents)) * self._seconds_per_token
+        vectors = np.empty((len(documents), self._width), np.float32)
+        for row, ids in enumerate(documents):
+            seed = int.from_bytes(hashlib.blake2b(ids.tobytes(), digest_size=16).digest(), "little")
+            np.random.Generator(np.random.Philox(seed)).standard_normal(out=vectors[row], dtype=np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        time.sleep(max(0.0, due - time.monotonic()))
+        return vectors
+
+
+def load(path: str, model: Model, max_tokens: int, engine: EngineConfig) -> Embedder:
+    if engine.kind == "simulated":
+        return SimulatedEmbedder(model.width, engine.tokens_per_second)
+    return VLLMEmbedder(path, model, max_tokens, engine)

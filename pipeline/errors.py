@@ -1,0 +1,62 @@
+"""Everything this project raises on purpose.
+
+    BulkembedError            one clear line: what, where, what to do
+      ConfigError             a field of the configuration is wrong            exit 2
+      SourceError             the source is missing, empty or unreadable       exit 2
+        ObjectError           one source object is unreadable: the others go on, exit 1
+      ModelError              the model's files are missing or contradict      exit 2
+      ResourceError           the cluster can never give what was asked for    exit 2
+      StorageError            the store refused, or retries ran out            exit 1
+      EmbeddingError          the engine returned something that is no vector  exit 1
+      IncompleteError         shards failed; running again resumes             exit 1
+      InterruptedRun          a signal ended the run; running again resumes    exit 128 + signal
+
+Only `storage` retries (it knows which faults are transient); Ray re-runs the work of a lost
+process. Nothing here is raised to be retried by a caller.
+"""
+
+from __future__ import annotations
+
+
+class BulkembedError(Exception):
+    """Base class; `exit_code` is what the command line exits with."""
+
+    exit_code = 1
+
+
+class ConfigError(BulkembedError):
+    exit_code = 2
+
+
+class SourceError(BulkembedError):
+    exit_code = 2
+
+
+class ObjectError(SourceError):
+    exit_code = 1
+
+
+class ModelError(BulkembedError):
+    exit_code = 2
+
+
+class ResourceError(BulkembedError):
+    exit_code = 2
+
+
+class StorageError(BulkembedError):
+    pass
+
+
+class EmbeddingError(BulkembedError):
+    pass
+
+
+class IncompleteError(BulkembedError):
+    pass
+
+
+class InterruptedRun(BulkembedError):
+    def __init__(self, signal_number: int) -> None:
+        super().__init__("interrupted: what is published stays; run the same command again to resume")
+        self.exit_code = 128 + signal_number

@@ -1,0 +1,124 @@
+"""What is done: receipts, rejects, snapshots. The only place that knows the output's layout.
+
+    <output>/data/<fingerprint>/<shard>.parquet
+    <output>/_meta/runs/<fingerprint>.json                what the fingerprint stands for
+    <output>/_meta/rejects/<fingerprint>/<shard>.parquet  only where there are any
+    <output>/_meta/receipts/<fingerprint>/<shard>.json    written last of a shard: the done marker
+    <output>/_meta/snapshots/<number>.json                written last of a run: what readers see
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from pipeline.errors import SourceError, StorageError
+from pipeline.records import Receipt, Snapshot
+from pipeline.storage import Store, join
+
+READ_THREADS = 32  # receipts are small and far away: this waits, it does not compute
+PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+
+
+class Ledger:
+    """The output of one configuration (fingerprint) below one root."""
+
+    def __init__(self, store: Store, output: str, fingerprint: str) -> None:
+        self.store, self.output, self.fingerprint = store, output, fingerprint
+
+    def data(self, shard_id: str) -> str:
+        return join(self.output, "data", self.fingerprint, f"{shard_id}.parquet")
+
+    def rejects(self, shard_id: str) -> str:
+        return join(self.output, "_meta/rejects", self.fingerprint, f"{shard_id}.parquet")
+
+    def receipt(self, shard_id: str) -> str:
+        return join(self.output, "_meta/receipts", self.fingerprint, f"{shard_id}.json")
+
+    def done(self) -> list[str]:
+        """Ids of the published shards, in source order, by one listing."""
+        names = self.store.names(join(self.output, "_meta/receipts", self.fingerprint))
+        return [name.removesuffix(".json") for name in names if name.endswith(".json")]
+
+    def read_receipts(self, shard_ids: Iterable[str]) -> Iterator[Receipt]:
+        """Receipts in the order asked for."""
+
+        def one(shard_id: str) -> Receipt:
+            return Receipt(**orjson.loads(self.store.read(self.receipt(shard_id))))
+
+        with ThreadPoolExecutor(READ_THREADS) as pool:
+            yield from pool.map(one, shard_ids)
+
+    def write_receipt(self, receipt: Receipt) -> None:
+        self.store.put(self.receipt(receipt.shard), orjson.dumps(receipt.to_dict(), option=PRETTY))
+
+    def carried(self) -> pa.Schema | None:
+        """Schema of the id and the kept columns, as the first run of this fingerprint set it."""
+        try:
+            record = orjson.loads(self.store.read(self._run()))
+        except FileNotFoundError:
+            return None
+        return pa.ipc.read_schema(pa.BufferReader(base64.b64decode(record["carried_schema"])))
+
+    def write_run(self, carried: pa.Schema, provenance: dict[str, str]) -> None:
+        """Says what the fingerprint stands for, and that the output can be written to."""
+        record = {
+            "fingerprint": self.fingerprint,
+            "carried": {field.name: str(field.type) for field in carried},
+            "carried_schema": base64.b64encode(carried.serialize().to_pybytes()).decode(),
+            "provenance": provenance,
+        }
+        self.store.put(self._run(), orjson.dumps(record, option=PRETTY))
+
+    def _run(self) -> str:
+        return join(self.output, "_meta/runs", f"{self.fingerprint}.json")
+
+    def publish_snapshot(self, shards: list[str], provenance: dict[str, str]) -> Snapshot:
+        """Makes these shards the dataset, unless the newest snapshot says so already.
+
+        The number is taken with a create-only write; who loses the race reads again and tries the next."""
+        receipts = list(self.read_receipts(shards))
+        for _ in range(100):
+            newest = newest_snapshot(self.store, self.output)
+            if newest is not None and (newest.fingerprint, newest.shards) == (self.fingerprint, shards):
+                return newest
+            snapshot = Snapshot(
+                number=newest.number + 1 if newest else 1,
+                fingerprint=self.fingerprint,
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                shards=shards,
+                documents=sum(receipt.documents for receipt in receipts),
+                rejects=sum(receipt.rejects for receipt in receipts),
+                provenance=provenance,
+            )
+            if self.store.create(snapshot_uri(self.output, snapshot.number), orjson.dumps(snapshot.to_dict(), option=PRETTY)):
+                return snapshot
+        raise StorageError(f"{self.output}: 100 other runs took the next snapshot number first; run again")
+
+
+def snapshot_uri(output: str, number: int) -> str:
+    return join(output, "_meta/snapshots", f"{number:08d}.json")
+
+
+def newest_snapshot(store: Store, output: str) -> Snapshot | None:
+    numbers = [int(name[:-5]) for name in store.names(join(output, "_meta/snapshots")) if name[:-5].isdigit()]
+    if not numbers:
+        return None
+    values: dict[str, Any] = orjson.loads(store.read(snapshot_uri(output, max(numbers))))
+    return Snapshot(**values)
+
+
+def dataset(store: Store, output: str) -> tuple[Ledger, Snapshot]:
+    """The newest finished dataset below `output`. Raises SourceError where no run has finished yet."""
+    snapshot = newest_snapshot(store, output)
+    if snapshot is None:
+        runs = [name.removesuffix(".json") for name in store.names(join(output, "_meta/runs"))]
+        begun = f"; runs begun: {', '.join(runs)}; run the job again to finish one" if runs else ""
+        raise SourceError(f"output {output}: no finished dataset there (no snapshot){begun}")
+    return Ledger(store, output, snapshot.fingerprint), snapshot

@@ -1,0 +1,262 @@
+"""What exists: source objects, their length in rows, and the shards that are still to do.
+
+A shard's id holds the object's id (path and version), the row range and the object's length, so
+the names of the receipts alone say which objects are done: those are never opened again.
+The cut of the rest is a pure function of the rows that are not covered yet, whatever sizes
+earlier runs used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import BulkembedError, ConfigError, ObjectError, SourceError
+from pipeline.records import Failure, Format, Shard, SourceObject
+from pipeline.storage import CORRUPT, Store, StoredObject, describe
+
+SUFFIXES: dict[str, Format] = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".jsonl.gz": "jsonl",
+    ".jsonl.zst": "jsonl",
+}
+Range = tuple[int, int]
+PART_LINES = 1024
+SAMPLE_LINES = 100
+INSPECT_THREADS = 16  # footers are small and far away: this waits, it does not compute
+SHARD_ID = re.compile(r"(?P<object>.+)-(?P<start>\d{10})-(?P<stop>\d{10})-of-(?P<total>\d{10})")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where an object may be cut: rows of each part, and for JSONL the byte offset of each part."""
+
+    part_rows: list[int]  # Parquet: row groups; JSONL: runs of PART_LINES lines
+    offsets: list[int]  # JSONL: byte offset of each part, else empty
+    schema: pa.Schema  # JSONL: of a sample from its start
+
+    @property
+    def rows(self) -> int:
+        return sum(self.part_rows)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do, in source order."""
+
+    objects: list[SourceObject]
+    done: list[str]  # ids of published shards of these objects
+    pending: list[Shard]
+    failures: list[Failure]  # objects that cannot be read
+
+    @property
+    def rows_done(self) -> int:
+        return sum(stop - start for _, start, stop, _ in map(parse, self.done))
+
+    @property
+    def rows_pending(self) -> int:
+        return sum(shard.rows for shard in self.pending)
+
+
+def source_objects(store: Store, source: str) -> list[SourceObject]:
+    """The corpus in source order: documents files under a prefix or glob, hidden ones left out.
+
+    Raises SourceError where there is none."""
+    try:
+        stored = store.list(source)
+    except FileNotFoundError:
+        stored = []
+    objects = [found for item in stored if (found := source_object(item)) is not None]
+    if not objects:
+        some = f"{len(stored)} objects there, none of them " if stored else "nothing there; expected "
+        raise SourceError(f"source {source}: {some}{', '.join(SUFFIXES)}")
+    return sorted(objects, key=lambda each: each.id)
+
+
+def source_object(stored: StoredObject) -> SourceObject | None:
+    """None for what is no document file, or hidden by a leading dot or underscore."""
+    relative = stored.relative_path
+    matching = [each for each in SUFFIXES if relative.lower().endswith(each)]
+    if not matching or any(part.startswith((".", "_")) for part in relative.split("/")):
+        return None
+    return SourceObject(
+        uri=stored.uri,
+        relative_path=relative,
+        size=stored.size,
+        version=stored.version,
+        format=SUFFIXES[matching[0]],
+        id=object_id(relative, stored.version),
+    )
+
+
+def object_id(relative_path: str, version: str) -> str:
+    # Readers ignore names that start with a dot or an underscore.
+    readable = re.sub(r"[^A-Za-z0-9.=_-]", "_", relative_path).lstrip("._")[:80]
+    digest = hashlib.sha256(f"{relative_path}\0{version}".encode()).hexdigest()[:16]
+    return f"{readable}-{digest}"
+
+
+def parse(shard_id: str) -> tuple[str, int, int, int]:
+    """(object id, start, stop, total) of a shard id. Raises ValueError for any other name."""
+    match = SHARD_ID.fullmatch(shard_id)
+    if match is None:
+        raise ValueError(f"{shard_id!r} is no shard id")
+    return match["object"], int(match["start"]), int(match["stop"]), int(match["total"])
+
+
+def gaps(covered: Iterable[Range], total: int) -> list[Range]:
+    """Rows of [0, total) that no range covers."""
+    missing, at = [], 0
+    for start, stop in sorted(covered):
+        if start > at:
+            missing.append((at, min(start, total)))
+        at = max(at, stop)
+    if at < total:
+        missing.append((at, total))
+    return missing
+
+
+def cut(gap: Range, part_rows: Sequence[int], most_rows: int) -> list[Range]:
+    """A gap as ranges of at most `most_rows`, ending where parts end unless one part is larger."""
+    start, stop = gap
+    borders, at = [], 0
+    for rows in part_rows:
+        at += rows
+        if start < at < stop:
+            borders.append(at)
+    ranges = []
+    for border, following in zip([*borders, stop], [*borders[1:], stop, None], strict=False):
+        if following is not None and following - start <= most_rows:
+            continue  # the next part still fits
+        # A part larger than a shard is cut evenly: no tiny last piece.
+        pieces = max(1, -(-(border - start) // most_rows))
+        marks = [start + (border - start) * piece // pieces for piece in range(pieces + 1)]
+        ranges += list(zip(marks, marks[1:], strict=False))
+        start = border
+    return ranges
+
+
+def plan(
+    store: Store,
+    objects: list[SourceObject],
+    done: Iterable[str],
+    most_rows: int,
+    limit: int | None,
+    check: Callable[[SourceObject, Layout], None],
+) -> Plan:
+    """Shards still to do. `check` sees every object that is opened and may refuse it (ObjectError)."""
+    covered: dict[str, list[str]] = {}
+    for shard_id in done:
+        covered.setdefault(parse(shard_id)[0], []).append(shard_id)
+
+    def inspect(item: SourceObject) -> Layout | Failure | None:
+        ranges = [(start, stop) for _, start, stop, _ in map(parse, covered.get(item.id, []))]
+        if ranges and not gaps(ranges, parse(covered[item.id][0])[3]):
+            return None  # all of it is done: no need to open it
+        try:
+            layout = layout_of(store, item)
+            check(item, layout)
+        except BulkembedError as error:
+            if isinstance(error, ConfigError):
+                raise
+            return Failure(item.uri, str(error).removeprefix(f"{item.uri}: "))
+        return layout
+
+    finished: list[str] = []
+    pending: list[Shard] = []
+    failures: list[Failure] = []
+    left = limit if limit is not None else float("inf")
+    with ThreadPoolExecutor(INSPECT_THREADS) as pool:
+        for item, layout in zip(objects, pool.map(inspect, objects), strict=True):
+            mine = sorted(covered.get(item.id, []))
+            if isinstance(layout, Failure):
+                failures.append(layout)
+                continue
+            if left <= 0:
+                break
+            finished += mine
+            total = layout.rows if layout else parse(mine[0])[3]
+            if layout:
+                ranges = [(start, stop) for _, start, stop, _ in map(parse, mine)]
+                for gap in gaps(ranges, int(min(total, left))):
+                    pending += [shard(item, layout, each) for each in cut(gap, layout.part_rows, most_rows)]
+            left -= total
+    return Plan(objects, finished, pending, failures)
+
+
+def shard(item: SourceObject, layout: Layout, rows: Range) -> Shard:
+    """The shard of these rows; for JSONL with the nearest known line start at or before the first."""
+    offset, skip = 0, rows[0]
+    for part, part_offset in zip(layout.part_rows, layout.offsets, strict=False):
+        offset = part_offset
+        if skip < part:
+            break
+        skip -= part
+    return Shard(item.id, item.uri, item.version, item.format, *rows, layout.rows, offset, skip)
+
+
+def layout_of(store: Store, item: SourceObject) -> Layout:
+    """Reads the footer (Parquet) or counts the lines (JSONL). Raises ObjectError where it is corrupt."""
+
+    def read() -> Layout:
+        if item.format == "jsonl":
+            with store.open_lines(item.uri) as lines:
+                return scan_lines(lines)
+        with store.open(item.uri) as file:
+            metadata = pq.ParquetFile(file).metadata
+            groups = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+            return Layout(groups, [], metadata.schema.to_arrow_schema())
+
+    try:
+        return store.retrying(read, f"reading {item.uri}")
+    except CORRUPT as error:
+        raise ObjectError(f"{item.uri}: not a readable {item.format} file: {describe(error)}") from error
+
+
+def scan_lines(file: Iterable[bytes]) -> Layout:
+    """Counts non-blank lines, and remembers where every `PART_LINES`-th starts."""
+    part_rows: list[int] = []
+    offsets: list[int] = []
+    sample: list[bytes] = []
+    offset = rows = 0
+    for line in file:
+        if not line.isspace():
+            if rows % PART_LINES == 0:
+                part_rows.append(0)
+                offsets.append(offset)
+            if rows < SAMPLE_LINES:
+                sample.append(line)
+            part_rows[-1] += 1
+            rows += 1
+        offset += len(line)
+    return Layout(part_rows, offsets, sampled_schema(sample))
+
+
+def sampled_schema(lines: Iterable[bytes]) -> pa.Schema:
+    """Columns of JSONL lines and the type of what they hold; text where the values disagree."""
+    columns: dict[str, list[object]] = {}
+    for line in lines:
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError:  # the reader rejects that line with its reason
+            continue
+        for name, value in row.items() if isinstance(row, dict) else ():
+            columns.setdefault(name, []).append(value)
+    fields = []
+    for name, values in columns.items():
+        try:
+            kind = pa.infer_type(values)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            kind = pa.string()
+        fields.append(pa.field(name, pa.string() if pa.types.is_null(kind) else kind))
+    return pa.schema(fields)

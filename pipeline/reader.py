@@ -1,0 +1,204 @@
+"""A shard's rows as documents. Rows that cannot be embedded become rejects, each with a reason:
+
+    null_text      every text column is null or absent
+    empty_text     nothing but white space
+    not_text       a text column holds a number, a list, ...
+    undecodable    bytes that are not UTF-8
+    not_json       a JSONL line that is no JSON object
+    null_id        the id is null or absent
+    wrong_type     an id or kept column that does not fit the type of the run
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from string import Formatter
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import schema
+from pipeline.config import RunConfig
+from pipeline.errors import ObjectError
+from pipeline.records import Documents, Shard
+from pipeline.storage import CORRUPT, Store, describe
+
+Reasons = dict[int, tuple[str, str]]  # row of the shard -> (reason, detail)
+READ_ROWS = 16_384
+
+
+class Unusable(Exception):
+    """Why a document cannot be embedded: (reason, detail)."""
+
+
+def read(store: Store, shard: Shard, cfg: RunConfig, carried: pa.Schema) -> Documents:
+    """The documents of a shard. `carried` is the schema of the id and the kept columns in the output.
+
+    Raises ObjectError where the object is corrupt, lacks a column, or changed since it was planned."""
+    if store.version(shard.uri) != shard.version:
+        raise ObjectError(f"{shard.uri}: changed since this run was planned; run again to plan it anew")
+    read_rows = {"parquet": parquet_rows, "jsonl": jsonl_rows}[shard.format]
+    try:
+        columns, reasons = store.retrying(lambda: read_rows(store, shard, cfg, carried), f"reading {shard.uri}")
+    except CORRUPT as error:
+        raise ObjectError(f"{shard.uri}: rows {shard.start}-{shard.stop} are unreadable: {describe(error)}") from error
+    rows = pa.Table.from_arrays([columns[field.name] for field in carried], schema=nullable(carried))
+    if rows.num_rows != shard.rows:
+        raise ObjectError(f"{shard.uri}: {rows.num_rows} rows where {shard.rows} were planned; run again to plan it anew")
+    for row, missing in enumerate(rows["id"].is_null().to_pylist()):
+        if missing:
+            reasons.setdefault(row, ("null_id", ""))
+    return documents(rows, list(zip(*(columns[f"text:{name}"] for name in cfg.text_columns), strict=True)), reasons, shard, cfg, carried)
+
+
+def documents(
+    rows: pa.Table, values: Sequence[tuple[Any, ...]], reasons: Reasons, shard: Shard, cfg: RunConfig, carried: pa.Schema
+) -> Documents:
+    """Splits a shard's rows into documents and rejects."""
+    pieces = template_pieces(cfg)
+    texts: list[str] = []
+    for row, each in enumerate(values):
+        if row in reasons:
+            continue
+        try:
+            texts.append(compose(each, pieces))
+        except Unusable as problem:
+            reasons[row] = problem.args
+    rejected = sorted(reasons)
+    accepted = rows.filter(pa.array([row not in reasons for row in range(rows.num_rows)], pa.bool_()))
+    rejects = pa.Table.from_arrays(
+        [
+            rows["id"].take(pa.array(rejected, pa.int64())),
+            pa.array([shard.start + row for row in rejected], pa.int64()),
+            pa.array([reasons[row][0] for row in rejected], pa.string()),
+            pa.array([reasons[row][1] for row in rejected], pa.string()),
+        ],
+        schema=schema.rejects_schema(carried.field("id").type),
+    )
+    repeated = sum(count - 1 for count in Counter(accepted["id"].to_pylist()).values())
+    return Documents(accepted.cast(carried), texts, rejects, repeated)
+
+
+def template_pieces(cfg: RunConfig) -> list[tuple[str, int | None]]:
+    """The template as (literal, number of the text column behind it)."""
+    if cfg.template is None:
+        return [("", 0)]
+    parsed = Formatter().parse(cfg.template)
+    return [(literal, None if name is None else cfg.text_columns.index(name)) for literal, name, _, _ in parsed]
+
+
+def compose(values: tuple[Any, ...], pieces: list[tuple[str, int | None]]) -> str:
+    """One document from its text columns. Raises Unusable."""
+    parts = [as_text(value) for value in values]
+    if all(part is None for part in parts):
+        raise Unusable("null_text", "")
+    if not any(part and not part.isspace() for part in parts):
+        raise Unusable("empty_text", "")
+    return "".join(literal + ("" if column is None else parts[column] or "") for literal, column in pieces)
+
+
+def as_text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise Unusable("undecodable", f"byte {error.start} is not UTF-8") from None
+    raise Unusable("not_text", f"{type(value).__name__}: {value!r}"[:200])
+
+
+def nullable(carried: pa.Schema) -> pa.Schema:
+    return pa.schema([field.with_nullable(True) for field in carried])
+
+
+def source_name(name: str, cfg: RunConfig) -> str:
+    return cfg.id_column if name == "id" else name
+
+
+def parquet_rows(store: Store, shard: Shard, cfg: RunConfig, carried: pa.Schema) -> tuple[dict[str, Any], Reasons]:
+    """Columns of the output by name, and texts as `text:<column>`, of one row range."""
+    with store.open(shard.uri) as file:
+        parquet = pq.ParquetFile(file, pre_buffer=True)
+        present = parquet.schema_arrow.names
+        wanted = tuple(dict.fromkeys((cfg.id_column, *cfg.text_columns, *cfg.keep_columns)))
+        schema.require_columns(present, wanted, shard.uri)
+        groups, first_row, at = [], shard.start, 0
+        for number in range(parquet.num_row_groups):
+            rows = parquet.metadata.row_group(number).num_rows
+            if at < shard.stop and at + rows > shard.start:
+                first_row = min(first_row, at) if groups else at
+                groups.append(number)
+            at += rows
+        batches, row = [], first_row
+        for batch in parquet.iter_batches(READ_ROWS, row_groups=groups, columns=list(wanted)):
+            start, stop = max(row, shard.start), min(row + batch.num_rows, shard.stop)
+            if start < stop:
+                batches.append(batch.slice(start - row, stop - start))
+            row += batch.num_rows
+            if row >= shard.stop:
+                break
+        table = pa.Table.from_batches(batches, pa.schema([parquet.schema_arrow.field(name) for name in wanted]))
+    columns: dict[str, Any] = {
+        field.name: schema.cast(table[source_name(field.name, cfg)], field.type, field.name, shard.uri) for field in carried
+    }
+    for name in cfg.text_columns:
+        columns[f"text:{name}"] = text_values(table[name])
+    return columns, {}
+
+
+def text_values(column: pa.ChunkedArray) -> list[Any]:
+    """Python values; of a string column with bytes that are no UTF-8, the raw bytes."""
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:
+        return column.cast(pa.large_binary()).to_pylist()
+
+
+def jsonl_rows(store: Store, shard: Shard, cfg: RunConfig, carried: pa.Schema) -> tuple[dict[str, Any], Reasons]:
+    """As `parquet_rows`, of a range of non-blank lines."""
+    with store.open_lines(shard.uri) as file:
+        file.seek(shard.offset)
+        lines = islice((line for line in file if not line.isspace()), shard.skip, shard.skip + shard.rows)
+        rows, reasons = parse_lines(lines)
+    columns: dict[str, Any] = {}
+    for field in carried:
+        values = [row.get(source_name(field.name, cfg)) for row in rows]
+        columns[field.name] = typed(values, field, reasons)
+    for name in cfg.text_columns:
+        columns[f"text:{name}"] = [row.get(name) for row in rows]
+    return columns, reasons
+
+
+def parse_lines(lines: Iterable[bytes]) -> tuple[list[dict[str, Any]], Reasons]:
+    """One dict a line, empty where the line is no JSON object."""
+    rows: list[dict[str, Any]] = []
+    reasons: Reasons = {}
+    for number, line in enumerate(lines):
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            row, reasons[number] = {}, ("not_json", str(error)[:200])
+        if not isinstance(row, dict):
+            row, reasons[number] = {}, ("not_json", f"a JSON {type(row).__name__}, not an object")
+        rows.append(row)
+    return rows, reasons
+
+
+def typed(values: list[Any], field: pa.Field, reasons: Reasons) -> pa.Array:
+    """`values` in the type of the run; those that do not fit become null and are rejected."""
+    try:
+        return pa.array(values, field.type)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeError):
+        fitting = list(values)
+    for row, value in enumerate(values):
+        try:
+            pa.array([value], field.type)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeError):
+            fitting[row] = None
+            reasons.setdefault(row, ("wrong_type", f"{field.name} is {value!r}"[:180] + f", not {field.type}"))
+    return pa.array(fitting, field.type)

@@ -1,0 +1,167 @@
+"""A whole run: look everything up, plan, embed what is pending, publish the snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import pyarrow as pa
+
+from pipeline import __version__, manifest, model, schema, stages
+from pipeline.config import RunConfig
+from pipeline.errors import BulkembedError, ConfigError, IncompleteError, ObjectError, SourceError, StorageError
+from pipeline.ledger import Ledger
+from pipeline.manifest import Layout, Plan
+from pipeline.metrics import Progress
+from pipeline.records import Failure, Model, Receipt, Shard, Snapshot, SourceObject
+from pipeline.stages import Job
+from pipeline.storage import Store, canonical
+
+Engine = Callable[[list[Shard], Job], Iterator[Receipt | Failure]]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did."""
+
+    plan: Plan
+    progress: Progress
+    snapshot: Snapshot | None  # None where the run is incomplete
+
+    @property
+    def failures(self) -> list[Failure]:
+        return [*self.plan.failures, *self.progress.failures]
+
+    def require_complete(self) -> None:
+        """Raises IncompleteError naming what failed."""
+        if self.failures:
+            some = "; ".join(f"{failure.where}: {failure.reason.strip().splitlines()[-1]}" for failure in self.failures[:5])
+            raise IncompleteError(f"{len(self.failures)} failed: {some}; the rest is done, running again resumes")
+
+
+def open_job(cfg: RunConfig) -> tuple[Job, Plan]:
+    """Looks up the model, the source and what is done. Writes nothing; raises before any work."""
+    refuse_overlap(cfg.source, cfg.output)
+    described = model.describe(cfg.model, cfg.revision)
+    cfg = cfg.resolve(described)
+    stages.tokenizer(described, cfg.max_tokens or 0)  # refuses a tokenizer that loses the end token
+    fingerprint = cfg.fingerprint(described)
+    store = Store(cfg.storage)
+    ledger = Ledger(store, cfg.output, fingerprint)
+    try:
+        objects = manifest.source_objects(store, cfg.source)
+        done = ledger.done()
+        carried = ledger.carried() or carried_schema(store, objects, cfg)
+    except (StorageError, PermissionError) as error:
+        raise SourceError(str(error)) from error
+    job = Job(cfg, described, fingerprint, carried, provenance(cfg, described, fingerprint))
+    most_rows = max(1, min(cfg.shards.max_rows, (cfg.shards.memory_mib << 20) // (described.width * 4)))
+    return job, manifest.plan(store, objects, done, most_rows, cfg.limit, partial(require_columns, cfg))
+
+
+def run(cfg: RunConfig, report: Callable[[Progress], None], engine: Engine) -> Summary:
+    """Embeds what is pending and, if nothing failed, publishes the snapshot.
+
+    `report` is called after every shard. `engine` is `dataflow.run`, or `in_process` for tests."""
+    job, plan = open_job(cfg)
+    return finish(job, plan, report, engine)
+
+
+def finish(job: Job, plan: Plan, report: Callable[[Progress], None], engine: Engine) -> Summary:
+    progress = Progress(len(plan.pending), plan.rows_pending)
+    done = set(plan.done)
+    try:
+        job.ledger.write_run(job.carried, job.provenance)
+    except (StorageError, FileNotFoundError) as error:
+        raise ConfigError(f"output: cannot write to {job.cfg.output}: {error}") from error
+    for outcome in engine(plan.pending, job) if plan.pending else ():
+        progress.add(outcome)
+        if isinstance(outcome, Receipt):
+            done.add(outcome.shard)
+        report(progress)
+        if len(progress.failures) >= job.cfg.max_failures:
+            break
+    snapshot = None
+    missing = [shard.id for shard in plan.pending if shard.id not in done]
+    if not plan.failures and not missing and not progress.failures:
+        snapshot = job.ledger.publish_snapshot(sorted(done), job.provenance)
+    return Summary(plan, progress, snapshot)
+
+
+def in_process(embedder: stages.Embedder) -> Engine:
+    """An engine without Ray: one shard after the other, in this process."""
+
+    def engine(shards: list[Shard], job: Job) -> Iterator[Receipt | Failure]:
+        for shard in shards:
+            try:
+                yield stages.run_shard(shard, job, embedder)
+            except BulkembedError as error:
+                yield Failure(shard.id, str(error))
+
+    return engine
+
+
+def refuse_overlap(source: str, output: str) -> None:
+    """A run must never read what it writes."""
+    source_root, output_root = canonical(source), canonical(output)
+    if within(output_root, source_root) or any(within(source_root, f"{output_root}/{part}") for part in ("data", "_meta")):
+        raise ConfigError(f"output: {output} and the source {source} lie inside one another; give the output a place of its own")
+
+
+def within(inner: str, outer: str) -> bool:
+    return f"{inner}/".startswith(f"{outer}/")
+
+
+def carried_schema(store: Store, objects: Iterable[SourceObject], cfg: RunConfig) -> pa.Schema:
+    """Types of the id and the kept columns: of the first readable object, or as `column_types` says."""
+    problem: ObjectError | None = None
+    for item in objects:
+        try:
+            layout = manifest.layout_of(store, item)
+        except ObjectError as error:
+            problem = error
+            continue
+        if not layout.rows:
+            continue
+        try:
+            require_columns(cfg, item, layout)
+        except ObjectError as error:  # of the first object: taken for a mistake in the configuration
+            raise SourceError(str(error)) from None
+        source = layout.schema
+        for name, kind in cfg.column_types.items():
+            if name in source.names:
+                place = source.get_field_index(name)
+                source = source.set(place, pa.field(name, schema.arrow_type(kind, f"column_types.{name}")))
+        return schema.carried_schema(source, cfg.id_column, cfg.keep_columns)
+    raise SourceError(str(problem) if problem else f"source {cfg.source}: its objects hold no rows")
+
+
+def require_columns(cfg: RunConfig, item: SourceObject, layout: Layout) -> None:
+    """Raises ObjectError where an object lacks a column, or holds numbers where text is expected."""
+    if not layout.rows:
+        return
+    schema.require_columns(layout.schema.names, (cfg.id_column, *cfg.text_columns, *cfg.keep_columns), item.uri)
+    for name in cfg.text_columns if item.format == "parquet" else ():  # JSONL has a type a row
+        kind = layout.schema.field(name).type
+        if not schema.is_text(kind):
+            raise ObjectError(f"{item.uri}: text column {name!r} has type {kind}, not text")
+
+
+def provenance(cfg: RunConfig, described: Model, fingerprint: str) -> dict[str, str]:
+    """For the footers and receipts: what a vector was made with. No paths of the source, no credentials."""
+    return {
+        "model": described.name,
+        "revision": described.revision or "",
+        "model_digest": described.digest,
+        "pooling": described.pooling,
+        "dims": ",".join(str(dim) for dim in cfg.dims or ()),
+        "dtype": cfg.dtype,
+        "engine_dtype": cfg.engine.dtype,
+        "prompt": cfg.prompt or "",
+        "template": cfg.template or "",
+        "max_tokens": str(cfg.max_tokens),
+        "normalization": "l2",
+        "fingerprint": fingerprint,
+        "bulkembed": __version__,
+    }

@@ -1,0 +1,251 @@
+"""Object storage: list, open, read, put. The only user of fsspec.
+
+One PUT publishes: an object is there whole or not at all. On local files that is a temporary
+file and a rename; on object stores `pipe_file` is one PUT (above 100 MiB a multipart upload,
+which s3fs aborts on error). `fs.open(path, "wb")` is never used: leaving its block by an
+exception publishes what was written so far.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import logging
+import os
+import posixpath
+import re
+import uuid
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar, cast
+
+import fsspec
+import orjson
+import pyarrow as pa
+import tenacity
+from backports.zstd import ZstdError
+from fsspec.implementations.local import LocalFileSystem
+
+from pipeline.errors import SourceError, StorageError
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+WILD = re.compile(r"[*?\[]")
+READ_AHEAD_BYTES = 8 << 20
+ATTEMPTS = 6  # with the waits below: about half a minute
+
+# Said about the request, not about the state of the store: the same request would fail again.
+FINAL_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
+FINAL_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG}
+# What libraries raise on bytes that are not what their name says.
+CORRUPT = (pa.ArrowException, OSError, EOFError, zlib.error, ZstdError)
+FINAL_NAMES = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "InvalidEndpoint"}
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    uri: str
+    relative_path: str  # below the prefix or glob that was listed
+    size: int
+    version: str  # changes when the content does
+
+
+@lru_cache(maxsize=16)
+def _filesystem(protocol: str, options: bytes) -> Any:
+    try:
+        # Listings must show what is there now, not what an earlier call of this process saw.
+        return fsspec.filesystem(protocol, **orjson.loads(options), **({} if protocol == "file" else {"use_listings_cache": False}))
+    except (ImportError, ValueError) as error:
+        raise SourceError(f"{protocol}://: {error}") from None
+
+
+class Store:
+    """A place to read from and write to; `options` are passed to its fsspec file system."""
+
+    def __init__(self, options: dict[str, Any] | None = None) -> None:
+        self.options = orjson.dumps(options or {}, option=orjson.OPT_SORT_KEYS)
+
+    def _locate(self, uri: str) -> tuple[Any, str]:
+        protocol = uri.split("://", 1)[0] if "://" in uri else "file"
+        filesystem = _filesystem(protocol, b"{}" if protocol == "file" else self.options)
+        return filesystem, filesystem._strip_protocol(uri)
+
+    def list(self, uri: str) -> list[StoredObject]:
+        """All objects under a prefix, or matched by a glob, or the one object at `uri`; sorted by URI."""
+        filesystem, path = self._locate(uri)
+        wild = WILD.search(path)
+        root = glob_root(path)
+
+        def listing() -> dict[str, dict[str, Any]]:
+            filesystem.invalidate_cache()
+            found = filesystem.glob(path, detail=True) if wild else filesystem.find(path, detail=True)
+            return cast("dict[str, dict[str, Any]]", found)
+
+        return [
+            StoredObject(
+                uri=filesystem.unstrip_protocol(name) if "://" in uri else name,
+                relative_path=name.removeprefix(root).lstrip("/") or posixpath.basename(name),
+                size=int(info["size"]),
+                version=version(info),
+            )
+            for name, info in sorted(_retry(listing, f"listing {uri}").items())
+            if info["type"] == "file"
+        ]
+
+    def names(self, uri: str) -> list[str]:
+        """Base names of the objects directly under a prefix; empty where there is none."""
+        filesystem, path = self._locate(uri)
+
+        def listing() -> list[str]:
+            filesystem.invalidate_cache()
+            try:
+                return [posixpath.basename(name) for name in filesystem.ls(path, detail=False)]
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+
+        return sorted(name for name in _retry(listing, f"listing {uri}") if name and not name.startswith("."))
+
+    def read(self, uri: str) -> bytes:
+        filesystem, path = self._locate(uri)
+        return _retry(lambda: cast(bytes, filesystem.cat_file(path)), f"reading {uri}")
+
+    def version(self, uri: str) -> str:
+        """Of the object as it is now; compare with the version in a listing."""
+        filesystem, path = self._locate(uri)
+        return version(_retry(lambda: cast("dict[str, Any]", filesystem.info(path)), f"reading {uri}"))
+
+    def open(self, uri: str) -> BinaryIO:
+        """A seekable file of which each read is one ranged GET. Wrap the whole use of it in `retrying`."""
+        filesystem, path = self._locate(uri)
+        return cast(BinaryIO, filesystem.open(path, "rb", cache_type="none"))
+
+    def open_lines(self, uri: str) -> BinaryIO:
+        """A file to read from front to back, decompressed by its suffix. Wrap its use in `retrying`."""
+        filesystem, path = self._locate(uri)
+        file = filesystem.open(path, "rb", compression="infer", cache_type="readahead", block_size=READ_AHEAD_BYTES)
+        # fsspec's own files split lines in Python; the buffer does it in C.
+        return cast(BinaryIO, io.BufferedReader(file, 1 << 20))
+
+    def retrying(self, work: Callable[[], T], what: str) -> T:
+        """`work` again after a transient fault of the store; it must be safe to repeat."""
+        return _retry(work, what)
+
+    def put(self, uri: str, data: bytes) -> None:
+        """Publish `data` at `uri` in one step, over whatever was there."""
+        filesystem, path = self._locate(uri)
+        if isinstance(filesystem, LocalFileSystem):
+            _retry(lambda: _put_local(Path(path), data, os.replace), f"writing {uri}")
+        else:
+            _retry(lambda: filesystem.pipe_file(path, data), f"writing {uri}")
+
+    def create(self, uri: str, data: bytes) -> bool:
+        """Publish `data` at `uri` if nothing is there; False if somebody else was first.
+
+        Not retried after a fault that may have hidden a success: FileExistsError would then
+        be about our own object. Raises StorageError, and the caller reads again."""
+        filesystem, path = self._locate(uri)
+        try:
+            if isinstance(filesystem, LocalFileSystem):
+                _put_local(Path(path), data, os.link)
+            else:
+                filesystem.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return False
+        except Exception as error:
+            raise StorageError(f"writing {uri}: {describe(error)}") from error
+        return True
+
+
+def version(info: dict[str, Any]) -> str:
+    """What changes when an object's content does: its ETag, else its size and modification time."""
+    etag = info.get("ETag") or info.get("etag")
+    modified = info.get("mtime") or info.get("LastModified") or info.get("updated") or info.get("last_modified") or ""
+    return str(etag).strip('"') if etag else f"{info['size']}-{modified}"
+
+
+def glob_root(path: str) -> str:
+    """The folder of a glob that does not vary; any other path as it is."""
+    wild = WILD.search(path)
+    return posixpath.dirname(path[: wild.start()]) if wild else path
+
+
+def canonical(uri: str) -> str:
+    """The same for every spelling of a place, for comparing two."""
+    if "://" in uri and not uri.startswith("file://"):
+        return glob_root(uri).rstrip("/")
+    return os.path.realpath(glob_root(uri.removeprefix("file://")) or ".")
+
+
+def join(root: str, *parts: str) -> str:
+    return "/".join((root.rstrip("/"), *parts))
+
+
+def _put_local(path: Path, data: bytes, publish: Callable[[Path, Path], None]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A leading dot keeps readers' globs from seeing it if the process dies before the rename.
+    temporary = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _transient(error: BaseException) -> bool:
+    """Whether the same request may succeed later."""
+    if isinstance(error, FINAL_ERRORS) or type(error).__name__ in FINAL_NAMES:
+        return False
+    if isinstance(error, OSError):
+        # An OSError without a number is a library's word on the data (pyarrow on a corrupt file).
+        lost = isinstance(error, TimeoutError | ConnectionError)
+        return lost or (error.errno is not None and error.errno not in FINAL_NUMBERS)
+    return isinstance(error, _client_errors())
+
+
+@lru_cache(maxsize=1)
+def _client_errors() -> tuple[type[Exception], ...]:
+    """What the S3 client raises for faults of network or server. Imported late: it takes half a second."""
+    import aiohttp
+    import botocore.exceptions
+
+    return (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, aiohttp.ClientError)
+
+
+def _retry(work: Callable[[], T], what: str) -> T:
+    """The one retry policy. FileNotFoundError and faults of the data pass through; any other
+    fault of the store ends in StorageError."""
+
+    def before_sleep(state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        log.warning("%s: %s; trying again (%d of %d)", what, describe(error), state.attempt_number + 1, ATTEMPTS)
+
+    policy = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_transient),
+        wait=tenacity.wait_random_exponential(multiplier=0.5, max=10),
+        stop=tenacity.stop_after_attempt(ATTEMPTS),
+        before_sleep=before_sleep,
+        reraise=True,
+    )
+    try:
+        return policy(work)
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        numbered = isinstance(error, OSError) and error.errno is not None
+        if numbered or _transient(error) or isinstance(error, FINAL_ERRORS) or type(error).__name__ in FINAL_NAMES:
+            raise StorageError(f"{what}: {describe(error)}") from error
+        raise
+
+
+def describe(error: BaseException | None) -> str:
+    """One line of an exception."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{type(error).__name__}: {error.strerror}"
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")
