@@ -34,6 +34,8 @@ app = typer.Typer(
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
+log = logging.getLogger(__name__)
+
 LINE_EVERY_SECONDS = 5.0  # of progress, where there is no terminal
 Output = Annotated[str, typer.Option(help="Where a run has written its dataset.")]
 StorageOption = Annotated[list[str] | None, typer.Option("--set", help="Any other key of the configuration, as in --set storage.anon=true.")]
@@ -239,12 +241,14 @@ def interrupt(number: int, _frame: object) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: every error a user can cause is one line on stderr, and an exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    level = os.environ.get("BULKEMBED_LOG", "warning").upper()
+    logging.basicConfig(level=level if level in logging.getLevelNamesMapping() else "WARNING", format="%(message)s")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
     try:
         code = app(arguments, standalone_mode=False)
     except BulkembedError as error:
+        log.debug("", exc_info=error)
         err.print(f"bulkembed: {error}", markup=False)
         code = error.exit_code
     except typer.Exit as leaving:

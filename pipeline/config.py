@@ -25,6 +25,7 @@ class EngineConfig(Section):
     kind: Literal["vllm", "simulated"] = "vllm"
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     replicas: int | None = Field(default=None, ge=1, description="embedding actors; default one per GPU, or one per CPU host")
+    max_replicas: int | None = Field(default=None, ge=1, description="actors an autoscaling cluster may grow to")
     num_gpus: int | None = Field(default=None, ge=0, description="per actor; default tensor_parallel_size where there are GPUs")
     num_cpus: float | None = Field(default=None, gt=0, description="per actor; default all of a CPU host")
     tensor_parallel_size: int = Field(default=1, ge=1)

@@ -31,12 +31,17 @@ log = logging.getLogger(__name__)
 # Of a local Ray. Workers are niced by default, so that every helper process preempts the engine;
 # the rest are reporters that wake up all the time on behalf of a dashboard that is not there.
 LOCAL_RAY = {
+    # Off: every server of this Ray binds to loopback alone. (The name is historical: it works on Linux.)
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_worker_niceness": "0",
     "RAY_enable_metrics_collection": "0",
     "RAY_task_events_report_interval_ms": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Says at every start, as an error, that an actor's arguments live in the object store (ray issue 53727).
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
+RAY_LOG_LEVEL = logging.CRITICAL  # what it logs, it also raises: that ends in one line of our own
 OBJECT_STORE_BYTES = 1 << 30  # of a local Ray: a few shards
 HELPER_CPUS = 1  # of a prepare or publish task
 
@@ -54,12 +59,28 @@ class Placement:
 
 
 def run(shards: list[Shard], job: Job) -> Iterator[Receipt | Failure]:
-    """Embeds the shards; yields an outcome for each as it is published. Ray must be connected."""
-    import ray.data
-    from ray.data import ActorPoolStrategy, DataContext
+    """Embeds the shards; yields an outcome for each as it is published. Ray must be connected.
+
+    Raises BulkembedError where Ray gives the run up: an actor that cannot load its model, say."""
+    from ray.exceptions import RayError
 
     placement = place(job.cfg.engine, job.cfg.ray)
     log.info("%s", placement)
+    try:
+        for row in graph(shards, job, placement).iter_rows():
+            yield row["item"]
+    except RayError as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise BulkembedError(f"Ray gave the run up: {lines[-1].strip()} (BULKEMBED_LOG=debug shows everything)") from error
+
+
+def graph(shards: list[Shard], job: Job, placement: Placement) -> Any:
+    """The Ray Data graph, not started yet."""
+    import ray.data
+    from ray.data import ActorPoolStrategy, DataContext
+
+    # The progress is shown by the caller.
+    logging.getLogger("ray.data").setLevel(RAY_LOG_LEVEL)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -70,7 +91,8 @@ def run(shards: list[Shard], job: Job) -> Iterator[Receipt | Failure]:
     actors: dict[str, Any] = {
         "fn_constructor_args": [job],
         "compute": ActorPoolStrategy(
-            size=min(placement.replicas, len(shards)),
+            min_size=min(placement.replicas, len(shards)),
+            max_size=min(max(placement.replicas, job.cfg.engine.max_replicas or 0), len(shards)),
             max_tasks_in_flight_per_actor=job.cfg.ray.shards_in_flight,
             max_concurrent_calls_per_actor=job.cfg.ray.shards_in_flight,
             enable_true_multi_threading=True,
@@ -81,12 +103,9 @@ def run(shards: list[Shard], job: Job) -> Iterator[Receipt | Failure]:
     }
     rows = ray.data.from_items([{"item": shard} for shard in shards], override_num_blocks=len(shards))
     if placement.layout == "fused":
-        outcomes = rows.map(FusedActor, **actors)
-    else:
-        helpers: dict[str, Any] = {"fn_args": [job], "num_cpus": placement.helper_cpus}
-        outcomes = rows.map(prepare, **helpers).map(EmbedActor, **actors).map(publish, **helpers)
-    for row in outcomes.iter_rows():
-        yield row["item"]
+        return rows.map(FusedActor, **actors)
+    helpers: dict[str, Any] = {"fn_args": [job], "num_cpus": placement.helper_cpus}
+    return rows.map(prepare, **helpers).map(EmbedActor, **actors).map(publish, **helpers)
 
 
 def attempt(where: Shard, work: Callable[[], T]) -> T | Failure:
@@ -148,19 +167,19 @@ def connect(cfg: RayConfig) -> None:
         os.environ.update({name: value for name, value in LOCAL_RAY.items() if name not in os.environ})
     import ray
 
+    logging.getLogger("ray").setLevel(RAY_LOG_LEVEL)
     if ray.is_initialized():
         return
     if address is not None:
-        ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
+        ray.init(address=address, logging_level=RAY_LOG_LEVEL, log_to_driver=False)
         return
     ray.init(
         address="local",
         num_cpus=cfg.num_cpus,
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
-        logging_level=logging.WARNING,
+        logging_level=RAY_LOG_LEVEL,
         log_to_driver=False,
-        _node_ip_address="127.0.0.1",
     )
 
 
