@@ -1,0 +1,110 @@
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tenacity
+
+from pipeline import storage
+from pipeline.errors import StorageError
+from pipeline.run import refuse_overlap
+from pipeline.errors import ConfigError
+from pipeline.storage import Store
+
+
+@pytest.fixture(params=["local", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Store, str]:
+    if request.param == "local":
+        return Store(), str(tmp_path)
+    return Store(request.getfixturevalue("s3")), f"s3://corpus/{tmp_path.name}"
+
+
+def test_put_read_list_names(place: tuple[Store, str]) -> None:
+    store, root = place
+    store.put(f"{root}/a/b.bin", b"one")
+    store.put(f"{root}/a/b.bin", b"three")
+    assert store.read(f"{root}/a/b.bin") == b"three"
+    assert [(item.uri, item.relative_path, item.size) for item in store.list(root)] == [(f"{root}/a/b.bin", "a/b.bin", 5)]
+    assert store.names(f"{root}/a") == ["b.bin"]
+    assert store.names(f"{root}/nothing") == []
+    assert store.version(f"{root}/a/b.bin") == store.list(root)[0].version
+
+
+def test_a_new_content_is_a_new_version(place: tuple[Store, str]) -> None:
+    store, root = place
+    store.put(f"{root}/a", b"one")
+    before = store.version(f"{root}/a")
+    store.put(f"{root}/a", b"two")
+    assert store.version(f"{root}/a") != before
+
+
+def test_only_one_of_many_creates(place: tuple[Store, str]) -> None:
+    store, root = place
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(lambda number: store.create(f"{root}/one", bytes([number])), range(8)))
+    assert won.count(True) == 1
+    assert store.read(f"{root}/one") == bytes([won.index(True)])
+
+
+def test_a_missing_object_is_file_not_found(place: tuple[Store, str]) -> None:
+    store, root = place
+    with pytest.raises(FileNotFoundError):
+        store.read(f"{root}/nothing")
+
+
+def test_a_failed_local_put_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match="No space left"):
+        Store().put(f"{tmp_path}/a", b"x")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "calls"),
+    [(ConnectionResetError(), 3), (TimeoutError(), 3), (OSError(5, "Input/output error"), 3)]
+    + [(PermissionError(13, "no"), 1), (OSError("corrupt: no number"), 1), (ValueError("a bug"), 1)],
+)
+def test_only_transient_faults_are_retried(monkeypatch: pytest.MonkeyPatch, error: Exception, calls: int) -> None:
+    monkeypatch.setattr(storage, "ATTEMPTS", 3)
+    monkeypatch.setattr(tenacity, "wait_random_exponential", lambda **_: tenacity.wait_none())
+    counted: list[int] = []
+
+    def work() -> None:
+        counted.append(1)
+        raise error
+
+    with pytest.raises(Exception) as caught:
+        Store().retrying(work, "reading x")
+    assert len(counted) == calls
+    assert isinstance(caught.value, StorageError if error.args and isinstance(error.args[0], int) or calls > 1 else type(error))
+
+
+def test_work_that_recovers_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tenacity, "wait_random_exponential", lambda **_: tenacity.wait_none())
+    outcomes: list[Any] = [ConnectionResetError(), TimeoutError(), "done"]
+
+    def work() -> Any:
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    assert Store().retrying(work, "reading x") == "done"
+
+
+@pytest.mark.parametrize(
+    ("source", "output"),
+    [("/a/b", "/a/b"), ("/a/b", "/a/b/c"), ("/a/b/*.parquet", "/a/b/out"), ("/a/out/data", "/a/out"), ("s3://b/x", "s3://b/x/y"), ("s3://b/x/", "s3://b/x")],
+)
+def test_an_output_inside_the_source_is_refused(source: str, output: str) -> None:
+    with pytest.raises(ConfigError, match="inside one another"):
+        refuse_overlap(source, output)
+
+
+@pytest.mark.parametrize(("source", "output"), [("/a/b", "/a/bc"), ("s3://b/x", "s3://b/y"), ("/a/corpus", "/a"), ("s3://a/x", "gs://a/x")])
+def test_places_side_by_side_are_fine(source: str, output: str) -> None:
+    refuse_overlap(source, output)
