@@ -143,6 +143,7 @@ def run(
             if not out.is_terminal:
                 out.print("starting Ray and loading the model")
             dataflow.connect(job.cfg.ray)
+            catch_signals()  # Ray has set handlers of its own
         try:
             summary = finish(job, planned, show, dataflow.run)
         finally:
@@ -239,12 +240,16 @@ def interrupt(number: int, _frame: object) -> None:
     raise InterruptedRun(number)
 
 
+def catch_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: every error a user can cause is one line on stderr, and an exit code."""
     level = os.environ.get("BULKEMBED_LOG", "warning").upper()
     logging.basicConfig(level=level if level in logging.getLevelNamesMapping() else "WARNING", format="%(message)s")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
+    catch_signals()
     try:
         code = app(arguments, standalone_mode=False)
     except BulkembedError as error:

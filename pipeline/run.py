@@ -50,11 +50,14 @@ def open_job(cfg: RunConfig) -> tuple[Job, Plan]:
     store = Store(cfg.storage)
     ledger = Ledger(store, cfg.output, fingerprint)
     try:
+        done, known = ledger.done(), ledger.carried()
+    except StorageError as error:
+        raise ConfigError(f"output: cannot read {cfg.output}: {error}") from error
+    try:
         objects = manifest.source_objects(store, cfg.source)
-        done = ledger.done()
-        carried = ledger.carried() or carried_schema(store, objects, cfg)
-    except (StorageError, PermissionError) as error:
-        raise SourceError(str(error)) from error
+        carried = known or carried_schema(store, objects, cfg)
+    except StorageError as error:
+        raise SourceError(f"source: {error}") from error
     job = Job(cfg, described, fingerprint, carried, provenance(cfg, described, fingerprint))
     most_rows = max(1, min(cfg.shards.max_rows, (cfg.shards.memory_mib << 20) // (described.width * 4)))
     return job, manifest.plan(store, objects, done, most_rows, cfg.limit, partial(require_columns, cfg))

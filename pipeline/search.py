@@ -51,7 +51,7 @@ def search(store: Store, ledger: Ledger, snapshot: Snapshot, query: np.ndarray[A
     best: list[Hit] = []
     for rows in row_groups(store, ledger, snapshot):
         column = rows["embedding"].combine_chunks()
-        vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1).astype(np.float32)
+        vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size).astype(np.float32)
         scores = vectors @ query
         top = np.argsort(-scores, kind="stable")[:k]
         found = rows.select([name for name in rows.column_names if name not in MINE and not name.startswith("embedding")])

@@ -64,7 +64,7 @@ def row_problems(uri: str, parquet: pq.ParquetFile, receipt: Receipt) -> Iterato
         for name in table.column_names:
             if name == "embedding" or name.startswith("embedding_"):
                 column = table[name].combine_chunks()
-                vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
+                vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size)
                 norms = np.linalg.norm(vectors.astype(np.float32), axis=1)
                 bad = int(np.count_nonzero(~(np.abs(norms - 1) <= NORM_TOLERANCE)))
                 if bad:

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,21 +87,31 @@ def bulkembed(*arguments: object, **environment: str) -> subprocess.CompletedPro
 
 
 @pytest.fixture(scope="session")
-def s3() -> Iterator[dict[str, Any]]:
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """Storage options of a real S3 server over HTTP, with a bucket named `corpus`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = subprocess.Popen([Path(sys.executable).parent / "moto_server", "-H", "127.0.0.1", "-p", str(port)], stderr=subprocess.PIPE, text=True)
-    assert server.stderr is not None
-    while "Running on" not in server.stderr.readline():
-        assert server.poll() is None, "moto_server did not start"
+    # Its log goes to a file: a pipe that nobody reads would fill, and the server would stop in mid-answer.
+    log = (tmp_path_factory.mktemp("s3") / "log").open("w")
+    server = subprocess.Popen([Path(sys.executable).parent / "moto_server", "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log)
+    wait_for_port(port, server)
     options = {"key": "planted-key", "secret": "planted-secret", "endpoint_url": f"http://127.0.0.1:{port}"}
     Store(options)._locate("s3://corpus/")[0].mkdir("corpus")
     yield options
     server.kill()
     server.wait()
-    server.stderr.close()
+    log.close()
+
+
+def wait_for_port(port: int, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while server.poll() is None and time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise AssertionError("moto_server did not start")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,198 @@
+"""The command line as a user meets it: real processes, exit codes, one line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.cli import parse_setting
+from pipeline.ledger import dataset
+from pipeline.storage import Store
+from tests.conftest import ROOT, bulkembed, read_dataset, write_corpus
+
+SIMULATED = ("--set", "engine.kind=simulated", "--set", "shards.max_rows=20", "--max-tokens", "64", "--set", "ray.num_cpus=2")
+
+
+def job(tmp_path: Path, model: str, *more: object) -> list[object]:
+    return ["run", "--source", tmp_path / "in", "--output", tmp_path / "out", "--model", model, "--keep-column", "lang", *SIMULATED, *more]
+
+
+def test_plan_run_status_verify_search(tmp_path: Path, qwen: str) -> None:
+    rows = write_corpus(tmp_path / "in")
+    config = tmp_path / "run.toml"
+    config.write_text(
+        f'source = "{tmp_path}/in"\noutput = "{tmp_path}/out"\nmodel = "{qwen}"\ndims = [64, 32]\nmax_tokens = 64\nkeep_columns = ["lang"]\n'
+        '[engine]\nkind = "simulated"\n[shards]\nmax_rows = 20\n'
+    )
+    planned = bulkembed("plan", "--config", config)
+    assert planned.returncode == 0
+    assert "12 shards, 200 rows" in planned.stdout
+    dry = bulkembed("run", "--config", config, "--dry-run")
+    assert dry.returncode == 0
+    assert "nothing written" in dry.stdout
+    assert not (tmp_path / "out").exists()
+    done = bulkembed("run", "--config", config)
+    assert done.returncode == 0, done.stderr
+    assert "12/12 shards  200 documents" in done.stdout
+    again = bulkembed("run", "--config", config)
+    assert "nothing is left to do" in again.stdout
+    assert read_dataset(tmp_path / "out")["id"].to_pylist() == [row["id"] for row in rows]
+    status = bulkembed("status", "--output", tmp_path / "out")
+    assert "live: snapshot 1" in status.stdout
+    verified = bulkembed("verify", "--output", tmp_path / "out")
+    assert "12 files, 200 documents" in verified.stdout
+    found = bulkembed("search", "--output", tmp_path / "out", "--query", "anything", "-k", "3", "--engine", "simulated")
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.count("lang: xx") == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--set", "engin.kind=x"], "bulkembed: engin: unknown key"),
+        (["--dims", "a,b"], "bulkembed: dims: expected numbers"),
+        (["--dims", "65"], "bulkembed: dims: 65 is more than the 64"),
+        (["--source", "/no/such"], "bulkembed: source /no/such: nothing there"),
+        (["--id-column", "key"], "no column 'key'; its columns are id, text, lang"),
+        (["--max-tokens", "many"], "--max-tokens"),
+        (["--config", "/no/such.toml"], "bulkembed: --config /no/such.toml: No such file"),
+        (["--set", "engine.num_gpus=1"], "bulkembed: engine: 1 actors of 1 GPUs each do not fit"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, qwen: str, change: list[str], message: str) -> None:
+    write_corpus(tmp_path / "in", files=1)
+    result = bulkembed(*job(tmp_path, qwen, *change))
+    assert result.returncode == 2, result.stderr
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.glob("out/data/*/*"))
+
+
+def test_an_incomplete_run_names_what_failed_and_exits_1(tmp_path: Path, qwen: str) -> None:
+    write_corpus(tmp_path / "in")
+    (tmp_path / "in" / "part-2.parquet").write_bytes(b"no parquet")
+    result = bulkembed(*job(tmp_path, qwen))
+    assert result.returncode == 1
+    assert "part-2.parquet" in result.stderr
+    assert "150 documents" in result.stdout
+    assert "no snapshot" in result.stdout
+
+
+def start(arguments: list[object]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "pipeline", *(str(argument) for argument in arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def wait_for_receipts(output: Path, count: int, process: subprocess.Popen[str]) -> list[Path]:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        found = list(output.glob("_meta/receipts/*/*.json"))
+        if len(found) >= count:
+            return found
+        assert process.poll() is None, "the run ended before it could be disturbed"
+        time.sleep(0.05)
+    raise AssertionError("no progress")
+
+
+SLOW = ("--set", "engine.tokens_per_second=3000")
+
+
+def test_kill_9_in_mid_run_loses_and_doubles_nothing(tmp_path: Path, qwen: str) -> None:
+    rows = write_corpus(tmp_path / "in")
+    process = start(job(tmp_path, qwen, *SLOW))
+    wait_for_receipts(tmp_path / "out", 3, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    time.sleep(2)  # Ray's processes notice that their driver is gone
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/data/*/*.parquet")}
+    receipts = {path.stem for path in tmp_path.glob("out/_meta/receipts/*/*.json")}
+    assert 3 <= len(receipts) < 12
+    result = bulkembed(*job(tmp_path, qwen))
+    assert result.returncode == 0, result.stderr
+    assert read_dataset(tmp_path / "out")["id"].to_pylist() == [row["id"] for row in rows]
+    assert len(list(tmp_path.glob("out/data/*/*.parquet"))) == 12
+    for path, written in before.items():
+        if path.stem in receipts:
+            assert path.stat().st_mtime_ns == written, "a finished shard was embedded again"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_run_with_its_code(tmp_path: Path, qwen: str, number: signal.Signals, code: int) -> None:
+    write_corpus(tmp_path / "in")
+    process = start(job(tmp_path, qwen, *SLOW))
+    wait_for_receipts(tmp_path / "out", 2, process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "run the same command again to resume" in errors
+    assert bulkembed(*job(tmp_path, qwen)).returncode == 0
+
+
+def test_source_and_output_on_s3(tmp_path: Path, qwen: str, s3: dict[str, Any]) -> None:
+    """Credentials and endpoint from the environment, as on any AWS host."""
+    rows = write_corpus(tmp_path / "in")
+    store, root = Store(s3), f"s3://corpus/cli-{tmp_path.name}"
+    for path in (tmp_path / "in").iterdir():
+        store.put(f"{root}/in/{path.name}", path.read_bytes())
+    environment = {"AWS_ACCESS_KEY_ID": s3["key"], "AWS_SECRET_ACCESS_KEY": s3["secret"], "AWS_ENDPOINT_URL": s3["endpoint_url"]}
+    arguments = ["run", "--source", f"{root}/in/*", "--output", f"{root}-out", "--model", qwen, "--keep-column", "lang", *SIMULATED]
+    result = bulkembed(*arguments, **environment)
+    assert result.returncode == 0, result.stderr
+    assert "planted-secret" not in result.stdout + result.stderr
+    assert bulkembed("verify", "--output", f"{root}-out", **environment).returncode == 0
+    assert read_dataset(f"{root}-out", **s3)["id"].to_pylist() == [row["id"] for row in rows]
+    refused = bulkembed("run", "--source", "s3://no-such-bucket/x", "--output", f"{root}-x", "--model", qwen, **environment)
+    assert refused.returncode == 2
+    assert "s3://no-such-bucket/x" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_nothing_is_finished_yet(tmp_path: Path) -> None:
+    for command in (["verify"], ["search", "--query", "x"]):
+        result = bulkembed(*command, "--output", tmp_path)
+        assert result.returncode == 2
+        assert "no finished dataset" in result.stderr
+
+
+def test_help_imports_nothing_heavy() -> None:
+    probe = "import sys, pipeline.cli; print([m for m in ('ray', 'vllm', 'torch', 'pyarrow', 'pydantic', 's3fs') if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", probe], cwd=ROOT, text=True).strip() == "[]"
+    assert bulkembed("run", "--help").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "wanted"),
+    [("a.b=1", {"a": {"b": 1}}), ("a=x", {"a": "x"}), ("a=true", {"a": True}), ('a="1"', {"a": "1"}), ("a=[1, 2]", {"a": [1, 2]}), (r"a=C:\x", {"a": r"C:\x"})],
+)
+def test_settings(setting: str, wanted: dict[str, Any]) -> None:
+    assert parse_setting(setting) == wanted
+
+
+@given(st.text(st.characters(codec="ascii", exclude_categories=["Cc"])))
+def test_any_text_is_a_setting_or_a_clear_error(value: str) -> None:
+    from pipeline.errors import ConfigError
+
+    try:
+        found = parse_setting(f"a={value}")
+    except ConfigError:
+        return
+    assert "a" in found
+
+
+def test_receipts_are_plain_json(tmp_path: Path, qwen: str) -> None:
+    write_corpus(tmp_path / "in", files=1)
+    bulkembed(*job(tmp_path, qwen))
+    ledger, snapshot = dataset(Store(), str(tmp_path / "out"))
+    receipt = json.loads(Path(ledger.receipt(snapshot.shards[0])).read_text())
+    assert receipt["rows"] == receipt["documents"] + receipt["rejects"] == 20
+    assert set(receipt["seconds"]) == {"read", "tokenize", "embed", "encode", "write"}

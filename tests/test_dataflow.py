@@ -1,0 +1,106 @@
+"""The same runs as a Ray Data graph, on a real Ray with the simulated engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import dataflow
+from pipeline.config import EngineConfig
+from pipeline.embedder import SimulatedEmbedder
+from pipeline.errors import BulkembedError, ResourceError
+from pipeline.run import in_process, run
+from tests.conftest import read_dataset, simulated, write_corpus
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("layout", ["fused", "split"])
+def test_ray_gives_what_one_process_gives(tmp_path: Path, qwen: str, layout: str) -> None:
+    write_corpus(tmp_path / "in")
+    seen: list[int] = []
+    cfg = simulated(tmp_path / "in", tmp_path / layout, qwen, dims=[64, 32], ray={"layout": layout})
+    run(cfg, lambda progress: seen.append(progress.shards), dataflow.run).require_complete()
+    assert seen == list(range(1, 13))
+    run(cfg.model_copy(update={"output": str(tmp_path / "alone")}), lambda progress: None, in_process(SimulatedEmbedder(64, 1e9)))
+    assert read_dataset(tmp_path / layout).equals(read_dataset(tmp_path / "alone"))
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("layout", ["fused", "split"])
+def test_a_shard_that_fails_does_not_end_the_others(tmp_path: Path, qwen: str, layout: str) -> None:
+    write_corpus(tmp_path / "in")
+    path = tmp_path / "in" / "part-2.parquet"
+    raw = bytearray(path.read_bytes())
+    raw[4:400] = bytes(396)
+    path.write_bytes(raw)
+    summary = run(simulated(tmp_path / "in", tmp_path / "out", qwen, ray={"layout": layout}), lambda progress: None, dataflow.run)
+    assert summary.progress.documents >= 150
+    assert summary.failures
+    assert all("part-2" in failure.where for failure in summary.failures)
+    assert summary.snapshot is None
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_an_actor_that_cannot_load_ends_the_run(tmp_path: Path, qwen: str) -> None:
+    write_corpus(tmp_path / "in")
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "vllm", "args": {"nonsense": 1}})
+    with pytest.raises(BulkembedError, match="nonsense"):
+        run(cfg, lambda progress: None, dataflow.run)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_asking_for_gpus_that_are_not_there_says_so(tmp_path: Path, qwen: str) -> None:
+    write_corpus(tmp_path / "in")
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "num_gpus": 1})
+    with pytest.raises(ResourceError, match="do not fit"):
+        run(cfg, lambda progress: None, dataflow.run)
+
+
+def node(cpus: float, gpus: float = 0) -> dict[str, float]:
+    return {"CPU": cpus, "GPU": gpus}
+
+
+@pytest.mark.parametrize(
+    ("engine", "layout", "nodes", "wanted"),
+    [
+        ({}, "auto", [node(2)], ("fused", 1, 2.0, 0, 2)),
+        ({}, "auto", [node(64), node(64)], ("fused", 2, 64.0, 0, 64)),
+        ({}, "split", [node(2)], ("split", 1, 1.5, 0, 2)),
+        ({}, "auto", [node(1)], ("fused", 1, 1.0, 0, 1)),
+        ({}, "auto", [node(0), node(16, 1)], ("split", 1, 1.0, 1, None)),
+        ({}, "auto", [node(192, 8), node(192, 8)], ("split", 16, 1.0, 1, None)),
+        ({"tensor_parallel_size": 4}, "auto", [node(192, 8)], ("split", 2, 1.0, 4, None)),
+        ({"replicas": 3}, "auto", [node(192, 8)], ("split", 3, 1.0, 1, None)),
+        ({"kind": "simulated"}, "auto", [node(16, 1)], ("fused", 1, 16.0, 0, 16)),
+    ],
+)
+def test_placement(engine: dict[str, Any], layout: str, nodes: list[dict[str, float]], wanted: tuple[Any, ...]) -> None:
+    found = dataflow.fit(EngineConfig.model_validate(engine), layout, nodes)
+    assert (found.layout, found.replicas, found.actor_cpus, found.actor_gpus, found.engine_cpus) == wanted
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 3, 4, 8, 64])
+@pytest.mark.parametrize("gpus", [0, 1, 2, 8])
+@pytest.mark.parametrize("layout", ["auto", "fused", "split"])
+def test_everything_that_runs_at_once_fits_the_host(cpus: int, gpus: int, layout: str) -> None:
+    found = dataflow.fit(EngineConfig(), layout, [node(cpus, gpus)])
+    helpers = 2 * found.helper_cpus if found.layout == "split" else 0
+    assert found.replicas * found.actor_cpus + helpers <= cpus
+    assert found.helper_cpus > 0 or found.layout == "fused"
+
+
+@pytest.mark.parametrize(
+    ("engine", "nodes", "message"),
+    [
+        ({"num_gpus": 1}, [node(8)], "do not fit"),
+        ({"tensor_parallel_size": 4}, [node(8, 2), node(8, 2)], "4 GPUs each"),
+        ({"replicas": 9}, [node(96, 8)], "lower engine.replicas"),
+        ({"num_cpus": 4}, [node(2)], "engine.num_cpus"),
+        ({}, [node(0)], "no node with a CPU"),
+    ],
+)
+def test_what_can_never_be_had_is_refused(engine: dict[str, Any], nodes: list[dict[str, float]], message: str) -> None:
+    with pytest.raises(ResourceError, match=message):
+        dataflow.fit(EngineConfig.model_validate(engine), "auto", nodes)
