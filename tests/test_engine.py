@@ -1,0 +1,74 @@
+"""The real thing: Ray, vLLM on CPU, real models. Vectors against independent implementations."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from scripts import make_corpus
+from tests.conftest import ROOT, bulkembed, read_dataset
+
+COUNT = 200
+MAX_TOKENS = 200
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 documents evenly out of the demo corpus: prose and code, a few tokens to thousands."""
+    rows = list(make_corpus.documents())
+    picked = [rows[number * len(rows) // COUNT] for number in range(COUNT)]
+    folder = tmp_path_factory.mktemp("real")
+    pq.write_table(pa.Table.from_pylist(picked).select(["id", "text"]), folder / "a.parquet", row_group_size=50)
+    return folder
+
+
+def reference(library: str, model: str, corpus: Path) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    out = corpus.parent / f"{library}-{Path(model).name}.npy"
+    if not out.exists():
+        command = [sys.executable, "tests/reference.py", library, model, corpus / "a.parquet", out, str(MAX_TOKENS)]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=280)
+    return np.load(out)
+
+
+@pytest.mark.parametrize(
+    ("name", "library", "dims"),
+    [("minilm", "sentence-transformers", [384, 128]), ("qwen", "transformers", [64, 32]), ("qwen", "sentence-transformers", [64, 32])],
+)
+@pytest.mark.parametrize(("dtype", "least"), [("bfloat16", 0.9995), ("float32", 0.99999)])
+def test_vectors_are_those_of_the_reference(
+    name: str, library: str, dims: list[int], dtype: str, least: float, corpus: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> None:
+    model = request.getfixturevalue(name)
+    output = tmp_path_factory.getbasetemp() / f"engine-{name}-{dtype}"
+    result = bulkembed(
+        *("run", "--source", corpus, "--output", output, "--model", model, "--max-tokens", MAX_TOKENS, "--dims", ",".join(map(str, dims))),
+        *("--set", f"engine.dtype={dtype}", "--set", "shards.max_rows=50"),
+    )
+    assert result.returncode == 0, result.stderr
+    found = read_dataset(output)
+    wanted = reference(library, model, corpus)
+    for dim, column in zip(dims, ["embedding", f"embedding_{dims[1]}"], strict=True):
+        vectors = found[column].combine_chunks().flatten().to_numpy().reshape(COUNT, dim)
+        cut = wanted[:, :dim] / np.linalg.norm(wanted[:, :dim], axis=1, keepdims=True)
+        # The short vector keeps less of the direction, so rounding turns it a little more.
+        limit = least if dim == dims[0] else 1 - 2 * (1 - least)
+        assert np.min(np.sum(vectors * cut, axis=1)) >= limit
+
+
+def test_queries_carry_the_models_own_prompt_and_find_their_document(minilm: str, corpus: Path, tmp_path: Path) -> None:
+    source = pq.read_table(corpus / "a.parquet").slice(0, 40)
+    (tmp_path / "in").mkdir()
+    pq.write_table(source, tmp_path / "in" / "a.parquet")
+    result = bulkembed("run", "--source", tmp_path / "in", "--output", tmp_path / "out", "--model", minilm, "--set", "ray.layout=split")
+    assert result.returncode == 0, result.stderr
+    row = source.slice(7, 1).to_pylist()[0]
+    found = bulkembed("search", "--output", tmp_path / "out", "--query", row["text"], "-k", "1")
+    assert found.returncode == 0, found.stderr
+    score, name = found.stdout.split()
+    assert (name, float(score) > 0.999) == (row["id"], True)
