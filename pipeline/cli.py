@@ -38,7 +38,9 @@ log = logging.getLogger(__name__)
 
 LINE_EVERY_SECONDS = 5.0  # of progress, where there is no terminal
 Output = Annotated[str, typer.Option(help="Where a run has written its dataset.")]
-StorageOption = Annotated[list[str] | None, typer.Option("--set", help="Any other key of the configuration, as in --set storage.anon=true.")]
+StorageOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Any other key of the configuration, as in --set storage.anon=true.")
+]
 
 
 def run_options(

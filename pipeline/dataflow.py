@@ -114,7 +114,7 @@ def attempt(where: Shard, work: Callable[[], T]) -> T | Failure:
         return work()
     except BulkembedError as error:
         return Failure(where.id, str(error))
-    except Exception:
+    except Exception:  # noqa: BLE001
         # A fault of the code or the engine: the whole traceback, so that it can be found.
         return Failure(where.id, traceback.format_exc())
 

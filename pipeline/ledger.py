@@ -1,10 +1,10 @@
 """What is done: receipts, rejects, snapshots. The only place that knows the output's layout.
 
-    <output>/data/<fingerprint>/<shard>.parquet
-    <output>/_meta/runs/<fingerprint>.json                what the fingerprint stands for
-    <output>/_meta/rejects/<fingerprint>/<shard>.parquet  only where there are any
-    <output>/_meta/receipts/<fingerprint>/<shard>.json    written last of a shard: the done marker
-    <output>/_meta/snapshots/<number>.json                written last of a run: what readers see
+<output>/data/<fingerprint>/<shard>.parquet
+<output>/_meta/runs/<fingerprint>.json                what the fingerprint stands for
+<output>/_meta/rejects/<fingerprint>/<shard>.parquet  only where there are any
+<output>/_meta/receipts/<fingerprint>/<shard>.json    written last of a shard: the done marker
+<output>/_meta/snapshots/<number>.json                written last of a run: what readers see
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def source_objects(store: Store, source: str) -> list[SourceObject]:
 
     Raises SourceError where there is none."""
     try:
-        stored = store.list(source)
+        stored = store.objects(source)
     except FileNotFoundError:
         stored = []
     objects = [found for item in stored if (found := source_object(item)) is not None]

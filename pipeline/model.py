@@ -31,7 +31,7 @@ QUERY_PROMPTS = ("query",)
 # token; neither is in the model's files. https://huggingface.co/Qwen/Qwen3-Embedding-4B
 QWEN3_EMBEDDING = re.compile(r"Qwen3-Embedding-", re.IGNORECASE)
 QWEN3_SMALLEST_DIM = 32
-QWEN3_END_TOKEN = "<|endoftext|>"
+QWEN3_END_TOKEN = "<|endoftext|>"  # noqa: S105
 
 
 @cache
@@ -132,7 +132,9 @@ def end_token_of(folder: Path, pooling: Pooling) -> str | None:
         content = token.get("content") if isinstance(token, dict) else token
         if content and tokenizer_appends(folder, content):
             return str(content)
-    raise ModelError(f"{folder}/tokenizer.json: appends neither the eos nor the pad token of {path.name}, so last-token pooling would read a word")
+    raise ModelError(
+        f"{folder}/tokenizer.json: appends neither the eos nor the pad token of {path.name}, so last-token pooling would read a word"
+    )
 
 
 def tokenizer_appends(folder: Path, token: str) -> bool:

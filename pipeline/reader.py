@@ -1,12 +1,12 @@
 """A shard's rows as documents. Rows that cannot be embedded become rejects, each with a reason:
 
-    null_text      every text column is null or absent
-    empty_text     nothing but white space
-    not_text       a text column holds a number, a list, ...
-    undecodable    bytes that are not UTF-8
-    not_json       a JSONL line that is no JSON object
-    null_id        the id is null or absent
-    wrong_type     an id or kept column that does not fit the type of the run
+null_text      every text column is null or absent
+empty_text     nothing but white space
+not_text       a text column holds a number, a list, ...
+undecodable    bytes that are not UTF-8
+not_json       a JSONL line that is no JSON object
+null_id        the id is null or absent
+wrong_type     an id or kept column that does not fit the type of the run
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ def parquet_rows(store: Store, shard: Shard, cfg: RunConfig, carried: pa.Schema)
         present = parquet.schema_arrow.names
         wanted = tuple(dict.fromkeys((cfg.id_column, *cfg.text_columns, *cfg.keep_columns)))
         schema.require_columns(present, wanted, shard.uri)
-        groups, first_row, at = [], shard.start, 0
+        groups: list[int] = []
+        first_row, at = shard.start, 0
         for number in range(parquet.num_row_groups):
             rows = parquet.metadata.row_group(number).num_rows
             if at < shard.stop and at + rows > shard.start:
@@ -154,9 +155,10 @@ def parquet_rows(store: Store, shard: Shard, cfg: RunConfig, carried: pa.Schema)
 def text_values(column: pa.ChunkedArray) -> list[Any]:
     """Python values; of a string column with bytes that are no UTF-8, the raw bytes."""
     try:
-        return column.to_pylist()
+        values: list[Any] = column.to_pylist()
     except UnicodeDecodeError:
-        return column.cast(pa.large_binary()).to_pylist()
+        values = column.cast(pa.large_binary()).to_pylist()
+    return values
 
 
 def jsonl_rows(store: Store, shard: Shard, cfg: RunConfig, carried: pa.Schema) -> tuple[dict[str, Any], Reasons]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from pipeline import __version__, manifest, model, schema, stages
 from pipeline.config import RunConfig
+from pipeline.embedder import Embedder
 from pipeline.errors import BulkembedError, ConfigError, IncompleteError, ObjectError, SourceError, StorageError
 from pipeline.ledger import Ledger
 from pipeline.manifest import Layout, Plan
@@ -92,7 +93,7 @@ def finish(job: Job, plan: Plan, report: Callable[[Progress], None], engine: Eng
     return Summary(plan, progress, snapshot)
 
 
-def in_process(embedder: stages.Embedder) -> Engine:
+def in_process(embedder: Embedder) -> Engine:
     """An engine without Ray: one shard after the other, in this process."""
 
     def engine(shards: list[Shard], job: Job) -> Iterator[Receipt | Failure]:

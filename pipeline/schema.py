@@ -78,9 +78,7 @@ def cast(column: pa.ChunkedArray, wanted: pa.DataType, name: str, where: str) ->
     try:
         return column.cast(wanted)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        raise ObjectError(
-            f"{where}: column {name!r} has type {column.type}, but {wanted} in the first object of the source"
-        ) from None
+        raise ObjectError(f"{where}: column {name!r} has type {column.type}, but {wanted} in the first object of the source") from None
 
 
 def arrow_type(name: str, field: str) -> pa.DataType:

@@ -35,7 +35,8 @@ def query_vector(snapshot: Snapshot, query: str, engine: EngineConfig, model_nam
     path = model.locate(described.name, described.revision, weights=True)
     tokens = Tokenizer(str(path / "tokenizer.json"), max_tokens, described.end_token).encode([query], described.query_prompt)
     full = embedder.load(str(path), described, max_tokens, engine).embed([tokens.of(0)])
-    return matryoshka.cut(full, int(made_with["dims"].split(",")[0]), "float32")[0]
+    vector: np.ndarray[Any, Any] = matryoshka.cut(full, int(made_with["dims"].split(",")[0]), "float32")[0]
+    return vector
 
 
 def describe(name: str, made_with: dict[str, str]) -> Model:

@@ -70,9 +70,7 @@ def embed(prepared: Prepared, job: Job, embedder: Embedder) -> Embedded:
     with timed(seconds, "embed"):
         for batch in bucketing.pack(prepared.tokens.lengths, job.cfg.engine.call_tokens):
             vectors[batch] = embedder.embed([prepared.tokens.of(int(document)) for document in batch])
-    return Embedded(
-        prepared.shard, prepared.rows, vectors, prepared.rejects, prepared.repeated_ids, seconds, started, time.time()
-    )
+    return Embedded(prepared.shard, prepared.rows, vectors, prepared.rejects, prepared.repeated_ids, seconds, started, time.time())
 
 
 def publish(embedded: Embedded, job: Job, engine_version: str) -> Receipt:

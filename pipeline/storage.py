@@ -74,7 +74,7 @@ class Store:
         filesystem = _filesystem(protocol, b"{}" if protocol == "file" else self.options)
         return filesystem, filesystem._strip_protocol(uri)
 
-    def list(self, uri: str) -> list[StoredObject]:
+    def objects(self, uri: str) -> list[StoredObject]:
         """All objects under a prefix, or matched by a glob, or the one object at `uri`; sorted by URI."""
         filesystem, path = self._locate(uri)
         wild = WILD.search(path)

@@ -31,7 +31,7 @@ class Tokenizer:
     def __init__(self, path: str, max_tokens: int, end_token: str | None) -> None:
         try:
             self.rust = RustTokenizer.from_file(path)
-        except Exception as error:  # the Rust side raises plain Exception
+        except Exception as error:  # noqa: BLE001 - the Rust side raises plain Exception
             raise ModelError(f"{path}: not a usable tokenizer.json: {error}") from None
         self.rust.no_padding()
         self.rust.no_truncation()

@@ -12,9 +12,7 @@ from pipeline import schema
 ROWS_PER_GROUP = 8192
 
 
-def data_table(
-    rows: pa.Table, vectors: dict[int, npt.NDArray[np.floating]], dims: tuple[int, ...], dtype: str
-) -> pa.Table:
+def data_table(rows: pa.Table, vectors: dict[int, npt.NDArray[np.floating]], dims: tuple[int, ...], dtype: str) -> pa.Table:
     """Rows (id, kept columns, n_tokens, truncated, content_hash) and a vector column for each of `dims`."""
     carried = pa.schema([field for field in rows.schema if field.name not in ("n_tokens", "truncated", "content_hash")])
     wanted = schema.output_schema(carried, dims, dtype)
@@ -44,7 +42,8 @@ def parquet_bytes(table: pa.Table, provenance: dict[str, str]) -> bytes:
         use_dictionary=[path for path in compression if compression[path] == "zstd"],
         write_statistics=text,
     )
-    return sink.getvalue().to_pybytes()
+    written: bytes = sink.getvalue().to_pybytes()
+    return written
 
 
 def leaf_paths(arrow: pa.Schema) -> list[str]:

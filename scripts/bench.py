@@ -18,16 +18,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import make_corpus
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
-import random_qwen3
 
 from pipeline.config import EngineConfig
 from pipeline.embedder import environment
 from pipeline.ledger import dataset
 from pipeline.storage import Store
+from scripts import make_corpus, random_qwen3
 
 WORK = Path(".demo/bench").resolve()
 MAX_TOKENS = {"minilm": 256, "small": 512, "0.6B": 512}

@@ -21,7 +21,23 @@ from pipeline.ledger import dataset
 from pipeline.storage import Store
 
 ROOT = Path(__file__).resolve().parent.parent
-WORDS = "shard vector token receipt snapshot bucket actor corpus row group 検索 поиск émigré naïve 🧮".split()
+WORDS = [
+    "shard",
+    "vector",
+    "token",
+    "receipt",
+    "snapshot",
+    "bucket",
+    "actor",
+    "corpus",
+    "row",
+    "group",
+    "検索",
+    "поиск",
+    "émigré",
+    "naïve",
+    "🧮",
+]
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +59,11 @@ def minilm() -> str:
 def documents(count: int) -> list[dict[str, Any]]:
     """Documents of varied length with integer ids."""
     return [
-        {"id": 1000 + number, "text": " ".join(WORDS[(number * 7 + word) % len(WORDS)] for word in range(1 + number * 13 % 90)), "lang": "xx"}
+        {
+            "id": 1000 + number,
+            "text": " ".join(WORDS[(number * 7 + word) % len(WORDS)] for word in range(1 + number * 13 % 90)),
+            "lang": "xx",
+        }
         for number in range(count)
     ]
 

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,5 +26,5 @@ def test_batches_hold_similar_lengths(lengths: list[int], budget: int) -> None:
 @given(LENGTHS, st.integers(5000, 8000))
 def test_no_batch_could_have_taken_the_next_document(lengths: list[int], budget: int) -> None:
     batches = pack(np.array(lengths, np.int64), budget)
-    for batch, following in zip(batches, batches[1:], strict=False):
+    for batch, following in itertools.pairwise(batches):
         assert sum(lengths[index] for index in batch) + lengths[following[0]] > budget

@@ -31,7 +31,8 @@ def test_plan_run_status_verify_search(tmp_path: Path, qwen: str) -> None:
     rows = write_corpus(tmp_path / "in")
     config = tmp_path / "run.toml"
     config.write_text(
-        f'source = "{tmp_path}/in"\noutput = "{tmp_path}/out"\nmodel = "{qwen}"\ndims = [64, 32]\nmax_tokens = 64\nkeep_columns = ["lang"]\n'
+        f'source = "{tmp_path}/in"\noutput = "{tmp_path}/out"\nmodel = "{qwen}"\n'
+        'dims = [64, 32]\nmax_tokens = 64\nkeep_columns = ["lang"]\n'
         '[engine]\nkind = "simulated"\n[shards]\nmax_rows = 20\n'
     )
     planned = bulkembed("plan", "--config", config)
@@ -172,7 +173,14 @@ def test_help_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(
     ("setting", "wanted"),
-    [("a.b=1", {"a": {"b": 1}}), ("a=x", {"a": "x"}), ("a=true", {"a": True}), ('a="1"', {"a": "1"}), ("a=[1, 2]", {"a": [1, 2]}), (r"a=C:\x", {"a": r"C:\x"})],
+    [
+        ("a.b=1", {"a": {"b": 1}}),
+        ("a=x", {"a": "x"}),
+        ("a=true", {"a": True}),
+        ('a="1"', {"a": "1"}),
+        ("a=[1, 2]", {"a": [1, 2]}),
+        (r"a=C:\x", {"a": r"C:\x"}),
+    ],
 )
 def test_settings(setting: str, wanted: dict[str, Any]) -> None:
     assert parse_setting(setting) == wanted

@@ -30,7 +30,7 @@ GIVEN = {"source": "in", "output": "out", "model": "m"}
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_field(values: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{message}") as caught:
+    with pytest.raises(ConfigError, match=rf"^{message}") as caught:
         load(None, GIVEN | values)
     assert "\n" not in str(caught.value)
 
@@ -58,7 +58,11 @@ def test_an_unreadable_file_is_an_error(tmp_path: Path, content: str | None, mes
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [({"dims": [65]}, "more than the 64"), ({"dims": [64, 16]}, "below the Matryoshka range 32"), ({"max_tokens": 513}, "more than the 512")],
+    [
+        ({"dims": [65]}, "more than the 64"),
+        ({"dims": [64, 16]}, "below the Matryoshka range 32"),
+        ({"max_tokens": 513}, "more than the 512"),
+    ],
 )
 def test_what_the_model_cannot_do_is_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -71,8 +75,18 @@ def fingerprint(**values: Any) -> str:
 
 @pytest.mark.parametrize(
     "change",
-    [{"dims": [32]}, {"dtype": "float16"}, {"max_tokens": 100}, {"prompt": "x"}, {"keep_columns": ["a"]}, {"id_column": "a"}]
-    + [{"text_columns": ["a"]}, {"template": "{text}!"}, {"engine": {"kind": "simulated"}}, {"engine": {"dtype": "float32"}}],
+    [
+        {"dims": [32]},
+        {"dtype": "float16"},
+        {"max_tokens": 100},
+        {"prompt": "x"},
+        {"keep_columns": ["a"]},
+        {"id_column": "a"},
+        {"text_columns": ["a"]},
+        {"template": "{text}!"},
+        {"engine": {"kind": "simulated"}},
+        {"engine": {"dtype": "float32"}},
+    ],
 )
 def test_what_changes_a_vector_or_a_row_changes_the_fingerprint(change: dict[str, Any]) -> None:
     assert fingerprint(**change) != fingerprint()
@@ -80,8 +94,17 @@ def test_what_changes_a_vector_or_a_row_changes_the_fingerprint(change: dict[str
 
 @pytest.mark.parametrize(
     "change",
-    [{"source": "elsewhere"}, {"output": "elsewhere"}, {"shards": {"max_rows": 1}}, {"ray": {"num_cpus": 3}}, {"limit": 3}]
-    + [{"engine": {"step_tokens": 99, "replicas": 7}}, {"storage": {"key": "secret"}}, {"dims": [64]}, {"max_tokens": 512}],
+    [
+        {"source": "elsewhere"},
+        {"output": "elsewhere"},
+        {"shards": {"max_rows": 1}},
+        {"ray": {"num_cpus": 3}},
+        {"limit": 3},
+        {"engine": {"step_tokens": 99, "replicas": 7}},
+        {"storage": {"key": "secret"}},
+        {"dims": [64]},
+        {"max_tokens": 512},
+    ],
 )
 def test_nothing_else_does(change: dict[str, Any]) -> None:
     assert fingerprint(**change) == fingerprint()

@@ -31,9 +31,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reference(library: str, model: str, corpus: Path) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     out = corpus.parent / f"{library}-{Path(model).name}.npy"
     if not out.exists():
-        command = [sys.executable, "tests/reference.py", library, model, corpus / "a.parquet", out, str(MAX_TOKENS)]
+        command = [sys.executable, "tests/reference.py", library, model, str(corpus / "a.parquet"), str(out), str(MAX_TOKENS)]
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=280)
-    return np.load(out)
+    vectors: np.ndarray[tuple[int, int], np.dtype[np.float32]] = np.load(out)
+    return vectors
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,14 @@ def reference(library: str, model: str, corpus: Path) -> np.ndarray[tuple[int, i
 )
 @pytest.mark.parametrize(("dtype", "least"), [("bfloat16", 0.9995), ("float32", 0.99999)])
 def test_vectors_are_those_of_the_reference(
-    name: str, library: str, dims: list[int], dtype: str, least: float, corpus: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+    name: str,
+    library: str,
+    dims: list[int],
+    dtype: str,
+    least: float,
+    corpus: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
 ) -> None:
     model = request.getfixturevalue(name)
     output = tmp_path_factory.getbasetemp() / f"engine-{name}-{dtype}"

@@ -27,7 +27,8 @@ def config(tmp_path: Path, qwen: str) -> Path:
     write_corpus(tmp_path / "in", files=2)
     path = tmp_path / "run.toml"
     path.write_text(
-        f'source = "{tmp_path}/in"\noutput = "{tmp_path}/out"\nmodel = "{qwen}"\nmax_tokens = 64\n[engine]\nkind = "simulated"\n[shards]\nmax_rows = 30\n'
+        f'source = "{tmp_path}/in"\noutput = "{tmp_path}/out"\nmodel = "{qwen}"\n'
+        'max_tokens = 64\n[engine]\nkind = "simulated"\n[shards]\nmax_rows = 30\n'
     )
     return path
 

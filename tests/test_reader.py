@@ -76,7 +76,9 @@ def test_bad_documents_are_rejected_with_a_reason(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     write_jsonl(path, rows)
     with path.open("ab") as file:
-        file.write(b'not json\n\n[1]\n{"id": null, "text": "x"}\n{"id": 5, "text": "x"}\n{"text": "x"}\n{"id": "d9", "text": "lone \\ud800"}\n')
+        file.write(
+            b'not json\n\n[1]\n{"id": null, "text": "x"}\n{"id": 5, "text": "x"}\n{"text": "x"}\n{"id": "d9", "text": "lone \\ud800"}\n'
+        )
         file.write(b'{"id": "d10", "text": "caf\xe9"}\n{"id": "d0", "text": "repeated"}\n')
     (found,) = read(path, config())
     assert found.texts == ["fine", "also fine", "repeated"]
@@ -102,14 +104,21 @@ def test_bad_documents_are_rejected_with_a_reason(tmp_path: Path) -> None:
 def test_bytes_that_are_no_text_are_rejected_in_parquet(tmp_path: Path) -> None:
     raw = pa.array([b"good", b"bad \xff", None, b"caf\xc3\xa9"], pa.binary())
     # The same bytes under a string type, as careless writers leave them.
-    for name, column in (("binary.parquet", raw), ("string.parquet", pa.StringArray.from_buffers(4, raw.buffers()[1], raw.buffers()[2], raw.buffers()[0]))):
+    for name, column in (
+        ("binary.parquet", raw),
+        ("string.parquet", pa.StringArray.from_buffers(4, raw.buffers()[1], raw.buffers()[2], raw.buffers()[0])),
+    ):
         pq.write_table(pa.table({"id": [1, 2, 3, 4], "text": column}), tmp_path / name)
         (found,) = read(tmp_path / name, config())
         assert found.texts == ["good", "café"]
         assert [(row["id"], row["reason"]) for row in found.rejects.to_pylist()] == [(2, "undecodable"), (3, "null_text")]
 
 
-@given(st.lists(st.one_of(st.none(), st.text(max_size=5), st.integers(), st.booleans(), st.binary(max_size=5).map(list)), min_size=1, max_size=30))
+@given(
+    st.lists(
+        st.one_of(st.none(), st.text(max_size=5), st.integers(), st.booleans(), st.binary(max_size=5).map(list)), min_size=1, max_size=30
+    )
+)
 def test_every_row_is_a_document_or_a_reject_exactly_once(tmp_path_factory: pytest.TempPathFactory, texts: list[Any]) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzz.jsonl"
     write_jsonl(path, [{"id": number, "text": text} for number, text in enumerate(texts)])
@@ -143,7 +152,7 @@ def test_ids_of_any_scalar_type_come_back_unchanged(tmp_path: Path, ids: pa.Arra
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.jsonl"])
 def test_text_columns_are_joined_by_the_template(tmp_path: Path, name: str) -> None:
-    rows = [{"id": 1, "a": "A{b}", "b": "B"}, {"id": 2, "a": None, "b": "B"}, {"id": 3, "a": None, "b": None}]
+    rows: list[dict[str, Any]] = [{"id": 1, "a": "A{b}", "b": "B"}, {"id": 2, "a": None, "b": "B"}, {"id": 3, "a": None, "b": None}]
     cfg = config(text_columns=["a", "b"], template="{a}: {{{b}}}")
     (found,) = read(write(tmp_path / name, rows), cfg)
     assert found.texts == ["A{b}: {B}", ": {B}"]

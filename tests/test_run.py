@@ -52,7 +52,8 @@ def test_every_row_comes_out_once_in_source_order(tmp_path: Path, qwen: str) -> 
 
 def vectors(table: pa.Table, name: str) -> np.ndarray[Any, Any]:
     column = table[name].combine_chunks()
-    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1).astype(np.float64)
+    flat: np.ndarray[Any, Any] = column.flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(len(column), -1).astype(np.float64)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -224,8 +225,9 @@ def test_the_run_gives_up_after_max_failures(tmp_path: Path, qwen: str) -> None:
 )
 def test_bad_input_stops_before_any_work(tmp_path: Path, qwen: str, changes: dict[str, Any], error: type[Exception], message: str) -> None:
     write_corpus(tmp_path / "in")
+    values: dict[str, Any] = {"source": tmp_path / "in", "output": tmp_path / "out", "model": qwen}
     with pytest.raises(error, match=message):
-        open_job(simulated(**{"source": tmp_path / "in", "output": tmp_path / "out", "model": qwen} | changes))
+        open_job(simulated(**values | changes))
     assert not (tmp_path / "out").exists()
 
 
@@ -246,7 +248,7 @@ def test_s3_and_local_runs_are_alike_bit_for_bit(tmp_path: Path, qwen: str, s3: 
     local, remote = read_dataset(tmp_path / "out"), read_dataset(f"{root}/out", **s3)
     assert local.equals(remote)
     assert list(verify(store, *dataset(store, f"{root}/out"))) == []
-    written = [item.uri for item in store.list(f"{root}/out")]
+    written = [item.uri for item in store.objects(f"{root}/out")]
     assert not [uri for uri in written if b"planted" in store.read(uri)], "credentials in what was written"
 
 

@@ -7,9 +7,8 @@ import pytest
 import tenacity
 
 from pipeline import storage
-from pipeline.errors import StorageError
+from pipeline.errors import ConfigError, StorageError
 from pipeline.run import refuse_overlap
-from pipeline.errors import ConfigError
 from pipeline.storage import Store
 
 
@@ -25,10 +24,10 @@ def test_put_read_list_names(place: tuple[Store, str]) -> None:
     store.put(f"{root}/a/b.bin", b"one")
     store.put(f"{root}/a/b.bin", b"three")
     assert store.read(f"{root}/a/b.bin") == b"three"
-    assert [(item.uri, item.relative_path, item.size) for item in store.list(root)] == [(f"{root}/a/b.bin", "a/b.bin", 5)]
+    assert [(item.uri, item.relative_path, item.size) for item in store.objects(root)] == [(f"{root}/a/b.bin", "a/b.bin", 5)]
     assert store.names(f"{root}/a") == ["b.bin"]
     assert store.names(f"{root}/nothing") == []
-    assert store.version(f"{root}/a/b.bin") == store.list(root)[0].version
+    assert store.version(f"{root}/a/b.bin") == store.objects(root)[0].version
 
 
 def test_a_new_content_is_a_new_version(place: tuple[Store, str]) -> None:
@@ -65,8 +64,14 @@ def test_a_failed_local_put_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize(
     ("error", "calls"),
-    [(ConnectionResetError(), 3), (TimeoutError(), 3), (OSError(5, "Input/output error"), 3)]
-    + [(PermissionError(13, "no"), 1), (OSError("corrupt: no number"), 1), (ValueError("a bug"), 1)],
+    [
+        (ConnectionResetError(), 3),
+        (TimeoutError(), 3),
+        (OSError(5, "Input/output error"), 3),
+        (PermissionError(13, "no"), 1),
+        (OSError("corrupt: no number"), 1),
+        (ValueError("a bug"), 1),
+    ],
 )
 def test_only_transient_faults_are_retried(monkeypatch: pytest.MonkeyPatch, error: Exception, calls: int) -> None:
     monkeypatch.setattr(storage, "ATTEMPTS", 3)
@@ -80,7 +85,7 @@ def test_only_transient_faults_are_retried(monkeypatch: pytest.MonkeyPatch, erro
     with pytest.raises(Exception) as caught:
         Store().retrying(work, "reading x")
     assert len(counted) == calls
-    assert isinstance(caught.value, StorageError if error.args and isinstance(error.args[0], int) or calls > 1 else type(error))
+    assert isinstance(caught.value, StorageError if (error.args and isinstance(error.args[0], int)) or calls > 1 else type(error))
 
 
 def test_work_that_recovers_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +103,14 @@ def test_work_that_recovers_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("source", "output"),
-    [("/a/b", "/a/b"), ("/a/b", "/a/b/c"), ("/a/b/*.parquet", "/a/b/out"), ("/a/out/data", "/a/out"), ("s3://b/x", "s3://b/x/y"), ("s3://b/x/", "s3://b/x")],
+    [
+        ("/a/b", "/a/b"),
+        ("/a/b", "/a/b/c"),
+        ("/a/b/*.parquet", "/a/b/out"),
+        ("/a/out/data", "/a/out"),
+        ("s3://b/x", "s3://b/x/y"),
+        ("s3://b/x/", "s3://b/x"),
+    ],
 )
 def test_an_output_inside_the_source_is_refused(source: str, output: str) -> None:
     with pytest.raises(ConfigError, match="inside one another"):
