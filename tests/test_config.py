@@ -36,7 +36,7 @@ def test_a_mistake_is_one_line_that_names_the_field(values: dict[str, Any], mess
 
 
 def test_a_missing_field_is_named() -> None:
-    with pytest.raises(ConfigError, match="^output: is required"):
+    with pytest.raises(ConfigError, match=r"^output: is required"):
         load(None, {"source": "in", "model": "m"})
 
 
