@@ -210,15 +210,16 @@ def search(
     from pipeline.config import EngineConfig
     from pipeline.embedder import environment
     from pipeline.ledger import dataset
-    from pipeline.search import query_vector
+    from pipeline.search import dataset_model, query_vector
     from pipeline.search import search as nearest
 
     (store,) = storage_of(settings)
     ledger, snapshot = dataset(store, output)
     chosen = EngineConfig.model_validate({"kind": engine, "dtype": snapshot.provenance["engine_dtype"]})
     # Must stand before vLLM is imported; settings for a GPU host are vLLM's own defaults.
-    os.environ.update(environment(chosen, len(os.sched_getaffinity(0))))
-    vector = query_vector(snapshot, query, chosen, model)
+    described = dataset_model(snapshot, model)
+    os.environ.update(environment(chosen, described, int(snapshot.provenance["max_tokens"]), len(os.sched_getaffinity(0))))
+    vector = query_vector(snapshot, described, query, chosen)
     out.print(report.hits_text(nearest(store, ledger, snapshot, vector, k)), markup=False)
 
 

@@ -31,7 +31,7 @@ class EngineConfig(Section):
     tensor_parallel_size: int = Field(default=1, ge=1)
     step_tokens: int = Field(default=8192, ge=16, description="most tokens in one engine step")
     call_tokens: int = Field(default=131072, ge=16, description="most tokens in one call of the engine")
-    kv_cache_gib: int = Field(default=2, ge=1, description="CPU only: memory for keys and values of the running step")
+    kv_cache_gib: int | None = Field(default=None, ge=1, description="CPU only: memory for keys and values; default what one step needs")
     tokens_per_second: float = Field(default=100_000, gt=0, description="simulated only")
     args: dict[str, Any] = Field(default_factory=dict, description="passed to vllm.LLM as they are")
     env: dict[str, str] = Field(default_factory=dict, description="environment of the embedding actors")

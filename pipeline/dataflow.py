@@ -12,6 +12,7 @@ every core anyway: helper processes would only preempt its threads, so a shard s
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 import traceback
@@ -99,12 +100,17 @@ def graph(shards: list[Shard], job: Job, placement: Placement) -> Any:
         ),
         "num_cpus": placement.actor_cpus,
         "num_gpus": placement.actor_gpus,
-        "runtime_env": {"env_vars": embedder.environment(job.cfg.engine, placement.engine_cpus)},
+        "runtime_env": {"env_vars": embedder.environment(job.cfg.engine, job.model, job.cfg.max_tokens or 0, placement.engine_cpus)},
     }
     rows = ray.data.from_items([{"item": shard} for shard in shards], override_num_blocks=len(shards))
     if placement.layout == "fused":
         return rows.map(FusedActor, **actors)
-    helpers: dict[str, Any] = {"fn_args": [job], "num_cpus": placement.helper_cpus}
+    # As many tasks as cores run at once: a tokenizer that took every core would only get in their way.
+    helpers: dict[str, Any] = {
+        "fn_args": [job],
+        "num_cpus": placement.helper_cpus,
+        "runtime_env": {"env_vars": {"RAYON_NUM_THREADS": "1"}},
+    }
     return rows.map(prepare, **helpers).map(EmbedActor, **actors).map(publish, **helpers)
 
 
@@ -205,7 +211,8 @@ def place(engine: EngineConfig, cfg: RayConfig) -> Placement:
                 raise
         from ray.autoscaler.sdk import request_resources
 
-        request_resources(bundles=[{"GPU": engine.num_gpus or 0, "CPU": 1}] * (engine.replicas or 1))
+        gpus = engine.tensor_parallel_size if engine.num_gpus is None else engine.num_gpus
+        request_resources(bundles=[{"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1}] * (engine.replicas or 1))
         time.sleep(5)
 
 
@@ -214,36 +221,45 @@ def fit(engine: EngineConfig, layout: str, nodes: list[dict[str, float]]) -> Pla
 
     Everything that runs at once is given its share here: Ray would wait for ever, without a word,
     for a task that no node has room for."""
-    cpus = [int(node.get("CPU", 0)) for node in nodes if node.get("CPU", 0) >= 1]
+    cpus = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
     gpus = [int(node.get("GPU", 0)) for node in nodes]
     if not cpus:
         raise ResourceError("the cluster has no node with a CPU")
-    tensor_parallel = engine.tensor_parallel_size
-    wants_gpus = engine.num_gpus if engine.num_gpus is not None else (tensor_parallel if sum(gpus) and engine.kind == "vllm" else 0)
-    if wants_gpus:
-        room = sum(count // wants_gpus for count in gpus)
-        replicas = engine.replicas or room
-        if not room or replicas > room:
-            raise ResourceError(
-                f"engine: {replicas or 1} actors of {wants_gpus} GPUs each do not fit the cluster's nodes ({gpus} GPUs): "
-                "lower engine.replicas or engine.num_gpus, or grow the cluster"
-            )
-        actor_cpus = engine.num_cpus or 1.0
-        if actor_cpus * max(1, -(-replicas // len(nodes))) >= max(cpus):
-            actor_cpus = max(cpus) / (2.0 * replicas)
-        spare = sum(cpus) - replicas * actor_cpus
-        chosen = "split" if layout == "auto" else layout
-        return Placement(chosen, replicas, actor_cpus, wants_gpus, min(HELPER_CPUS, max(spare, 0.1) / 2), None)
+    wanted = engine.num_gpus
+    if wanted is None:
+        wanted = engine.tensor_parallel_size if sum(gpus) and engine.kind == "vllm" else 0
+    return fit_gpus(engine, layout, wanted, cpus, gpus) if wanted else fit_cpus(engine, layout, cpus)
+
+
+def fit_gpus(engine: EngineConfig, layout: str, wanted: int, cpus: list[int], gpus: list[int]) -> Placement:
+    """One actor for every `wanted` GPUs of a node; the other cores prepare and publish."""
+    room = sum(count // wanted for count in gpus)
+    replicas = engine.replicas or room
+    if not room or replicas > room:
+        raise ResourceError(
+            f"engine: {replicas or 1} actors of {wanted} GPUs each do not fit the cluster's nodes ({gpus} GPUs): "
+            "lower engine.replicas or engine.num_gpus, or grow the cluster"
+        )
+    # An actor has a core to itself where half of the cores remain, else its share of that half.
+    actor_cpus = engine.num_cpus or min(1.0, sum(cpus) / (2.0 * replicas))
+    spare = sum(cpus) - replicas * actor_cpus
+    if spare <= 0:
+        raise ResourceError(f"engine.num_cpus: {replicas} actors of {actor_cpus:g} CPUs leave none of {sum(cpus)} to prepare and publish")
+    return Placement("split" if layout == "auto" else layout, replicas, actor_cpus, wanted, min(HELPER_CPUS, spare / 2), None)
+
+
+def fit_cpus(engine: EngineConfig, layout: str, cpus: list[int]) -> Placement:
+    """One actor a host, or as many as asked for, sharing the cores evenly."""
+    layout = "fused" if layout == "auto" else layout
     host = min(cpus)  # an actor must fit the smallest host that gets one
-    chosen = "fused" if layout == "auto" else layout
     replicas = engine.replicas or len(cpus)
-    each_host = -(-replicas // len(cpus))
-    # Split needs room for one prepare and one publish task beside the actors.
-    share = host / each_host if chosen == "fused" else host * 0.75 / each_host
+    actors_per_host = math.ceil(replicas / len(cpus))
+    # Split needs room for a prepare and a publish task beside the actors.
+    share = (host if layout == "fused" else host * 0.75) / actors_per_host
     asked = engine.num_cpus or share
     if asked > share:
         raise ResourceError(
             f"engine.num_cpus: {replicas} actors of {asked:g} CPUs do not fit {len(cpus)} host(s) of {host} CPUs: at most {share:g} each"
         )
     spare = sum(cpus) - replicas * asked
-    return Placement(chosen, replicas, asked, 0, min(HELPER_CPUS, spare / 2), max(1, int(host // each_host)))
+    return Placement(layout, replicas, asked, 0, min(HELPER_CPUS, spare / 2), max(1, host // actors_per_host))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -81,7 +82,13 @@ def build_vllm(path: str, model: Model, max_tokens: int, engine: EngineConfig) -
     return loaded, vllm.PoolingParams(task="embed", use_activation=True), f"vllm {vllm.__version__}"
 
 
-def environment(engine: EngineConfig, cpus: int | None) -> dict[str, str]:
+def cache_gib(model: Model, max_tokens: int, engine: EngineConfig) -> int:
+    """GiB of keys and values that one engine step on a CPU host needs, and a quarter more."""
+    value_bytes = 4 if engine.dtype == "float32" else 2
+    return math.ceil(1.25 * model.cache_values * value_bytes * max(engine.step_tokens, max_tokens) / (1 << 30))
+
+
+def environment(engine: EngineConfig, model: Model, max_tokens: int, cpus: int | None) -> dict[str, str]:
     """What must stand in the environment of the process before vLLM is imported.
 
     `cpus`: cores of a CPU host that the engine may use, None on a GPU host."""
@@ -90,7 +97,7 @@ def environment(engine: EngineConfig, cpus: int | None) -> dict[str, str]:
         settings |= {
             # The engine core in a process of its own doubles load time and halves the rate of small models.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-            "VLLM_CPU_KVCACHE_SPACE": str(engine.kv_cache_gib),
+            "VLLM_CPU_KVCACHE_SPACE": str(engine.kv_cache_gib or cache_gib(model, max_tokens, engine)),
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "OMP_NUM_THREADS": str(cpus),
             # glibc gives freed buffers back and takes them again: page faults, a fifth of the time.

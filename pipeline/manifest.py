@@ -128,6 +128,18 @@ def gaps(covered: Iterable[Range], total: int) -> list[Range]:
     return missing
 
 
+def disjoint(shard_ids: Iterable[str]) -> list[str]:
+    """Shards of one object of which no two hold the same row. Two runs at once with other shard
+    sizes can publish overlapping ones: what the others leave open is then embedded again."""
+    chosen, at = [], 0
+    for shard_id in sorted(shard_ids):
+        _, start, stop, _ = parse(shard_id)
+        if start >= at:
+            chosen.append(shard_id)
+            at = stop
+    return chosen
+
+
 def cut(gap: Range, part_rows: Sequence[int], most_rows: int) -> list[Range]:
     """A gap as ranges of at most `most_rows`, ending where parts end unless one part is larger."""
     start, stop = gap
@@ -160,6 +172,7 @@ def plan(
     covered: dict[str, list[str]] = {}
     for shard_id in done:
         covered.setdefault(parse(shard_id)[0], []).append(shard_id)
+    covered = {item: disjoint(shard_ids) for item, shard_ids in covered.items()}
 
     def inspect(item: SourceObject) -> Layout | Failure | None:
         ranges = [(start, stop) for _, start, stop, _ in map(parse, covered.get(item.id, []))]
@@ -180,7 +193,7 @@ def plan(
     left = limit if limit is not None else float("inf")
     with ThreadPoolExecutor(INSPECT_THREADS) as pool:
         for item, layout in zip(objects, pool.map(inspect, objects), strict=True):
-            mine = sorted(covered.get(item.id, []))
+            mine = covered.get(item.id, [])
             if isinstance(layout, Failure):
                 failures.append(layout)
                 continue

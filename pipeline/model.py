@@ -73,6 +73,7 @@ def describe(name: str, revision: str | None) -> Model:
         digest=folder_digest(folder) if is_local else f"{name}@{folder.name}",
         width=int(config["hidden_size"]),
         max_tokens=context_length(folder, config),
+        cache_values=cache_values(config),
         pooling=pooling,
         document_prompt=prompt_of(prompt_config, DOCUMENT_PROMPTS),
         query_prompt=prompt_of(prompt_config, QUERY_PROMPTS),
@@ -111,6 +112,12 @@ def context_length(folder: Path, config: dict[str, Any]) -> int:
         if limit is not None:
             limits.append(int(limit))
     return min(limits)
+
+
+def cache_values(config: dict[str, Any]) -> int:
+    heads = int(config["num_attention_heads"])
+    head_dim = config.get("head_dim") or int(config["hidden_size"]) // heads
+    return 2 * int(config["num_hidden_layers"]) * int(config.get("num_key_value_heads") or heads) * int(head_dim)
 
 
 def prompt_of(settings: dict[str, Any], names: tuple[str, ...]) -> str:

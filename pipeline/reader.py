@@ -39,7 +39,11 @@ def read(store: Store, shard: Shard, cfg: RunConfig, carried: pa.Schema) -> Docu
     """The documents of a shard. `carried` is the schema of the id and the kept columns in the output.
 
     Raises ObjectError where the object is corrupt, lacks a column, or changed since it was planned."""
-    if store.version(shard.uri) != shard.version:
+    try:
+        current = store.version(shard.uri)
+    except FileNotFoundError:
+        current = "gone"
+    if current != shard.version:
         raise ObjectError(f"{shard.uri}: changed since this run was planned; run again to plan it anew")
     read_rows = {"parquet": parquet_rows, "jsonl": jsonl_rows}[shard.format]
     try:

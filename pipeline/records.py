@@ -59,6 +59,7 @@ class Model:
     digest: str  # identity of weights and tokenizer: the commit, or a hash of the folder's files
     width: int  # of the full vector
     max_tokens: int  # special tokens included
+    cache_values: int  # keys and values that attention keeps for one token, all layers together
     pooling: Pooling
     document_prompt: str
     query_prompt: str

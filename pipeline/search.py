@@ -27,10 +27,9 @@ class Hit:
     columns: dict[str, Any]  # id and kept columns
 
 
-def query_vector(snapshot: Snapshot, query: str, engine: EngineConfig, model_name: str | None) -> np.ndarray[Any, Any]:
+def query_vector(snapshot: Snapshot, described: Model, query: str, engine: EngineConfig) -> np.ndarray[Any, Any]:
     """The query's vector in the dataset's main dimension, float32 of norm 1."""
     made_with = snapshot.provenance
-    described = describe(model_name or made_with["model"], made_with)
     max_tokens = int(made_with["max_tokens"])
     path = model.locate(described.name, described.revision, weights=True)
     tokens = Tokenizer(str(path / "tokenizer.json"), max_tokens, described.end_token).encode([query], described.query_prompt)
@@ -39,8 +38,10 @@ def query_vector(snapshot: Snapshot, query: str, engine: EngineConfig, model_nam
     return vector
 
 
-def describe(name: str, made_with: dict[str, str]) -> Model:
-    """The dataset's model; ModelError where the one found is another."""
+def dataset_model(snapshot: Snapshot, name: str | None) -> Model:
+    """The dataset's model, or the same one under another name; ModelError where that is another model."""
+    made_with = snapshot.provenance
+    name = name or made_with["model"]
     described = model.describe(name, made_with["revision"] or None)
     if described.digest != made_with["model_digest"]:
         raise ModelError(f"model: {name} is not the model of this dataset: its files differ from those the vectors were made with")

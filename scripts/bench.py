@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from pipeline.config import EngineConfig
 from pipeline.embedder import environment
 from pipeline.ledger import dataset
+from pipeline.model import describe
 from pipeline.storage import Store
 from scripts import make_corpus, random_qwen3
 
@@ -68,7 +69,7 @@ def ratio(name: str, documents: int, shard_rows: int, rounds: int) -> dict[str, 
         shutil.rmtree(out, ignore_errors=True)
         command = [sys.executable, "scripts/plain.py", model, source, str(out / "plain"), str(MAX_TOKENS[name])]
         command += [str(engine.step_tokens), str(shard_rows), dims]
-        printed, memory, _ = measured(command, os.environ | environment(engine, os.cpu_count()))
+        printed, memory, _ = measured(command, os.environ | environment(engine, describe(model, None), MAX_TOKENS[name], os.cpu_count()))
         plain = json.loads(printed.splitlines()[-1])
         plain_rates.append(plain["tokens"] / plain["seconds"])
         plain_memory.append(memory)

@@ -7,7 +7,7 @@ from pipeline.config import RunConfig, load
 from pipeline.errors import ConfigError
 from pipeline.records import Model
 
-MODEL = Model("m", None, "digest", 64, 512, "last", "", "Query:", 32, "<e>")
+MODEL = Model("m", None, "digest", 64, 512, 128, "last", "", "Query:", 32, "<e>")
 GIVEN = {"source": "in", "output": "out", "model": "m"}
 
 

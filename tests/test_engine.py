@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.storage import Store
 from scripts import make_corpus
 from tests.conftest import ROOT, bulkembed, read_dataset
 
@@ -80,3 +82,18 @@ def test_queries_carry_the_models_own_prompt_and_find_their_document(minilm: str
     assert found.returncode == 0, found.stderr
     score, name = found.stdout.split()
     assert (name, float(score) > 0.999) == (row["id"], True)
+
+
+def test_s3_gives_the_vectors_of_local_files(minilm: str, corpus: Path, tmp_path: Path, s3: dict[str, Any]) -> None:
+    store, root = Store(s3), f"s3://corpus/{tmp_path.name}"
+    store.put(f"{root}/in/a.parquet", (corpus / "a.parquet").read_bytes())
+    environment = {"AWS_ACCESS_KEY_ID": s3["key"], "AWS_SECRET_ACCESS_KEY": s3["secret"], "AWS_ENDPOINT_URL": s3["endpoint_url"]}
+    common = ("--model", minilm, "--limit", 60, "--dims", "384,128")
+    assert bulkembed("run", "--source", corpus, "--output", tmp_path / "out", *common).returncode == 0
+    result = bulkembed("run", "--source", f"{root}/in", "--output", f"{root}/out", *common, **environment)
+    assert result.returncode == 0, result.stderr
+    local, remote = read_dataset(tmp_path / "out"), read_dataset(f"{root}/out", **s3)
+    assert remote.drop_columns(["embedding", "embedding_128"]).equals(local.drop_columns(["embedding", "embedding_128"]))
+    for column, dim in (("embedding", 384), ("embedding_128", 128)):
+        here, there = (table[column].combine_chunks().flatten().to_numpy().reshape(60, dim) for table in (local, remote))
+        assert np.min(np.sum(here * there, axis=1)) >= 0.9999

@@ -84,6 +84,15 @@ def test_other_shard_sizes_resume_the_same_rows(tmp_path_factory: pytest.TempPat
     assert len(rows) == len(set(rows)) == 200
 
 
+@given(st.lists(RANGES.filter(bool).map(lambda ranges: ranges[0]).filter(lambda each: each[0] < each[1]), max_size=8))
+def test_overlapping_receipts_count_no_row_twice(ranges: list[tuple[int, int]]) -> None:
+    ids = [f"o-{start:010d}-{stop:010d}-of-{100:010d}" for start, stop in ranges]
+    chosen = [parse(each) for each in manifest.disjoint(ids)]
+    rows = [row for _, start, stop, _ in chosen for row in range(start, stop)]
+    assert len(rows) == len(set(rows))
+    assert len(chosen) > 0 or not ids
+
+
 def test_finished_objects_are_not_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_corpus(tmp_path)
     done = [shard.id for shard in planned(tmp_path).pending]

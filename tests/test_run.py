@@ -20,7 +20,7 @@ from pipeline.embedder import SimulatedEmbedder
 from pipeline.errors import ConfigError, ModelError, ObjectError, SourceError
 from pipeline.ledger import Ledger, dataset
 from pipeline.records import Failure, Receipt, Shard
-from pipeline.run import Summary, in_process, open_job, run
+from pipeline.run import Summary, finish, in_process, open_job, run
 from pipeline.stages import Job
 from pipeline.storage import Store
 from pipeline.verify import verify
@@ -293,3 +293,15 @@ def test_a_shard_error_names_the_shard(tmp_path: Path, qwen: str) -> None:
     (tmp_path / "in" / "part-0.parquet").write_bytes(b"")
     with pytest.raises(ObjectError, match="changed since"):
         stages.prepare(plan.pending[0], job)
+
+
+def test_runs_with_other_shard_sizes_at_once_double_no_row(tmp_path: Path, qwen: str) -> None:
+    rows = write_corpus(tmp_path / "in")
+    small = simulated(tmp_path / "in", tmp_path / "out", qwen)
+    large = simulated(tmp_path / "in", tmp_path / "out", qwen, shards={"max_rows": 33})
+    job, both_planned = open_job(large)
+    run(small, lambda progress: None, Recorder(7))
+    finish(job, both_planned, lambda progress: None, in_process(SimulatedEmbedder(WIDTH, 1e9)))
+    assert read_dataset(tmp_path / "out")["id"].to_pylist() == [row["id"] for row in rows]
+    embed(small).require_complete()
+    assert read_dataset(tmp_path / "out")["id"].to_pylist() == [row["id"] for row in rows]
