@@ -12,7 +12,7 @@ The way of the data, one file a step:
     ledger     receipts (what is done) and snapshots (what readers see)
 
 `stages` composes these into prepare / embed / publish without Ray; `dataflow` runs the same
-verbs as a Ray Data graph; `run` is a whole run; `cli` is the command line over it.
+verbs on Ray tasks and actors; `run` is a whole run; `cli` is the command line over it.
 """
 
 __version__ = "0.1.0"

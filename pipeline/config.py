@@ -52,7 +52,7 @@ class RayConfig(Section):
     layout: Literal["auto", "fused", "split"] = Field(
         default="auto", description="fused: a shard stays in its embedding actor; split: prepare and publish are tasks of their own"
     )
-    shards_in_flight: int = Field(default=3, ge=1, description="per embedding actor")
+    shards_in_flight: int = Field(default=2, ge=1, description="per embedding actor")
     resource_wait_seconds: float = Field(default=900, ge=0, description="how long an autoscaling cluster may take to grow")
 
 

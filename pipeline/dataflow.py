@@ -1,32 +1,34 @@
-"""The path of `stages` as a Ray Data graph, one shard a block. The only user of ray in the package.
+"""The path of `stages` on Ray tasks and actors. The only user of ray in the package.
 
 Two layouts of the same verbs:
 
-    split   shards -> prepare (tasks) -> embed (actors, one per GPU) -> publish (tasks)
-    fused   shards -> run_shard (actors, one per CPU host), several shards in flight in each
+    split   prepare (task) -> embed (an actor on its GPUs) -> publish (task)
+    fused   run_shard (an actor, one per CPU host), several shards in flight in each
 
 On a GPU host preparing and publishing belong on the idle cores. On a CPU host the engine uses
 every core anyway: helper processes would only preempt its threads, so a shard stays in one process.
+
+The driver keeps a bounded number of shards in flight and hands each to the actor with the fewest.
+It never sees their data: what one process makes goes to the next by reference.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal
 
-from pipeline import embedder, model, stages
+from pipeline import embedder, placement, worker
 from pipeline.config import EngineConfig, RayConfig
 from pipeline.errors import BulkembedError, ResourceError
+from pipeline.placement import Placement
 from pipeline.records import Failure, Receipt, Shard
 from pipeline.stages import Job
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 # Of a local Ray. Workers are niced by default, so that every helper process preempts the engine;
@@ -44,126 +46,175 @@ LOCAL_RAY = {
 }
 RAY_LOG_LEVEL = logging.CRITICAL  # what it logs, it also raises: that ends in one line of our own
 OBJECT_STORE_BYTES = 1 << 30  # of a local Ray: a few shards
-HELPER_CPUS = 1  # of a prepare or publish task
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Who runs where."""
-
-    layout: str  # "fused" or "split"
-    replicas: int  # embedding actors
-    actor_cpus: float
-    actor_gpus: int
-    helper_cpus: float  # of a prepare or publish task; split only
-    engine_cpus: int | None  # threads of a CPU engine; None on GPUs
+ATTEMPTS = 5  # of a shard whose process is lost; what the shard itself does wrong is final at once
+HELPER_ENVIRONMENT = {"RAYON_NUM_THREADS": "1"}  # as many tasks as cores run at once: one core each
+STARTS = 3  # of actors in a row that are lost before their model is loaded
 
 
 def run(shards: list[Shard], job: Job) -> Iterator[Receipt | Failure]:
     """Embeds the shards; yields an outcome for each as it is published. Ray must be connected.
 
-    Raises BulkembedError where Ray gives the run up: an actor that cannot load its model, say."""
-    from ray.exceptions import RayError
-
-    placement = place(job.cfg.engine, job.cfg.ray)
-    log.info("%s", placement)
+    Raises BulkembedError where no actor can load the model."""
+    placed = place(job.cfg.engine, job.cfg.ray)
+    log.info("%s", placed)
+    flow = Flow(job, placed, len(shards))
     try:
-        for row in graph(shards, job, placement).iter_rows():
-            yield row["item"]
-    except RayError as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        raise BulkembedError(f"Ray gave the run up: {lines[-1].strip()} (BULKEMBED_LOG=debug shows everything)") from error
+        yield from flow.outcomes(shards)
+    finally:
+        flow.close()
 
 
-def graph(shards: list[Shard], job: Job, placement: Placement) -> Any:
-    """The Ray Data graph, not started yet."""
-    import ray.data
-    from ray.data import ActorPoolStrategy, DataContext
+@dataclass(frozen=True)
+class Flight:
+    """A shard's call that is under way."""
 
-    # The progress is shown by the caller.
-    logging.getLogger("ray.data").setLevel(RAY_LOG_LEVEL)
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    # One shard is one block: never cut it, never join two.
-    context.target_max_block_size = None
-    context.target_min_block_size = 0
-
-    actors: dict[str, Any] = {
-        "fn_constructor_args": [job],
-        "compute": ActorPoolStrategy(
-            min_size=min(placement.replicas, len(shards)),
-            max_size=min(max(placement.replicas, job.cfg.engine.max_replicas or 0), len(shards)),
-            max_tasks_in_flight_per_actor=job.cfg.ray.shards_in_flight,
-            max_concurrent_calls_per_actor=job.cfg.ray.shards_in_flight,
-            enable_true_multi_threading=True,
-        ),
-        "num_cpus": placement.actor_cpus,
-        "num_gpus": placement.actor_gpus,
-        "runtime_env": {"env_vars": embedder.environment(job.cfg.engine, job.model, job.cfg.max_tokens or 0, placement.engine_cpus)},
-    }
-    rows = ray.data.from_items([{"item": shard} for shard in shards], override_num_blocks=len(shards))
-    if placement.layout == "fused":
-        return rows.map(FusedActor, **actors)
-    # As many tasks as cores run at once: a tokenizer that took every core would only get in their way.
-    helpers: dict[str, Any] = {
-        "fn_args": [job],
-        "num_cpus": placement.helper_cpus,
-        "runtime_env": {"env_vars": {"RAYON_NUM_THREADS": "1"}},
-    }
-    return rows.map(prepare, **helpers).map(EmbedActor, **actors).map(publish, **helpers)
+    shard: Shard
+    stage: Literal["prepare", "embed", "publish"]
+    actor: Any = None  # that embeds it
+    embedded: Any = None  # publish: the reference of what is published
 
 
-def attempt(where: Shard, work: Callable[[], T]) -> T | Failure:
-    """The result, or what went wrong as a value: one bad shard must not end the run of the others."""
-    try:
-        return work()
-    except BulkembedError as error:
-        return Failure(where.id, str(error))
-    except Exception:  # noqa: BLE001
-        # A fault of the code or the engine: the whole traceback, so that it can be found.
-        return Failure(where.id, traceback.format_exc())
+class Flow:
+    """The driver's side of a run: which shard is where."""
+
+    def __init__(self, job: Job, placed: Placement, shards: int) -> None:
+        import ray
+
+        self.ray = ray
+        self.job = ray.put(job)
+        self.fused = placed.layout == "fused"
+        self.slots = job.cfg.ray.shards_in_flight
+        helper: dict[str, Any] = {"num_cpus": placed.helper_cpus, "runtime_env": {"env_vars": HELPER_ENVIRONMENT}}
+        self.prepare = ray.remote(**helper)(worker.prepare)
+        self.publish = ray.remote(**helper)(worker.publish)
+        settings = embedder.environment(job.cfg.engine, job.model, job.cfg.max_tokens or 0, placed.engine_cpus)
+        self.new_actor = ray.remote(
+            num_cpus=placed.actor_cpus,
+            num_gpus=placed.actor_gpus,
+            max_concurrency=self.slots,
+            runtime_env={"env_vars": settings},
+        )(worker.Worker)
+        self.flights: dict[Any, Flight] = {}  # by the reference of the call's result
+        self.prepared: deque[tuple[Shard, Any]] = deque()
+        self.loading: dict[Any, Any] = {}  # actors, by the reference of their `load`
+        self.free: dict[Any, int] = {}  # slots of every loaded actor
+        self.attempts: Counter[str] = Counter()
+        self.lost_starts = 0
+        for _ in range(min(max(placed.replicas, job.cfg.engine.max_replicas or 0), shards)):
+            self.start()
+
+    def outcomes(self, shards: list[Shard]) -> Iterator[Receipt | Failure]:
+        waiting = deque(shards)
+        left = len(shards)
+        while left:
+            self.submit(waiting)
+            # Not fetched: the data of a shard does not come to the driver.
+            done, _ = self.ray.wait([*self.loading, *self.flights], num_returns=1, fetch_local=False)
+            if done[0] in self.loading:
+                self.loaded(done[0])
+                continue
+            outcome = self.settle(done[0], waiting)
+            if outcome is not None:
+                left -= 1
+                yield outcome
+
+    def start(self) -> None:
+        """A new actor. Where the cluster has no room for it yet, it waits for the cluster to grow."""
+        actor = self.new_actor.remote()
+        self.loading[actor.load.remote(self.job)] = actor
+
+    def loaded(self, reference: Any) -> None:
+        from ray.exceptions import RayError
+
+        actor = self.loading.pop(reference)
+        try:
+            problem = self.ray.get(reference)
+        except RayError as error:
+            self.lost_starts += 1
+            if self.lost_starts >= STARTS:
+                raise BulkembedError(f"{STARTS} embedding actors in a row were lost while loading the model: {last_line(error)}") from error
+            self.start()
+            return
+        if problem is not None:
+            raise problem
+        self.lost_starts = 0
+        self.free[actor] = self.slots
+
+    def submit(self, waiting: deque[Shard]) -> None:
+        """Gives every free slot a shard, and prepares as many shards again as there are slots."""
+        most = 2 * self.slots * max(1, len(self.free))
+        while not self.fused and waiting and len(self.flights) + len(self.prepared) < most:
+            shard = waiting.popleft()
+            self.flights[self.prepare.remote(shard, self.job)] = Flight(shard, "prepare")
+        while (waiting if self.fused else self.prepared) and any(self.free.values()):
+            actor = max(self.free, key=lambda each: self.free[each])
+            self.free[actor] -= 1
+            if self.fused:
+                shard = waiting.popleft()
+                self.flights[actor.run_shard.remote(shard, self.job)] = Flight(shard, "publish", actor)
+            else:
+                shard, prepared = self.prepared.popleft()
+                self.flights[actor.embed.remote(prepared, self.job)] = Flight(shard, "embed", actor)
+
+    def settle(self, reference: Any, waiting: deque[Shard]) -> Receipt | Failure | None:
+        """Takes a finished call to its shard's next stage; returns the outcome if it was the last."""
+        flight = self.flights.pop(reference)
+        if flight.stage == "prepare":
+            self.prepared.append((flight.shard, reference))
+            return None
+        if flight.stage == "embed" or self.fused:
+            self.release(flight.actor)
+        if flight.stage == "embed":
+            published = self.publish.remote(reference, self.job)
+            self.flights[published] = Flight(flight.shard, "publish", flight.actor, reference)
+            return None
+        return self.outcome(reference, flight, waiting)
+
+    def release(self, actor: Any) -> None:
+        if actor in self.free:
+            self.free[actor] += 1
+
+    def outcome(self, reference: Any, flight: Flight, waiting: deque[Shard]) -> Receipt | Failure | None:
+        """None where a process was lost and the shard goes back to the queue."""
+        from ray.exceptions import RayError
+
+        try:
+            received: Receipt | Failure = self.ray.get(reference)
+            return received
+        except RayError as error:
+            self.replace_if_lost(flight, error)
+            shard = flight.shard
+            self.attempts[shard.id] += 1
+            log.info("%s: attempt %d lost: %s", shard.id, self.attempts[shard.id], last_line(error))
+            if self.attempts[shard.id] >= ATTEMPTS:
+                return Failure(shard.id, f"its process was lost {ATTEMPTS} times: {last_line(error)}")
+            waiting.append(shard)
+            return None
+
+    def replace_if_lost(self, flight: Flight, error: Exception) -> None:
+        from ray.exceptions import RayActorError, RayError
+
+        if flight.embedded is not None:
+            try:  # publish fails with an error of its own where its input was never made
+                self.ray.get(flight.embedded)
+            except RayError as cause:
+                error = cause
+        if isinstance(error, RayActorError) and self.free.pop(flight.actor, None) is not None:
+            self.ray.kill(flight.actor)
+            self.start()
+
+    def close(self) -> None:
+        """Ends what is under way: its outcome has no reader any more."""
+        for actor in [*self.free, *self.loading.values()]:
+            self.ray.kill(actor)
+        for reference, flight in self.flights.items():
+            if flight.actor is None or flight.embedded is not None:  # calls of an actor ended with it
+                self.ray.cancel(reference, force=True)
 
 
-def prepare(row: dict[str, Any], job: Job) -> dict[str, Any]:
-    shard: Shard = row["item"]
-    return {"item": attempt(shard, lambda: stages.prepare(shard, job))}
-
-
-def publish(row: dict[str, Any], job: Job) -> dict[str, Any]:
-    if isinstance(row["item"], Failure):
-        return row
-    embedded, version = row["item"]
-    return {"item": attempt(embedded.shard, lambda: stages.publish(embedded, job, version))}
-
-
-class LoadedActor:
-    """A model on its device."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        needs_weights = job.cfg.engine.kind == "vllm"
-        path = model.locate(job.model.name, job.model.revision, weights=needs_weights)
-        self.embedder = embedder.load(str(path), job.model, job.cfg.max_tokens or 0, job.cfg.engine)
-
-
-class EmbedActor(LoadedActor):
-    """Prepared shards in, embedded shards and the engine's version out."""
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        prepared = row["item"]
-        if isinstance(prepared, Failure):
-            return row
-        embedded = attempt(prepared.shard, lambda: stages.embed(prepared, self.job, self.embedder))
-        return {"item": embedded if isinstance(embedded, Failure) else (embedded, self.embedder.version)}
-
-
-class FusedActor(LoadedActor):
-    """Shards in, receipts out."""
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        shard: Shard = row["item"]
-        return {"item": attempt(shard, lambda: stages.run_shard(shard, self.job, self.embedder))}
+def last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 def connect(cfg: RayConfig) -> None:
@@ -179,6 +230,9 @@ def connect(cfg: RayConfig) -> None:
     if address is not None:
         ray.init(address=address, logging_level=RAY_LOG_LEVEL, log_to_driver=False)
         return
+    # Of this thread, and so of every process of this Ray but the engine's threads (see VLLMEmbedder): a
+    # batch task never preempts another as it wakes, and Ray's helpers wake hundreds of times a second.
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     ray.init(
         address="local",
         num_cpus=cfg.num_cpus,
@@ -205,7 +259,7 @@ def place(engine: EngineConfig, cfg: RayConfig) -> Placement:
     while True:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         try:
-            return fit(engine, cfg.layout, nodes)
+            return placement.fit(engine, cfg.layout, nodes)
         except ResourceError:
             if time.monotonic() >= deadline:
                 raise
@@ -214,52 +268,3 @@ def place(engine: EngineConfig, cfg: RayConfig) -> Placement:
         gpus = engine.tensor_parallel_size if engine.num_gpus is None else engine.num_gpus
         request_resources(bundles=[{"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1}] * (engine.replicas or 1))
         time.sleep(5)
-
-
-def fit(engine: EngineConfig, layout: str, nodes: list[dict[str, float]]) -> Placement:
-    """The placement on these nodes; pure. Raises ResourceError naming the field that asks too much.
-
-    Everything that runs at once is given its share here: Ray would wait for ever, without a word,
-    for a task that no node has room for."""
-    cpus = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
-    gpus = [int(node.get("GPU", 0)) for node in nodes]
-    if not cpus:
-        raise ResourceError("the cluster has no node with a CPU")
-    wanted = engine.num_gpus
-    if wanted is None:
-        wanted = engine.tensor_parallel_size if sum(gpus) and engine.kind == "vllm" else 0
-    return fit_gpus(engine, layout, wanted, cpus, gpus) if wanted else fit_cpus(engine, layout, cpus)
-
-
-def fit_gpus(engine: EngineConfig, layout: str, wanted: int, cpus: list[int], gpus: list[int]) -> Placement:
-    """One actor for every `wanted` GPUs of a node; the other cores prepare and publish."""
-    room = sum(count // wanted for count in gpus)
-    replicas = engine.replicas or room
-    if not room or replicas > room:
-        raise ResourceError(
-            f"engine: {replicas or 1} actors of {wanted} GPUs each do not fit the cluster's nodes ({gpus} GPUs): "
-            "lower engine.replicas or engine.num_gpus, or grow the cluster"
-        )
-    # An actor has a core to itself where half of the cores remain, else its share of that half.
-    actor_cpus = engine.num_cpus or min(1.0, sum(cpus) / (2.0 * replicas))
-    spare = sum(cpus) - replicas * actor_cpus
-    if spare <= 0:
-        raise ResourceError(f"engine.num_cpus: {replicas} actors of {actor_cpus:g} CPUs leave none of {sum(cpus)} to prepare and publish")
-    return Placement("split" if layout == "auto" else layout, replicas, actor_cpus, wanted, min(HELPER_CPUS, spare / 2), None)
-
-
-def fit_cpus(engine: EngineConfig, layout: str, cpus: list[int]) -> Placement:
-    """One actor a host, or as many as asked for, sharing the cores evenly."""
-    layout = "fused" if layout == "auto" else layout
-    host = min(cpus)  # an actor must fit the smallest host that gets one
-    replicas = engine.replicas or len(cpus)
-    actors_per_host = math.ceil(replicas / len(cpus))
-    # Split needs room for a prepare and a publish task beside the actors.
-    share = (host if layout == "fused" else host * 0.75) / actors_per_host
-    asked = engine.num_cpus or share
-    if asked > share:
-        raise ResourceError(
-            f"engine.num_cpus: {replicas} actors of {asked:g} CPUs do not fit {len(cpus)} host(s) of {host} CPUs: at most {share:g} each"
-        )
-    spare = sum(cpus) - replicas * asked
-    return Placement(layout, replicas, asked, 0, min(HELPER_CPUS, spare / 2), max(1, host // actors_per_host))

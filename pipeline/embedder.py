@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,7 +39,8 @@ class VLLMEmbedder:
     made them, and an engine built on one thread and called from another measured a quarter slower."""
 
     def __init__(self, path: str, model: Model, max_tokens: int, engine: EngineConfig) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        # The processes of a local Ray are batch tasks, so that they do not preempt this thread and its OpenMP team.
+        self._thread = ThreadPoolExecutor(1, "engine", initializer=os.sched_setscheduler, initargs=(0, os.SCHED_OTHER, os.sched_param(0)))
         self._width = model.width
         self._engine, self._params, self.version = self._thread.submit(build_vllm, path, model, max_tokens, engine).result()
 

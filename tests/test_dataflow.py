@@ -1,16 +1,18 @@
-"""The same runs as a Ray Data graph, on a real Ray with the simulated engine."""
+"""The same runs on a real Ray with the simulated engine."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from pipeline import dataflow
+from pipeline import dataflow, placement
 from pipeline.config import EngineConfig
 from pipeline.embedder import SimulatedEmbedder
 from pipeline.errors import BulkembedError, ResourceError
+from pipeline.metrics import Progress
 from pipeline.run import in_process, run
 from tests.conftest import read_dataset, simulated, write_corpus
 
@@ -40,6 +42,30 @@ def test_a_shard_that_fails_does_not_end_the_others(tmp_path: Path, qwen: str, l
     assert summary.failures
     assert all("part-2" in failure.where for failure in summary.failures)
     assert summary.snapshot is None
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize(("layout", "victim"), [("fused", "ray::Worker"), ("split", "ray::Worker"), ("split", "ray::prepare")])
+def test_a_killed_process_costs_work_and_nothing_else(tmp_path: Path, qwen: str, layout: str, victim: str) -> None:
+    write_corpus(tmp_path / "in")
+    killed: list[int] = []
+
+    def kill(progress: Progress) -> None:
+        if progress.shards % 3 == 1:
+            for process in psutil.process_iter(["cmdline"]):
+                if " ".join(process.info["cmdline"] or []).startswith(victim):
+                    killed.append(process.pid)
+                    process.kill()
+
+    cfg = simulated(
+        tmp_path / "in", tmp_path / layout, qwen, ray={"layout": layout}, engine={"kind": "simulated", "tokens_per_second": 3000}
+    )
+    summary = run(cfg, kill, dataflow.run)
+    summary.require_complete()
+    assert killed or victim == "ray::prepare"  # a preparation is over in a moment
+    assert summary.progress.shards == 12
+    run(cfg.model_copy(update={"output": str(tmp_path / "alone")}), lambda progress: None, in_process(SimulatedEmbedder(64, 1e9)))
+    assert read_dataset(tmp_path / layout).equals(read_dataset(tmp_path / "alone"))
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -77,7 +103,7 @@ def node(cpus: float, gpus: float = 0) -> dict[str, float]:
     ],
 )
 def test_placement(engine: dict[str, Any], layout: str, nodes: list[dict[str, float]], wanted: tuple[Any, ...]) -> None:
-    found = dataflow.fit(EngineConfig.model_validate(engine), layout, nodes)
+    found = placement.fit(EngineConfig.model_validate(engine), layout, nodes)
     assert (found.layout, found.replicas, found.actor_cpus, found.actor_gpus, found.engine_cpus) == wanted
 
 
@@ -85,7 +111,7 @@ def test_placement(engine: dict[str, Any], layout: str, nodes: list[dict[str, fl
 @pytest.mark.parametrize("gpus", [0, 1, 2, 8])
 @pytest.mark.parametrize("layout", ["auto", "fused", "split"])
 def test_everything_that_runs_at_once_fits_the_host(cpus: int, gpus: int, layout: str) -> None:
-    found = dataflow.fit(EngineConfig(), layout, [node(cpus, gpus)])
+    found = placement.fit(EngineConfig(), layout, [node(cpus, gpus)])
     helpers = 2 * found.helper_cpus if found.layout == "split" else 0
     assert found.replicas * found.actor_cpus + helpers <= cpus
     assert found.helper_cpus > 0 or found.layout == "fused"
@@ -103,4 +129,4 @@ def test_everything_that_runs_at_once_fits_the_host(cpus: int, gpus: int, layout
 )
 def test_what_can_never_be_had_is_refused(engine: dict[str, Any], nodes: list[dict[str, float]], message: str) -> None:
     with pytest.raises(ResourceError, match=message):
-        dataflow.fit(EngineConfig.model_validate(engine), "auto", nodes)
+        placement.fit(EngineConfig.model_validate(engine), "auto", nodes)
