@@ -1,29 +1,43 @@
-"""The command line: bulkembed plan | run | status | verify | search.
+"""The command line: bulkembed plan | run | status | verify | search | check.
 
 Heavy modules are imported inside the commands, so that `--help` answers at once.
 """
 
-import functools
-import inspect
 import logging
 import os
 import signal
 import sys
 import time
-import tomllib
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from pipeline import __version__
-from pipeline.errors import BulkembedError, ConfigError, InterruptedRun
+from pipeline.errors import BulkembedError, ConfigError, GateError, InterruptedRun
+from pipeline.flags import (
+    Dims,
+    Dtype,
+    Instruction,
+    Prompt,
+    PromptName,
+    Revision,
+    Settings,
+    Untrained,
+    Vectors,
+    configured,
+    load_config,
+    parse_setting,
+)
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
     from pipeline.metrics import Progress
+    from pipeline.run import Engine
+    from pipeline.storage import Store
+    from pipeline.verify import Resample
 
 app = typer.Typer(
     help="Turn a corpus in object storage into a dataset of embedding vectors in object storage.",
@@ -38,76 +52,10 @@ log = logging.getLogger(__name__)
 
 LINE_EVERY_SECONDS = 5.0  # of progress, where there is no terminal
 Output = Annotated[str, typer.Option(help="Where a run has written its dataset.")]
+Elsewhere = Annotated[str | None, typer.Option("--model", help="Where the dataset's model lies on this machine, if elsewhere.")]
 StorageOption = Annotated[
     list[str] | None, typer.Option("--set", help="Any other key of the configuration, as in --set storage.anon=true.")
 ]
-
-
-def run_options(
-    config: Annotated[Path | None, typer.Option(help="TOML file with the keys below; flags override it.")] = None,
-    source: Annotated[str | None, typer.Option(help="Documents: a URI, prefix or glob of .parquet, .jsonl[.gz|.zst].")] = None,
-    output: Annotated[str | None, typer.Option(help="Where the dataset goes: a URI of its own.")] = None,
-    model: Annotated[str | None, typer.Option(help="Hub name, or folder with safetensors and sentence-transformers files.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of a hub model.")] = None,
-    id_column: Annotated[str | None, typer.Option(help="Column that names a document. [default: id]")] = None,
-    text_column: Annotated[list[str] | None, typer.Option(help="Column to embed; several need --template. [default: text]")] = None,
-    template: Annotated[str | None, typer.Option(help=r'Joins text columns, as "{title}\n\n{body}".')] = None,
-    keep_column: Annotated[list[str] | None, typer.Option(help="Column to carry into the output.")] = None,
-    dims: Annotated[str | None, typer.Option(help="Matryoshka dimensions, main one first, as 1024,256. [default: the model's]")] = None,
-    dtype: Annotated[str | None, typer.Option(help="Of the vectors: float32 or float16. [default: float32]")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Longer documents are truncated. [default: what the model takes]")] = None,
-    prompt: Annotated[str | None, typer.Option(help="Text before every document. [default: the model's own]")] = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first N rows of the source.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other key, as in --set engine.step_tokens=4096.")
-    ] = None,
-) -> None:
-    """The flags that `plan` and `run` share; None where not given."""
-
-
-def configured(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the flags of `run_options` and hands it the RunConfig they make."""
-    shared = inspect.signature(run_options).parameters
-    own = dict(list(inspect.signature(command).parameters.items())[1:])
-
-    @functools.wraps(command)
-    def wrapped(**flags: Any) -> None:
-        mine = {name: flags.pop(name) for name in own}
-        command(load_config(**flags), **mine)
-
-    wrapped.__signature__ = inspect.Signature([*shared.values(), *own.values()])  # type: ignore[attr-defined]
-    wrapped.__annotations__ = {name: parameter.annotation for name, parameter in (shared | own).items()}
-    return wrapped
-
-
-def load_config(config: Path | None, settings: list[str] | None, **flags: Any) -> "RunConfig":
-    from pipeline.config import load, merge
-
-    renamed = {"text_column": "text_columns", "keep_column": "keep_columns"}
-    overrides = {renamed.get(name, name): value for name, value in flags.items() if value not in (None, [])}
-    if "dims" in overrides:
-        try:
-            overrides["dims"] = [int(part) for part in overrides["dims"].split(",")]
-        except ValueError:
-            raise ConfigError(f"dims: expected numbers such as 1024,256 (got {overrides['dims']!r})") from None
-    for setting in settings or []:
-        overrides = merge(overrides, parse_setting(setting))
-    return load(config, overrides)
-
-
-def parse_setting(setting: str) -> dict[str, Any]:
-    """`engine.step_tokens=4096` as a table; a value that is not TOML is taken as text."""
-    key, equals, value = setting.partition("=")
-    if not equals:
-        raise ConfigError(f"--set {setting}: expected KEY=VALUE")
-    try:
-        return tomllib.loads(f"{key} = {value}")
-    except tomllib.TOMLDecodeError:
-        quoted = value.replace("\\", "\\\\").replace('"', '\\"')
-    try:
-        return tomllib.loads(f'{key} = "{quoted}"')
-    except tomllib.TOMLDecodeError:
-        raise ConfigError(f"--set {setting}: {key!r} is not a key") from None
 
 
 @app.command()
@@ -139,18 +87,17 @@ def run(
         raise typer.Exit(1 if planned.failures else 0)
     from pipeline import dataflow
 
-    with out.status("starting Ray and loading the model") as status:
+    with out.status("starting Ray and loading the model") as status, ExitStack() as stack:
         show = shower(status, time.monotonic())
+        engine: Engine | None = None
         if planned.pending:
             if not out.is_terminal:
                 out.print("starting Ray and loading the model")
             dataflow.connect(job.cfg.ray)
+            stack.callback(dataflow.disconnect)
             catch_signals()  # Ray has set handlers of its own
-        try:
-            summary = finish(job, planned, show, dataflow.run)
-        finally:
-            if planned.pending:
-                dataflow.disconnect()
+            engine = stack.enter_context(dataflow.engine(job, len(planned.pending)))
+        summary = finish(job, planned, show, engine)
     out.print(report.summary_text(job, summary), markup=False)
     summary.require_complete()
 
@@ -176,24 +123,55 @@ def status(output: Output, settings: StorageOption = None) -> None:
     """Show the runs below an output: shards done, documents, rejects, tokens, and which is live."""
     from pipeline import report
 
-    out.print(report.status_text(*storage_of(settings), output), markup=False)
+    out.print(report.status_text(storage_of(settings), output), markup=False)
 
 
 @app.command()
-def verify(output: Output, settings: StorageOption = None) -> None:
-    """Re-read the newest dataset: files, rows against receipts, schemas, footers, norms."""
+def verify(
+    output: Output,
+    sample: Annotated[int | None, typer.Option(min=1, help="Embed N random rows again and compare; needs --source.")] = None,
+    source: Annotated[str | None, typer.Option(help="The documents that the dataset was made of.")] = None,
+    model: Elsewhere = None,
+    seed: Annotated[int, typer.Option(help="Of the choice of rows.")] = 0,
+    settings: StorageOption = None,
+) -> None:
+    """Re-read the newest dataset: files, rows against receipts, schemas, footers, vectors."""
+    from pipeline import report
     from pipeline.ledger import dataset
     from pipeline.verify import verify as problems_of
 
-    (store,) = storage_of(settings)
+    if (sample is None) != (source is None):
+        raise ConfigError("sample: --sample N and --source URI go together")
+    store = storage_of(settings)
     ledger, snapshot = dataset(store, output)
     problems = 0
     for problem in problems_of(store, ledger, snapshot):
         problems += 1
         err.print(problem, markup=False)
+    if sample and source:
+        found = embedded_again(store, output, source, sample, model, seed)
+        out.print(report.resample_text(found), markup=False)
+        for problem in found.problems:
+            problems += 1
+            err.print(problem, markup=False)
     if problems:
         raise BulkembedError(f"snapshot {snapshot.number} of {output}: {problems} problems")
     out.print(f"snapshot {snapshot.number}: {len(snapshot.shards)} files, {snapshot.documents:,} documents, all as their receipts say")
+
+
+def embedded_again(store: "Store", output: str, source: str, rows: int, model: str | None, seed: int) -> "Resample":
+    from pipeline import here, manifest
+    from pipeline.ledger import dataset
+    from pipeline.run import recalled_job
+    from pipeline.search import dataset_model
+    from pipeline.verify import resample
+
+    snapshot = dataset(store, output)[1]
+    described = dataset_model(snapshot, model)
+    job = recalled_job(store, output, source, snapshot, described)
+    objects = manifest.source_objects(store, source)
+    with here.quiet():
+        return resample(job, snapshot, objects, here.load(described, job.cfg.max_tokens or 0, job.cfg.engine), rows, seed)
 
 
 @app.command()
@@ -201,35 +179,83 @@ def search(
     output: Output,
     query: Annotated[str, typer.Option(help="What to look for.")],
     k: Annotated[int, typer.Option("-k", min=1, help="How many hits.")] = 5,
-    model: Annotated[str | None, typer.Option(help="Where the dataset's model lies on this machine, if elsewhere.")] = None,
-    engine: Annotated[str, typer.Option(help="vllm or simulated.")] = "vllm",
+    prompt_name: PromptName = None,
+    instruction: Instruction = None,
+    model: Elsewhere = None,
+    engine: Annotated[str | None, typer.Option(help="vllm or simulated. [default: the dataset's own]")] = None,
     settings: StorageOption = None,
 ) -> None:
     """Search the newest dataset with its own model and query prompt (reads every vector)."""
-    from pipeline import report
+    from pipeline import here, report
     from pipeline.config import EngineConfig
-    from pipeline.embedder import environment
     from pipeline.ledger import dataset
-    from pipeline.search import dataset_model, query_vector
+    from pipeline.search import dataset_model, query_prompt, query_vector
     from pipeline.search import search as nearest
+    from pipeline.stages import tokenizer
 
-    (store,) = storage_of(settings)
+    store = storage_of(settings)
     ledger, snapshot = dataset(store, output)
-    chosen = EngineConfig.model_validate({"kind": engine, "dtype": snapshot.provenance["engine_dtype"]})
-    # Must stand before vLLM is imported; settings for a GPU host are vLLM's own defaults.
+    made_with = snapshot.provenance
     described = dataset_model(snapshot, model)
-    os.environ.update(environment(chosen, described, int(snapshot.provenance["max_tokens"]), len(os.sched_getaffinity(0))))
-    vector = query_vector(snapshot, described, query, chosen)
+    prompt = query_prompt(described, prompt_name, instruction)
+    chosen = EngineConfig.model_validate({"kind": engine or made_with["engine_kind"], "dtype": made_with["engine_dtype"]})
+    max_tokens = int(made_with["max_tokens"])
+    with here.quiet():
+        loaded = here.load(described, max_tokens, chosen)
+        vector = query_vector(snapshot, tokenizer(described, max_tokens), loaded, query, prompt)
     out.print(report.hits_text(nearest(store, ledger, snapshot, vector, k)), markup=False)
 
 
-def storage_of(settings: list[str] | None) -> tuple[Any]:
+@app.command()
+def check(
+    model: Annotated[str, typer.Option(help="Hub name, or folder.")],
+    revision: Revision = None,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Also against sentence-transformers and transformers, in float32 on the CPU.")
+    ] = False,
+    dims: Dims = None,
+    dtype: Dtype = None,
+    vectors: Vectors = None,
+    allow_untrained_dims: Untrained = False,
+    max_tokens: Annotated[int | None, typer.Option(help="Of a document. [default: the model's; with --reference at most 512]")] = None,
+    prompt: Prompt = None,
+    prompt_name: PromptName = None,
+    instruction: Instruction = None,
+    settings: Settings = None,
+) -> None:
+    """Load a model on this machine and check its vectors, as every run does before its first shard."""
+    from pipeline import gate, here, report, stages
+    from pipeline import reference as others
+    from pipeline.model import describe, locate
+
+    flags = {"dims": dims, "dtype": dtype, "vectors": vectors, "allow_untrained_dims": allow_untrained_dims, "max_tokens": max_tokens}
+    flags |= {"prompt": prompt, "prompt_name": prompt_name, "instruction": instruction}
+    cfg = load_config(None, settings, source="none", output="none", model=model, revision=revision, **flags)
+    described = describe(model, revision)
+    if reference and max_tokens is None:
+        cfg = cfg.model_copy(update={"max_tokens": min(described.max_tokens, others.MAX_TOKENS)})
+    cfg = cfg.resolve(described)
+    tokenizer = stages.tokenizer(described, cfg.max_tokens or 0)
+    with here.quiet():
+        embedder = here.load(described, cfg.max_tokens or 0, cfg.engine)
+        checks = list(gate.examine(described, cfg, tokenizer, embedder))
+        if reference:
+            path = str(locate(model, revision, weights=True))
+            for library in others.LIBRARIES:
+                checks += others.compare(library, path, described, cfg, tokenizer, embedder)
+    out.print(report.checks_text(described, cfg, embedder.version, checks), markup=False)
+    failed = [each.name for each in checks if not each.passed]
+    if failed:
+        raise GateError(f"model: {model} fails {len(failed)} of {len(checks)} checks: {', '.join(failed)}")
+
+
+def storage_of(settings: list[str] | None) -> "Store":
     from pipeline.storage import Store
 
     values: dict[str, Any] = {}
     for setting in settings or []:
         values |= parse_setting(setting).get("storage", {})
-    return (Store(values),)
+    return Store(values)
 
 
 @app.callback(invoke_without_command=True)

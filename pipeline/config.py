@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import string
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast, get_args
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import ConfigError
-from pipeline.records import Model
+from pipeline.records import Dtype, LongDocuments, Model, VectorForm
+
+# Of Qwen3-Embedding, e5-mistral, gte-Qwen2 and their kin: a task, then the query.
+INSTRUCTION = re.compile(r"(?P<before>Instruct: ).*(?P<after>\nQuery: ?)", re.DOTALL)
 
 
 class Section(BaseModel):
@@ -69,9 +74,16 @@ class RunConfig(Section):
     keep_columns: tuple[str, ...] = ()
     column_types: dict[str, str] = Field(default_factory=dict, description="Arrow types of JSONL columns, by name")
     dims: tuple[int, ...] | None = None
-    dtype: Literal["float32", "float16"] = "float32"
+    dtype: Dtype = "float32"
+    vectors: tuple[VectorForm, ...] | None = Field(default=None, description="instead of dims and dtype: 2560:float16,256:int8,1024:binary")
+    allow_untrained_dims: bool = False
     max_tokens: int | None = Field(default=None, ge=2)
     prompt: str | None = None
+    prompt_name: str | None = None
+    instruction: str | None = None
+    long_documents: LongDocuments = "truncate"
+    chunk_tokens: int | None = Field(default=None, ge=16)
+    chunk_overlap: int = Field(default=0, ge=0)
     limit: int | None = Field(default=None, ge=1)
     max_failures: int = Field(default=20, ge=1, description="failed shards after which the run gives up")
     engine: EngineConfig = EngineConfig()
@@ -93,6 +105,29 @@ class RunConfig(Section):
             raise ValueError("must be distinct positive numbers, the main one first")
         return dims
 
+    @field_validator("vectors", mode="before")
+    @classmethod
+    def forms(cls, value: Any) -> Any:
+        """From `256:int8,1024:binary`, or a list of such."""
+        if value is None or (isinstance(value, tuple) and all(isinstance(each, VectorForm) for each in value)):
+            return value
+        texts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(texts, list | tuple) or not all(isinstance(each, str) for each in texts):
+            raise ValueError("expected DIM:DTYPE, as in 2560:float16,256:int8")
+        return parse_forms(texts)
+
+    @model_validator(mode="after")
+    def vectors_fit(self) -> Self:
+        if self.vectors is not None and (self.dims is not None or "dtype" in self.model_fields_set):
+            raise ValueError("vectors: says dims and dtypes itself; leave dims and dtype out")
+        if sum(each is not None for each in (self.prompt, self.prompt_name, self.instruction)) > 1:
+            raise ValueError("prompt: give only one of prompt, prompt_name and instruction")
+        if self.long_documents not in ("chunk", "mean") and (self.chunk_tokens is not None or self.chunk_overlap):
+            raise ValueError("chunk_tokens: chunk_tokens and chunk_overlap need long_documents = chunk or mean")
+        if self.chunk_tokens is not None and self.chunk_overlap * 2 > self.chunk_tokens:
+            raise ValueError("chunk_overlap: at most half of chunk_tokens")
+        return self
+
     @model_validator(mode="after")
     def columns_fit(self) -> Self:
         if not self.text_columns:
@@ -106,7 +141,7 @@ class RunConfig(Section):
                 raise ValueError(f"template: {error}") from None
             if names != set(self.text_columns):
                 raise ValueError(f"template: its fields {sorted(names)} are not the text columns {sorted(self.text_columns)}")
-        reserved = {"embedding", "n_tokens", "truncated", "content_hash"}
+        reserved = {"embedding", "n_tokens", "truncated", "content_hash", "chunk_index", "char_start", "char_end"}
         for name in self.keep_columns:
             if name in reserved or name.startswith("embedding_"):
                 raise ValueError(f"keep_columns: {name!r} is the name of an output column")
@@ -115,25 +150,58 @@ class RunConfig(Section):
         return self
 
     def resolve(self, model: Model) -> RunConfig:
-        """This configuration with the model's own defaults filled in, and checked against it."""
-        dims = self.dims or (model.width,)
-        for dim in dims:
-            if dim > model.width:
-                raise ConfigError(f"dims: {dim} is more than the {model.width} dimensions of {model.name}")
-            if model.smallest_dim is not None and dim < model.smallest_dim:
-                raise ConfigError(f"dims: {dim} is below the Matryoshka range {model.smallest_dim}..{model.width} of {model.name}")
+        """This configuration with the model's own defaults filled in, and checked against it:
+        `vectors`, `max_tokens`, `chunk_tokens` and `prompt` are set, what they were made of is not."""
         max_tokens = self.max_tokens or model.max_tokens
         if max_tokens > model.max_tokens:
             raise ConfigError(f"max_tokens: {max_tokens} is more than the {model.max_tokens} that {model.name} takes")
-        prompt = model.document_prompt if self.prompt is None else self.prompt
-        return self.model_copy(update={"dims": dims, "max_tokens": max_tokens, "prompt": prompt})
+        chunk_tokens = (self.chunk_tokens or max_tokens) if self.long_documents in ("chunk", "mean") else None
+        if chunk_tokens is not None and chunk_tokens > max_tokens:
+            raise ConfigError(f"chunk_tokens: {chunk_tokens} is more than max_tokens, which is {max_tokens}")
+        filled = {
+            "vectors": self.resolved_vectors(model),
+            "max_tokens": max_tokens,
+            "chunk_tokens": chunk_tokens,
+            "prompt": self.resolved_prompt(model),
+        }
+        return self.model_copy(update=filled | {"dims": None, "prompt_name": None, "instruction": None})
 
-    def fingerprint(self, model: Model) -> str:
-        """Identity of what changes a vector or a row, of a resolved configuration. Not of sizes of
-        cluster, batch or shard, nor of paths: changing those resumes the same run."""
-        identity = {
-            "model": model.digest,
-            "pooling": model.pooling,
+    def resolved_vectors(self, model: Model) -> tuple[VectorForm, ...]:
+        dims = self.dims or (model.width,)
+        forms = self.vectors or tuple(VectorForm(dim, self.dtype) for dim in dims)
+        for form in forms:
+            if form.dim > model.width:
+                raise ConfigError(f"dims: {form.dim} is more than the {model.width} dimensions of {model.name}")
+            if form.dtype == "binary" and form.dim % 8:
+                raise ConfigError(f"dims: binary vectors are packed in bytes, so {form.dim} must be a multiple of 8")
+            if not model.trained_for(form.dim) and not self.allow_untrained_dims:
+                trained = (
+                    f"{model.smallest_dim}..{model.width}"
+                    if model.smallest_dim
+                    else ", ".join(map(str, (*model.trained_dims, model.width)))
+                )
+                raise ConfigError(
+                    f"dims: {model.name} was not trained for vectors of {form.dim} dimensions, only for {trained} "
+                    "(--allow-untrained-dims embeds all the same)"
+                )
+        return forms
+
+    def resolved_prompt(self, model: Model) -> str:
+        prompt = model.document_prompt if self.prompt is None else self.prompt
+        if self.prompt_name is not None:
+            prompts = dict(model.prompts)
+            if self.prompt_name not in prompts:
+                raise ConfigError(f"prompt_name: {model.name} has no prompt {self.prompt_name!r}, only {', '.join(prompts) or 'none'}")
+            prompt = prompts[self.prompt_name]
+        if self.instruction is not None:
+            prompt = instructed(model, self.instruction)
+        if prompt and (prompt == prompt[: len(prompt) // 2] * 2 or (self.template or "").startswith(prompt)):
+            raise ConfigError(f"prompt: {prompt!r} would stand before every document twice")
+        return prompt
+
+    def remembered(self) -> dict[str, Any]:
+        """The keys of a resolved configuration that change a vector or a row, as a configuration takes them."""
+        return {
             "prompt": self.prompt,
             "id_column": self.id_column,
             "text_columns": self.text_columns,
@@ -141,13 +209,39 @@ class RunConfig(Section):
             "keep_columns": self.keep_columns,
             "column_types": self.column_types,
             "max_tokens": self.max_tokens,
-            "long_documents": "truncate",
-            "dims": self.dims,
-            "dtype": self.dtype,
-            "engine": self.engine.kind,
-            "engine_dtype": self.engine.dtype,
+            "long_documents": self.long_documents,
+            "chunk_tokens": self.chunk_tokens,
+            "chunk_overlap": self.chunk_overlap,
+            "vectors": [str(form) for form in self.vectors or ()],
+            "engine": {"kind": self.engine.kind, "dtype": self.engine.dtype},
         }
+
+    def fingerprint(self, model: Model) -> str:
+        """Identity of what changes a vector or a row, of a resolved configuration. Not of sizes of
+        cluster, batch or shard, nor of paths: changing those resumes the same run."""
+        identity = {"model": model.digest, "pooling": model.pooling, **self.remembered()}
         return hashlib.sha256(orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+
+
+def parse_forms(texts: Sequence[str]) -> tuple[VectorForm, ...]:
+    """Of `256:int8`, ... Raises ValueError."""
+    forms = []
+    for text in texts:
+        dim, _, dtype = text.strip().partition(":")
+        if not dim.isdigit() or int(dim) < 1 or dtype not in get_args(Dtype):
+            raise ValueError(f"{text!r} is not DIM:DTYPE with one of {', '.join(get_args(Dtype))}, as in 256:int8")
+        forms.append(VectorForm(int(dim), cast(Dtype, dtype)))
+    if not forms or len(set(forms)) != len(forms):
+        raise ValueError("name at least one form, and each only once")
+    return tuple(forms)
+
+
+def instructed(model: Model, task: str) -> str:
+    """The query prompt of an instruction-tuned model with its task replaced. ConfigError for other models."""
+    match = INSTRUCTION.fullmatch(model.query_prompt)
+    if match is None:
+        raise ConfigError(f"instruction: {model.name} has no query prompt of the form 'Instruct: ...\\nQuery:'")
+    return f"{match['before']}{task}{match['after']}"
 
 
 def load(path: Path | None, overrides: dict[str, Any]) -> RunConfig:

@@ -19,8 +19,12 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from pipeline import embedder, placement, worker
 from pipeline.config import EngineConfig, RayConfig
@@ -51,15 +55,16 @@ HELPER_ENVIRONMENT = {"RAYON_NUM_THREADS": "1"}  # as many tasks as cores run at
 STARTS = 3  # of actors in a row that are lost before their model is loaded
 
 
-def run(shards: list[Shard], job: Job) -> Iterator[Receipt | Failure]:
-    """Embeds the shards; yields an outcome for each as it is published. Ray must be connected.
+@contextmanager
+def engine(job: Job, shards: int) -> Iterator[Flow]:
+    """Embedding actors for at most `shards` shards. Ray must be connected.
 
-    Raises BulkembedError where no actor can load the model."""
+    Raises BulkembedError where no actor can load the model, GateError where its vectors are wrong."""
     placed = place(job.cfg.engine, job.cfg.ray)
     log.info("%s", placed)
-    flow = Flow(job, placed, len(shards))
+    flow = Flow(job, placed, shards)
     try:
-        yield from flow.outcomes(shards)
+        yield flow
     finally:
         flow.close()
 
@@ -82,7 +87,8 @@ class Flow:
 
         self.ray = ray
         self.job = ray.put(job)
-        self.fused = placed.layout == "fused"
+        self.layout = placed.layout
+        self.whole: str | None = None  # the actor's method that takes a shard whole; None: prepare, embed, publish
         self.slots = job.cfg.ray.shards_in_flight
         helper: dict[str, Any] = {"num_cpus": placed.helper_cpus, "runtime_env": {"env_vars": HELPER_ENVIRONMENT}}
         self.prepare = ray.remote(**helper)(worker.prepare)
@@ -103,7 +109,16 @@ class Flow:
         for _ in range(min(max(placed.replicas, job.cfg.engine.max_replicas or 0), shards)):
             self.start()
 
-    def outcomes(self, shards: list[Shard]) -> Iterator[Receipt | Failure]:
+    def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure]:
+        self.whole = "run_shard" if self.layout == "fused" else None
+        return self.outcomes(shards, job)
+
+    def sample(self, shards: list[Shard], job: Job) -> Iterator[npt.NDArray[np.float32] | Failure]:
+        self.whole = "sample"
+        return self.outcomes(shards, job)
+
+    def outcomes(self, shards: list[Shard], job: Job) -> Iterator[Any]:
+        self.job = self.ray.put(job)
         waiting = deque(shards)
         left = len(shards)
         while left:
@@ -143,26 +158,26 @@ class Flow:
     def submit(self, waiting: deque[Shard]) -> None:
         """Gives every free slot a shard, and prepares as many shards again as there are slots."""
         most = 2 * self.slots * max(1, len(self.free))
-        while not self.fused and waiting and len(self.flights) + len(self.prepared) < most:
+        while not self.whole and waiting and len(self.flights) + len(self.prepared) < most:
             shard = waiting.popleft()
             self.flights[self.prepare.remote(shard, self.job)] = Flight(shard, "prepare")
-        while (waiting if self.fused else self.prepared) and any(self.free.values()):
+        while (waiting if self.whole else self.prepared) and any(self.free.values()):
             actor = max(self.free, key=lambda each: self.free[each])
             self.free[actor] -= 1
-            if self.fused:
+            if self.whole:
                 shard = waiting.popleft()
-                self.flights[actor.run_shard.remote(shard, self.job)] = Flight(shard, "publish", actor)
+                self.flights[getattr(actor, self.whole).remote(shard, self.job)] = Flight(shard, "publish", actor)
             else:
                 shard, prepared = self.prepared.popleft()
                 self.flights[actor.embed.remote(prepared, self.job)] = Flight(shard, "embed", actor)
 
-    def settle(self, reference: Any, waiting: deque[Shard]) -> Receipt | Failure | None:
+    def settle(self, reference: Any, waiting: deque[Shard]) -> Any:
         """Takes a finished call to its shard's next stage; returns the outcome if it was the last."""
         flight = self.flights.pop(reference)
         if flight.stage == "prepare":
             self.prepared.append((flight.shard, reference))
             return None
-        if flight.stage == "embed" or self.fused:
+        if flight.stage == "embed" or self.whole:
             self.release(flight.actor)
         if flight.stage == "embed":
             published = self.publish.remote(reference, self.job)
@@ -174,13 +189,12 @@ class Flow:
         if actor in self.free:
             self.free[actor] += 1
 
-    def outcome(self, reference: Any, flight: Flight, waiting: deque[Shard]) -> Receipt | Failure | None:
+    def outcome(self, reference: Any, flight: Flight, waiting: deque[Shard]) -> Any:
         """None where a process was lost and the shard goes back to the queue."""
         from ray.exceptions import RayError
 
         try:
-            received: Receipt | Failure = self.ray.get(reference)
-            return received
+            return self.ray.get(reference)
         except RayError as error:
             self.replace_if_lost(flight, error)
             shard = flight.shard

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import platform
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,10 +27,14 @@ VLLM_POOLING = {"last": "LAST", "mean": "MEAN", "cls": "CLS"}
 class Embedder(Protocol):
     """A loaded model. `embed` may be called from several threads at once."""
 
-    version: str  # of the engine, for the provenance
+    version: str  # of the engine, and the kind of host, for the provenance
 
     def embed(self, documents: TokenIds) -> Vectors:
         """float32 of shape (documents, width), in the order given."""
+        ...
+
+    def token_states(self, document: npt.NDArray[np.int32]) -> Vectors:
+        """float32 of shape (tokens, width): what a vector is pooled from, before it is normalised."""
         ...
 
 
@@ -56,6 +62,19 @@ class VLLMEmbedder:
             vectors[row] = output.outputs.data.numpy()
         return vectors
 
+    def token_states(self, document: npt.NDArray[np.int32]) -> Vectors:
+        return self._thread.submit(self._token_states, document).result()
+
+    def _token_states(self, document: npt.NDArray[np.int32]) -> Vectors:
+        from vllm import PoolingParams
+
+        # LLM.encode serves the one task that the model is loaded for; the engine below it serves both.
+        engine = self._engine.llm_engine
+        engine.add_request("token-states", {"prompt_token_ids": document.tolist()}, PoolingParams(task="token_embed", use_activation=False))
+        while True:
+            for output in engine.step():
+                return np.asarray(output.outputs.data.float().numpy(), np.float32)
+
 
 def build_vllm(path: str, model: Model, max_tokens: int, engine: EngineConfig) -> tuple[Any, Any, str]:
     import vllm
@@ -81,7 +100,20 @@ def build_vllm(path: str, model: Model, max_tokens: int, engine: EngineConfig) -
         # memory only has to be below what is free; keys and values get kv_cache_gib (see environment).
         settings |= {"enforce_eager": True, "gpu_memory_utilization": 0.5}
     loaded = vllm.LLM(**settings | engine.args)
-    return loaded, vllm.PoolingParams(task="embed", use_activation=True), f"vllm {vllm.__version__}"
+    return (
+        loaded,
+        vllm.PoolingParams(task="embed", use_activation=True),
+        f"vllm {vllm.__version__} on {host_kind(vllm.platforms.current_platform)}",
+    )
+
+
+def host_kind(device: Any) -> str:
+    """What computed a vector, as far as its bits may depend on it: the GPU's name, or the CPU's architecture and widest bfloat16 unit."""
+    if not device.is_cpu():
+        return str(device.get_device_name())
+    information = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    units = [unit for unit in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if f" {unit} " in information]
+    return f"{platform.machine()} CPU{' with ' + units[0] if units else ''}"
 
 
 def cache_gib(model: Model, max_tokens: int, engine: EngineConfig) -> int:
@@ -134,6 +166,10 @@ class SimulatedEmbedder:
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         time.sleep(max(0.0, due - time.monotonic()))
         return vectors
+
+    def token_states(self, document: npt.NDArray[np.int32]) -> Vectors:
+        """Every token carries its document's vector, so that any pooling gives it."""
+        return np.repeat(self.embed([document]), len(document), axis=0)
 
 
 def load(path: str, model: Model, max_tokens: int, engine: EngineConfig) -> Embedder:

@@ -5,6 +5,7 @@
       SourceError             the source is missing, empty or unreadable       exit 2
         ObjectError           one source object is unreadable: the others go on, exit 1
       ModelError              the model's files are missing or contradict      exit 2
+        GateError             a loaded model fails a check of its vectors      exit 2
       ResourceError           the cluster can never give what was asked for    exit 2
       StorageError            the store refused, or retries ran out            exit 1
       EmbeddingError          the engine returned something that is no vector  exit 1
@@ -38,6 +39,10 @@ class ObjectError(SourceError):
 
 class ModelError(BulkembedError):
     exit_code = 2
+
+
+class GateError(ModelError):
+    pass
 
 
 class ResourceError(BulkembedError):

@@ -2,6 +2,7 @@
 
 <output>/data/<fingerprint>/<shard>.parquet
 <output>/_meta/runs/<fingerprint>.json                what the fingerprint stands for
+<output>/_meta/ranges/<fingerprint>.json              of int8 vectors, the same for every shard
 <output>/_meta/rejects/<fingerprint>/<shard>.parquet  only where there are any
 <output>/_meta/receipts/<fingerprint>/<shard>.json    written last of a shard: the done marker
 <output>/_meta/snapshots/<number>.json                written last of a run: what readers see
@@ -19,7 +20,7 @@ import orjson
 import pyarrow as pa
 
 from pipeline.errors import SourceError, StorageError
-from pipeline.records import Receipt, Snapshot
+from pipeline.records import Counts, Receipt, Snapshot
 from pipeline.storage import Store, join
 
 READ_THREADS = 32  # receipts are small and far away: this waits, it does not compute
@@ -50,7 +51,7 @@ class Ledger:
         """Receipts in the order asked for."""
 
         def one(shard_id: str) -> Receipt:
-            return Receipt(**orjson.loads(self.store.read(self.receipt(shard_id))))
+            return Receipt.from_dict(orjson.loads(self.store.read(self.receipt(shard_id))))
 
         with ThreadPoolExecutor(READ_THREADS) as pool:
             yield from pool.map(one, shard_ids)
@@ -58,23 +59,45 @@ class Ledger:
     def write_receipt(self, receipt: Receipt) -> None:
         self.store.put(self.receipt(receipt.shard), orjson.dumps(receipt.to_dict(), option=PRETTY))
 
-    def carried(self) -> pa.Schema | None:
-        """Schema of the id and the kept columns, as the first run of this fingerprint set it."""
+    def run(self) -> dict[str, Any] | None:
+        """What the first run of this fingerprint wrote down, or None."""
         try:
-            record = orjson.loads(self.store.read(self._run()))
+            record: dict[str, Any] = orjson.loads(self.store.read(self._run()))
         except FileNotFoundError:
             return None
-        return pa.ipc.read_schema(pa.BufferReader(base64.b64decode(record["carried_schema"])))
+        return record
 
-    def write_run(self, carried: pa.Schema, provenance: dict[str, str]) -> None:
-        """Says what the fingerprint stands for, and that the output can be written to."""
+    def carried(self) -> pa.Schema | None:
+        """Schema of the id and the kept columns, as the first run of this fingerprint set it."""
+        record = self.run()
+        return record and pa.ipc.read_schema(pa.BufferReader(base64.b64decode(record["carried_schema"])))
+
+    def write_run(self, carried: pa.Schema, config: dict[str, Any], provenance: dict[str, str]) -> None:
+        """Says what the fingerprint stands for, and that the output can be written to. `config`: see RunConfig.remembered."""
         record = {
             "fingerprint": self.fingerprint,
+            "config": config,
             "carried": {field.name: str(field.type) for field in carried},
             "carried_schema": base64.b64encode(carried.serialize().to_pybytes()).decode(),
             "provenance": provenance,
         }
         self.store.put(self._run(), orjson.dumps(record, option=PRETTY))
+
+    def ranges(self) -> dict[str, str]:
+        """Of int8 vectors, as text (see matryoshka); empty where none are set yet."""
+        try:
+            found: dict[str, str] = orjson.loads(self.store.read(self._ranges()))
+        except FileNotFoundError:
+            return {}
+        return found
+
+    def set_ranges(self, texts: dict[str, str]) -> dict[str, str]:
+        """Sets them once and for all; returns those that hold, which another run may have set first."""
+        self.store.create(self._ranges(), orjson.dumps(texts, option=PRETTY))
+        return self.ranges()
+
+    def _ranges(self) -> str:
+        return join(self.output, "_meta/ranges", f"{self.fingerprint}.json")
 
     def _run(self) -> str:
         return join(self.output, "_meta/runs", f"{self.fingerprint}.json")
@@ -83,7 +106,7 @@ class Ledger:
         """Makes these shards the dataset, unless the newest snapshot says so already.
 
         The number is taken with a create-only write; who loses the race reads again and tries the next."""
-        receipts = list(self.read_receipts(shards))
+        counts = sum((receipt.counts for receipt in self.read_receipts(shards)), Counts())
         for _ in range(100):
             newest = newest_snapshot(self.store, self.output)
             if newest is not None and (newest.fingerprint, newest.shards) == (self.fingerprint, shards):
@@ -93,8 +116,8 @@ class Ledger:
                 fingerprint=self.fingerprint,
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
                 shards=shards,
-                documents=sum(receipt.documents for receipt in receipts),
-                rejects=sum(receipt.rejects for receipt in receipts),
+                documents=counts.documents,
+                rejects=counts.rejects,
                 provenance=provenance,
             )
             if self.store.create(snapshot_uri(self.output, snapshot.number), orjson.dumps(snapshot.to_dict(), option=PRETTY)):

@@ -1,25 +1,87 @@
-"""Full-width vectors -> the dimensions asked for: sliced, renormalised, cast. numpy only.
+"""Full-width vectors -> the forms asked for: sliced, renormalised, cast or quantized. numpy only.
 
-One pass of the model serves every dimension: the first d components of a Matryoshka model's
-vector, divided by their norm, are its d-dimensional vector.
+One pass of the model serves every form: the first d components of a Matryoshka model's vector,
+divided by their norm, are its d-dimensional vector.
 """
 
 from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import EmbeddingError
+from pipeline.records import VectorForm
+
+Vectors = npt.NDArray[np.float32]
+RANGES = "int8_ranges."  # name of a text that holds ranges
+LEVELS = 255  # steps of an int8 between the ends of its range
 
 
-def cut(vectors: npt.NDArray[np.float32], dim: int, dtype: str) -> npt.NDArray[np.floating]:
-    """(n, width) float32 -> (n, dim) of `dtype`, each row of norm 1.
+def cut(vectors: Vectors, dim: int) -> Vectors:
+    """(n, width) -> (n, dim), each row of norm 1.
 
     Raises EmbeddingError where a row is not finite or has no direction."""
     sliced = vectors[:, :dim].astype(np.float32, copy=True)
     norms = np.linalg.norm(sliced, axis=1, keepdims=True)
     bad = np.flatnonzero(~(np.isfinite(norms[:, 0]) & (norms[:, 0] > 0)))
     if len(bad):
-        raise EmbeddingError(f"the engine's vector of document {bad[0]} (and {len(bad) - 1} more) is zero or not finite")
+        raise EmbeddingError(f"the engine's vector of row {bad[0]} (and {len(bad) - 1} more) is zero or not finite")
     sliced /= norms
-    return sliced.astype(dtype, copy=False)
+    return sliced
+
+
+def encode(vectors: Vectors, form: VectorForm, ranges: Vectors | None) -> npt.NDArray[np.generic]:
+    """(n, width) -> (n, dim) floats or int8, or (n, dim / 8) uint8 of packed signs, first component
+    in the highest bit. `ranges`, for int8: (2, dim), the least and the greatest value of each component."""
+    unit = cut(vectors, form.dim)
+    if form.dtype == "binary":
+        return np.packbits(unit > 0, axis=1)
+    if form.dtype == "int8":
+        low, step = scale(ranges, form)
+        return np.asarray(np.clip(np.rint((unit - low) / step), 0, LEVELS) - 128, np.int8)
+    return unit.astype(np.float16) if form.dtype == "float16" else unit
+
+
+def decode(values: npt.NDArray[np.generic], form: VectorForm, ranges: Vectors | None) -> Vectors:
+    """What `encode` made, back as (n, dim) float32: as near as the form allows."""
+    if form.dtype == "binary":
+        bits = np.unpackbits(values.astype(np.uint8, copy=False), axis=1, count=form.dim)
+        return (bits.astype(np.float32) * 2 - 1) / np.float32(np.sqrt(form.dim))
+    if form.dtype == "int8":
+        low, step = scale(ranges, form)
+        return (values.astype(np.float32) + 128) * step + low
+    return values.astype(np.float32)
+
+
+def scale(ranges: Vectors | None, form: VectorForm) -> tuple[Vectors, Vectors]:
+    """The least value of each component, and the step from one int8 to the next."""
+    if ranges is None or ranges.shape != (2, form.dim):
+        raise EmbeddingError(f"{form}: no ranges to quantize with")
+    return ranges[0], np.maximum((ranges[1] - ranges[0]) / LEVELS, np.finfo(np.float32).tiny)
+
+
+def ranges_of(vectors: Vectors, dim: int) -> Vectors:
+    """(2, dim): the least and the greatest value of each component in a sample of full-width vectors."""
+    unit = cut(vectors, dim)
+    return np.stack([unit.min(axis=0), unit.max(axis=0)])
+
+
+def cosines(a: npt.NDArray[np.floating[Any]], b: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+    """Of the rows of `a` and `b`, pair by pair."""
+    a, b = a.astype(np.float64), b.astype(np.float64)  # float32 gives cosines above 1
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return np.asarray(np.sum(a * b, axis=1) / np.maximum(norms, np.finfo(np.float64).tiny))
+
+
+def ranges_to_text(ranges: dict[str, Vectors]) -> dict[str, str]:
+    """For footers and JSON: `int8_ranges.<column>`, base64 of little-endian float32 of shape (2, dim)."""
+    return {f"{RANGES}{name}": b64encode(value.astype("<f4").tobytes()).decode() for name, value in ranges.items()}
+
+
+def ranges_from_text(texts: dict[str, str]) -> dict[str, Vectors]:
+    """The ranges among `texts`, by column."""
+    found = {name.removeprefix(RANGES): text for name, text in texts.items() if name.startswith(RANGES)}
+    return {name: np.frombuffer(b64decode(text), "<f4").astype(np.float32).reshape(2, -1) for name, text in found.items()}

@@ -64,21 +64,26 @@ def describe(name: str, revision: str | None) -> Model:
     prompts_file = folder / "config_sentence_transformers.json"
     prompt_config = read_json(prompts_file) if prompts_file.exists() else {}
     pooling = pooling_of(folder)
+    hashes = tuple((path.name, file_hash(path)) for path in hashed_files(folder, is_local))
     is_qwen3_embedding = QWEN3_EMBEDDING.search(name.rstrip("/").rsplit("/", 1)[-1]) is not None
     if is_qwen3_embedding and pooling != "last":
         raise ModelError(f"{folder}/1_Pooling/config.json: says {pooling} pooling, but Qwen3-Embedding is read at its last token")
     return Model(
         name=name,
         revision=None if is_local else folder.name,
-        digest=folder_digest(folder) if is_local else f"{name}@{folder.name}",
+        digest=folder_digest(folder, dict(hashes)) if is_local else f"{name}@{folder.name}",
         width=int(config["hidden_size"]),
         max_tokens=context_length(folder, config),
         cache_values=cache_values(config),
         pooling=pooling,
+        prompts=tuple((str(key), str(text or "")) for key, text in (prompt_config.get("prompts") or {}).items()),
         document_prompt=prompt_of(prompt_config, DOCUMENT_PROMPTS),
         query_prompt=prompt_of(prompt_config, QUERY_PROMPTS),
         smallest_dim=QWEN3_SMALLEST_DIM if is_qwen3_embedding else None,
+        trained_dims=tuple(int(dim) for dim in config.get("matryoshka_dimensions") or ()),
+        native_dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
         end_token=QWEN3_END_TOKEN if is_qwen3_embedding else end_token_of(folder, pooling),
+        file_hashes=hashes,
     )
 
 
@@ -150,18 +155,26 @@ def tokenizer_appends(folder: Path, token: str) -> bool:
     return Tokenizer.from_file(str(folder / "tokenizer.json")).encode("a").tokens[-1] == token
 
 
-def folder_digest(folder: Path) -> str:
-    """Identity of a model that is a folder: of the contents of its weights, tokenizer and settings."""
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
+def hashed_files(folder: Path, is_local: bool) -> list[Path]:
+    """What pins a vector: tokenizer and weights. A hub model's weights may not be on this machine; its commit pins them."""
+    weights = sorted(folder.glob("*.safetensors")) if is_local else []
+    if is_local and not weights:
         raise ModelError(f"{folder}: holds no *.safetensors (other weights are not loaded)")
-    described = sorted({path for pattern in DESCRIPTION_FILES for path in folder.glob(pattern)})
+    return [*(path for path in [folder / "tokenizer.json"] if path.exists()), *weights]
+
+
+def folder_digest(folder: Path, hashes: dict[str, str]) -> str:
+    """Identity of a model that is a folder: of the contents of its weights, tokenizer and settings."""
+    described = sorted({path for pattern in DESCRIPTION_FILES for path in folder.glob(pattern)} - {folder / name for name in hashes})
     total = hashlib.sha256()
-    for path in [*described, *weights]:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").digest()
-        total.update(f"{path.relative_to(folder)}\0".encode() + digest)
+    for name, digest in [*hashes.items(), *((str(path.relative_to(folder)), file_hash(path)) for path in described)]:
+        total.update(f"{name}\0{digest}\0".encode())
     return total.hexdigest()[:32]
+
+
+def file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path) -> Any:

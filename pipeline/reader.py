@@ -7,6 +7,7 @@ undecodable    bytes that are not UTF-8
 not_json       a JSONL line that is no JSON object
 null_id        the id is null or absent
 wrong_type     an id or kept column that does not fit the type of the run
+too_long       more tokens than the limit, where the run rejects long documents (see stages)
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from itertools import islice
 from string import Formatter
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -84,7 +86,8 @@ def documents(
         schema=schema.rejects_schema(carried.field("id").type),
     )
     repeated = sum(count - 1 for count in Counter(accepted["id"].to_pylist()).values())
-    return Documents(accepted.cast(carried), texts, rejects, repeated)
+    kept = np.array([shard.start + row for row in range(rows.num_rows) if row not in reasons], np.int64)
+    return Documents(accepted.cast(carried), kept, texts, rejects, repeated)
 
 
 def template_pieces(cfg: RunConfig) -> list[tuple[str, int | None]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +12,19 @@ import pyarrow as pa
 
 Format = Literal["parquet", "jsonl"]
 Pooling = Literal["last", "mean", "cls"]
+Dtype = Literal["float32", "float16", "int8", "binary"]
+LongDocuments = Literal["truncate", "chunk", "mean", "reject"]
+
+
+@dataclass(frozen=True)
+class VectorForm:
+    """One vector column: the first `dim` components, stored as `dtype`. As text: `256:int8`."""
+
+    dim: int
+    dtype: Dtype
+
+    def __str__(self) -> str:
+        return f"{self.dim}:{self.dtype}"
 
 
 @dataclass(frozen=True)
@@ -61,10 +75,19 @@ class Model:
     max_tokens: int  # special tokens included
     cache_values: int  # keys and values that attention keeps for one token, all layers together
     pooling: Pooling
+    prompts: tuple[tuple[str, str], ...]  # name, text
     document_prompt: str
     query_prompt: str
-    smallest_dim: int | None  # of the Matryoshka range; None: not trained for it
+    smallest_dim: int | None  # of a Matryoshka range up to the width
+    trained_dims: tuple[int, ...]  # Matryoshka dimensions that the model's files list
+    native_dtype: str  # of the weights
     end_token: str | None  # that must be the last token of every document
+    file_hashes: tuple[tuple[str, str], ...]  # sha256 of tokenizer and (of a folder) weights, by file name
+
+    def trained_for(self, dim: int) -> bool:
+        """Whether the first `dim` components alone are a vector that the model was trained to make."""
+        in_range = self.smallest_dim is not None and self.smallest_dim <= dim <= self.width
+        return dim == self.width or in_range or dim in self.trained_dims
 
 
 @dataclass(frozen=True)
@@ -72,6 +95,7 @@ class Documents:
     """A shard as read. `rows` and `texts` are parallel, in source order; `rejects` holds the others."""
 
     rows: pa.Table  # id, kept columns
+    numbers: npt.NDArray[np.int64]  # of each row in the source object
     texts: list[str]
     rejects: pa.Table  # schema.REJECTS, plus the id in the source's type
     repeated_ids: int
@@ -79,29 +103,64 @@ class Documents:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Token ids of n documents: document i is `flat[offsets[i]:offsets[i + 1]]`."""
+    """Token ids of n texts: text i is `flat[offsets[i]:offsets[i + 1]]`."""
 
     flat: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int64]  # n + 1
-    truncated: npt.NDArray[np.bool_]  # n
+    lost: npt.NDArray[np.int64]  # n: tokens cut off the end, estimated where the text was cut before tokenizing
+
+    @classmethod
+    def join(cls, ids: Sequence[npt.NDArray[np.int32]], lost: npt.NDArray[np.int64]) -> Tokens:
+        lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+        flat = np.concatenate(ids) if len(ids) else np.empty(0, np.int32)
+        return cls(flat, np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]), lost)
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
         return np.diff(self.offsets)
 
-    def of(self, document: int) -> npt.NDArray[np.int32]:
-        return self.flat[self.offsets[document] : self.offsets[document + 1]]
+    def of(self, text: int) -> npt.NDArray[np.int32]:
+        return self.flat[self.offsets[text] : self.offsets[text + 1]]
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """What the engine is given of a shard's documents, in source order: each document whole (or its
+    beginning), or the windows it was cut into."""
+
+    tokens: Tokens  # of m pieces
+    documents: npt.NDArray[np.int64]  # m: the document of each piece
+    spans: npt.NDArray[np.int64]  # (m, 2): its characters in that document's text
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Of a shard, or of many."""
+
+    rows: int = 0  # of the source: documents + rejects
+    documents: int = 0  # embedded
+    vectors: int = 0  # rows of the data file
+    rejects: int = 0
+    repeated_ids: int = 0  # rows whose id an earlier row of the shard has
+    tokens: int = 0  # that the model saw
+    truncated: int = 0  # documents whose end was cut off ...
+    tokens_cut: int = 0  # ... and how many tokens of them, about
+    chunked: int = 0  # documents of more than one window
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(**{each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)})
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A shard ready to embed."""
+    """A shard ready to embed. Output row `owners[i]` gets piece i, or the mean of all its pieces."""
 
     shard: Shard
-    rows: pa.Table  # id, kept columns, n_tokens, truncated, content_hash
-    tokens: Tokens
+    rows: pa.Table  # id, kept columns, (chunk_index, char_start, char_end,) n_tokens, truncated, content_hash
+    tokens: Tokens  # of the pieces
+    owners: npt.NDArray[np.int64]
     rejects: pa.Table
-    repeated_ids: int
+    counts: Counts
     seconds: dict[str, float]
 
 
@@ -113,7 +172,7 @@ class Embedded:
     rows: pa.Table
     vectors: npt.NDArray[np.float32]
     rejects: pa.Table
-    repeated_ids: int
+    counts: Counts
     seconds: dict[str, float]
     started: float  # unix seconds, of the first and the last engine call
     finished: float
@@ -125,20 +184,24 @@ class Receipt:
 
     shard: str
     source: str
-    rows: int  # of the source: documents + rejects
-    documents: int
-    rejects: int
-    repeated_ids: int
-    tokens: int
-    truncated: int
+    counts: Counts
     data_bytes: int
+    data_sha256: str  # of the data file
     seconds: dict[str, float]
     embed_started: float
     embed_finished: float
     provenance: dict[str, str] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Flat: the counts stand beside the rest."""
+        values = asdict(self)
+        counts: dict[str, Any] = values.pop("counts")
+        return values | counts
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Receipt:
+        counts = Counts(**{each.name: values[each.name] for each in fields(Counts)})
+        return cls(counts=counts, **{each.name: values[each.name] for each in fields(cls) if each.name != "counts"})
 
 
 @dataclass(frozen=True)

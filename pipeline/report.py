@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pipeline import stages
+from pipeline.config import RunConfig
+from pipeline.gate import Check
 from pipeline.ledger import Ledger, newest_snapshot
 from pipeline.manifest import Plan
 from pipeline.metrics import Progress
+from pipeline.records import Counts, Model
 from pipeline.run import Summary
 from pipeline.search import Hit
 from pipeline.stages import Job
 from pipeline.storage import Store, join
+from pipeline.verify import Resample
+
+BITS = {"float32": 32, "float16": 16, "int8": 8, "binary": 1}
 
 
 def lines(rows: Iterable[tuple[str, str]]) -> str:
@@ -25,13 +31,18 @@ def plan_text(job: Job, plan: Plan) -> str:
         ("source", f"{cfg.source}: {objects:,} objects, {size(sum(item.size for item in plan.objects))}"),
         ("output", f"{cfg.output} (fingerprint {job.fingerprint})"),
         ("model", f"{job.model.name}, {job.model.pooling} pooling, at most {cfg.max_tokens:,} tokens"),
-        ("vectors", f"{', '.join(map(str, cfg.dims or ()))} dims, {cfg.dtype}"),
+        ("vectors", ", ".join(f"{form.dim} {form.dtype}" for form in cfg.vectors or ())),
         ("done", f"{len(plan.done):,} shards, {plan.rows_done:,} rows"),
         ("to do", f"{len(plan.pending):,} shards, {plan.rows_pending:,} rows" if plan.pending else "nothing is left to do"),
         *(("unreadable", f"{failure.where}: {failure.reason}") for failure in plan.failures),
     ]
-    if job.model.smallest_dim is None and min(cfg.dims or ()) < job.model.width:
-        rows.append(("note", "this model does not say that it was trained for Matryoshka: expect the short vectors to be worse"))
+    if cfg.long_documents != "truncate":
+        rows.insert(4, ("long ones", f"{cfg.long_documents}, above {cfg.chunk_tokens or cfg.max_tokens:,} tokens"))
+    if job.model.native_dtype == "bfloat16" and cfg.engine.dtype == "float16":
+        rows.append(("note", "this model was trained in bfloat16: its activations can overflow in float16"))
+    untrained = [str(form.dim) for form in cfg.vectors or () if not job.model.trained_for(form.dim)]
+    if untrained:
+        rows.append(("note", f"this model was not trained for vectors of {', '.join(untrained)} dimensions: expect worse hits"))
     return lines(rows)
 
 
@@ -40,13 +51,14 @@ def estimate_text(job: Job, plan: Plan) -> str:
     if not plan.pending:
         return lines([("estimate", "nothing is left to do")])
     first = stages.prepare(plan.pending[0], job)
-    tokens = int(first.tokens.offsets[-1])
+    tokens = first.counts.tokens
     share = plan.rows_pending / plan.pending[0].rows
-    bytes_per_row = sum(job.cfg.dims or ()) * (2 if job.cfg.dtype == "float16" else 4)
+    bytes_per_row = sum(form.dim * BITS[form.dtype] // 8 for form in job.cfg.vectors or ())
+    vectors = plan.rows_pending * first.counts.vectors / plan.pending[0].rows
     return lines(
         [
-            ("sample", f"{plan.pending[0].rows:,} rows: {tokens:,} tokens, {first.rejects.num_rows:,} rejects"),
-            ("estimate", f"about {int(tokens * share):,} tokens, {size(plan.rows_pending * bytes_per_row)} of vectors; nothing written"),
+            ("sample", f"{plan.pending[0].rows:,} rows: {tokens:,} tokens, {first.counts.rejects:,} rejects"),
+            ("estimate", f"about {int(tokens * share):,} tokens, {size(vectors * bytes_per_row)} of vectors; nothing written"),
         ]
     )
 
@@ -54,28 +66,32 @@ def estimate_text(job: Job, plan: Plan) -> str:
 def progress_text(progress: Progress) -> str:
     eta = progress.eta_seconds
     return (
-        f"{progress.shards:,}/{progress.shards_total:,} shards  {progress.documents:,} documents  "
-        f"{progress.tokens:,} tokens  {progress.tokens_per_second:,.0f} tokens/s"
-        + (f"  {progress.rejects:,} rejects" if progress.rejects else "")
+        f"{progress.shards:,}/{progress.shards_total:,} shards  {progress.counts.documents:,} documents  "
+        f"{progress.counts.tokens:,} tokens  {progress.tokens_per_second:,.0f} tokens/s"
+        + (f"  {progress.counts.rejects:,} rejects" if progress.counts.rejects else "")
         + (f"  {len(progress.failures)} failed" if progress.failures else "")
         + (f"  {duration(eta)} left" if eta is not None else "")
     )
 
 
 def summary_text(job: Job, summary: Summary) -> str:
-    done = summary.progress
+    done, counts = summary.progress, summary.progress.counts
     rows = []
     if summary.plan.pending:
         rows += [
-            ("embedded", f"{done.documents:,} documents, {done.tokens:,} tokens, {size(done.data_bytes)}"),
+            ("embedded", f"{counts.documents:,} documents, {counts.tokens:,} tokens, {size(done.data_bytes)}"),
             ("speed", f"{done.tokens_per_second:,.0f} tokens/s while embedding, {duration(done.seconds)} in all"),
         ]
-    if done.truncated:
-        rows.append(("truncated", f"{done.truncated:,} documents, at {job.cfg.max_tokens:,} tokens"))
-    if done.repeated_ids:
-        rows.append(("repeated", f"{done.repeated_ids:,} rows repeat an id of their shard (kept)"))
-    if done.rejects:
-        rows.append(("rejected", f"{done.rejects:,} rows, with reasons in {join(job.cfg.output, '_meta/rejects', job.fingerprint)}"))
+    if counts.truncated:
+        rows.append(
+            ("truncated", f"{counts.truncated:,} documents, at {job.cfg.max_tokens:,} tokens; about {counts.tokens_cut:,} tokens cut off")
+        )
+    if counts.chunked:
+        rows.append(("chunked", f"{counts.chunked:,} documents, at {job.cfg.chunk_tokens:,} tokens; {counts.vectors:,} vectors in all"))
+    if counts.repeated_ids:
+        rows.append(("repeated", f"{counts.repeated_ids:,} rows repeat an id of their shard (kept)"))
+    if counts.rejects:
+        rows.append(("rejected", f"{counts.rejects:,} rows, with reasons in {join(job.cfg.output, '_meta/rejects', job.fingerprint)}"))
     rows += [("failed", f"{failure.where}: {failure.reason.strip()}") for failure in summary.failures]
     if summary.snapshot is not None:
         rows.append(("dataset", f"snapshot {summary.snapshot.number}: {summary.snapshot.documents:,} documents"))
@@ -94,19 +110,35 @@ def status_text(store: Store, output: str) -> str:
     for fingerprint in names:
         ledger = Ledger(store, output, fingerprint)
         receipts = list(ledger.read_receipts(ledger.done()))
+        counts = sum((receipt.counts for receipt in receipts), Counts())
         live = newest is not None and newest.fingerprint == fingerprint
         rows = [
             ("run", fingerprint + (f" (live: snapshot {newest.number} of {newest.created})" if newest and live else "")),
             ("shards", f"{len(receipts):,}"),
-            ("documents", f"{sum(receipt.documents for receipt in receipts):,}"),
-            ("rejects", f"{sum(receipt.rejects for receipt in receipts):,}"),
-            ("tokens", f"{sum(receipt.tokens for receipt in receipts):,}"),
+            ("documents", f"{counts.documents:,}"),
+            ("rejects", f"{counts.rejects:,}"),
+            ("tokens", f"{counts.tokens:,}"),
         ]
         if receipts:
             made = receipts[0].provenance
-            rows.insert(1, ("model", f"{made['model']}, {made['dims']} dims, {made['dtype']}"))
+            rows.insert(1, ("model", f"{made['model']}, {made['vectors']}"))
         texts.append(lines(rows))
     return "\n".join(texts)
+
+
+def resample_text(found: Resample) -> str:
+    rows = [("embedded", f"{found.rows:,} rows again")]
+    for name, cosines in found.cosines.items():
+        if len(cosines):
+            rows.append((name, f"cosine min {cosines.min():.6f} mean {cosines.mean():.6f}"))
+    return lines(rows)
+
+
+def checks_text(model: Model, cfg: RunConfig, engine: str, checks: list[Check]) -> str:
+    """A table: passed or not, name, what was found."""
+    head = f"{model.name}: {model.pooling} pooling, {model.width} dims, {engine} in {cfg.engine.dtype}, at most {cfg.max_tokens:,} tokens"
+    wide = max(len(each.name) for each in checks)
+    return "\n".join([head, *(f"  {'ok  ' if each.passed else 'FAIL'}  {each.name:<{wide}}  {each.found}" for each in checks)])
 
 
 def hits_text(hits: list[Hit]) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline import __version__, manifest, model, schema, stages
+from pipeline import __version__, manifest, matryoshka, model, schema, stages
 from pipeline.config import RunConfig
 from pipeline.embedder import Embedder
 from pipeline.errors import BulkembedError, ConfigError, IncompleteError, ObjectError, SourceError, StorageError
@@ -19,7 +22,19 @@ from pipeline.records import Failure, Model, Receipt, Shard, Snapshot, SourceObj
 from pipeline.stages import Job
 from pipeline.storage import Store, canonical
 
-Engine = Callable[[list[Shard], Job], Iterator[Receipt | Failure]]
+SAMPLE_SHARDS, SAMPLE_ROWS = 16, 128  # whose vectors set the ranges of int8
+
+
+class Engine(Protocol):
+    """What runs the verbs on shards: `dataflow`, or `InProcess`."""
+
+    def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure]:
+        """Embeds and publishes; an outcome for each shard."""
+        ...
+
+    def sample(self, shards: list[Shard], job: Job) -> Iterator[npt.NDArray[np.float32] | Failure]:
+        """Full-width vectors of each shard; publishes nothing."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +61,10 @@ def open_job(cfg: RunConfig) -> tuple[Job, Plan]:
     refuse_overlap(cfg.source, cfg.output)
     described = model.describe(cfg.model, cfg.revision)
     cfg = cfg.resolve(described)
-    stages.tokenizer(described, cfg.max_tokens or 0)  # refuses a tokenizer that loses the end token
+    limit = cfg.chunk_tokens or cfg.max_tokens or 0
+    tokenizer = stages.tokenizer(described, limit)  # refuses a tokenizer that loses the end token
+    if tokenizer.count(cfg.prompt or "") * 2 > tokenizer.room:
+        raise ConfigError(f"prompt: takes more than half of the {limit} tokens of a document")
     fingerprint = cfg.fingerprint(described)
     store = Store(cfg.storage)
     ledger = Ledger(store, cfg.output, fingerprint)
@@ -59,27 +77,44 @@ def open_job(cfg: RunConfig) -> tuple[Job, Plan]:
         carried = known or carried_schema(store, objects, cfg)
     except StorageError as error:
         raise SourceError(f"source: {error}") from error
-    job = Job(cfg, described, fingerprint, carried, provenance(cfg, described, fingerprint))
+    ranges = matryoshka.ranges_from_text(ledger.ranges())
+    job = Job(cfg, described, fingerprint, carried, provenance(cfg, described, fingerprint), ranges)
     most_rows = max(1, min(cfg.shards.max_rows, (cfg.shards.memory_mib << 20) // (described.width * 4)))
     return job, manifest.plan(store, objects, done, most_rows, cfg.limit, partial(require_columns, cfg))
+
+
+def recalled_job(store: Store, output: str, source: str, snapshot: Snapshot, described: Model) -> Job:
+    """The job that made a dataset, over a source of today. Raises SourceError where the dataset does not say how it was made."""
+    ledger = Ledger(store, output, snapshot.fingerprint)
+    record, carried = ledger.run(), ledger.carried()
+    if record is None or carried is None:
+        raise SourceError(f"output {output}: _meta/runs/{snapshot.fingerprint}.json is missing, so how to embed again is unknown")
+    places = {"source": source, "output": output, "model": described.name, "revision": described.revision, "allow_untrained_dims": True}
+    cfg = RunConfig.model_validate(record["config"] | places | {"storage": store.settings}).resolve(described)
+    if cfg.fingerprint(described) != snapshot.fingerprint:
+        raise SourceError(f"output {output}: was made by another version of bulkembed ({snapshot.provenance['bulkembed']})")
+    return Job(cfg, described, snapshot.fingerprint, carried, snapshot.provenance, matryoshka.ranges_from_text(snapshot.provenance))
 
 
 def run(cfg: RunConfig, report: Callable[[Progress], None], engine: Engine) -> Summary:
     """Embeds what is pending and, if nothing failed, publishes the snapshot.
 
-    `report` is called after every shard. `engine` is `dataflow.run`, or `in_process` for tests."""
+    `report` is called after every shard."""
     job, plan = open_job(cfg)
     return finish(job, plan, report, engine)
 
 
-def finish(job: Job, plan: Plan, report: Callable[[Progress], None], engine: Engine) -> Summary:
+def finish(job: Job, plan: Plan, report: Callable[[Progress], None], engine: Engine | None) -> Summary:
+    """`engine`: None where nothing is pending."""
     progress = Progress(len(plan.pending), plan.rows_pending)
     done = set(plan.done)
     try:
-        job.ledger.write_run(job.carried, job.provenance)
+        job.ledger.write_run(job.carried, job.cfg.remembered(), job.provenance)
     except (StorageError, FileNotFoundError) as error:
         raise ConfigError(f"output: cannot write to {job.cfg.output}: {error}") from error
-    for outcome in engine(plan.pending, job) if plan.pending else ():
+    if plan.pending and engine is not None:
+        job = calibrated(job, plan.pending, engine)
+    for outcome in engine.run(plan.pending, job) if plan.pending and engine is not None else ():
         progress.add(outcome)
         if isinstance(outcome, Receipt):
             done.add(outcome.shard)
@@ -89,21 +124,45 @@ def finish(job: Job, plan: Plan, report: Callable[[Progress], None], engine: Eng
     snapshot = None
     missing = [shard.id for shard in plan.pending if shard.id not in done]
     if not plan.failures and not missing and not progress.failures:
-        snapshot = job.ledger.publish_snapshot(sorted(done), job.provenance)
+        snapshot = job.ledger.publish_snapshot(sorted(done), job.provenance | matryoshka.ranges_to_text(job.ranges))
     return Summary(plan, progress, snapshot)
 
 
-def in_process(embedder: Embedder) -> Engine:
+def calibrated(job: Job, pending: list[Shard], engine: Engine) -> Job:
+    """The job with the ranges of its int8 columns: those of the run so far, else measured on a
+    sample of what is pending and kept for every shard to come."""
+    wanted = {name: form for name, form in job.columns.items() if form.dtype == "int8"}
+    if not wanted or job.ranges:
+        return job
+    picked = {number * len(pending) // SAMPLE_SHARDS for number in range(SAMPLE_SHARDS)}
+    shards = [replace(pending[number], stop=min(pending[number].stop, pending[number].start + SAMPLE_ROWS)) for number in sorted(picked)]
+    sampled = [vectors for vectors in engine.sample(shards, job) if not isinstance(vectors, Failure)]
+    vectors = np.concatenate(sampled) if sampled else np.empty((0, job.model.width), np.float32)
+    if not len(vectors):
+        raise SourceError(
+            f"source: none of the {sum(shard.rows for shard in shards)} rows sampled for the ranges of int8 could be embedded"
+        )
+    found = {name: matryoshka.ranges_of(vectors, form.dim) for name, form in wanted.items()}
+    texts = job.ledger.set_ranges(matryoshka.ranges_to_text(found))
+    return replace(job, ranges=matryoshka.ranges_from_text(texts))
+
+
+class InProcess:
     """An engine without Ray: one shard after the other, in this process."""
 
-    def engine(shards: list[Shard], job: Job) -> Iterator[Receipt | Failure]:
+    def __init__(self, embedder: Embedder) -> None:
+        self.embedder = embedder
+
+    def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure]:
         for shard in shards:
             try:
-                yield stages.run_shard(shard, job, embedder)
+                yield stages.run_shard(shard, job, self.embedder)
             except BulkembedError as error:
                 yield Failure(shard.id, str(error))
 
-    return engine
+    def sample(self, shards: list[Shard], job: Job) -> Iterator[npt.NDArray[np.float32] | Failure]:
+        for shard in shards:
+            yield stages.embed(stages.prepare(shard, job), job, self.embedder).vectors
 
 
 def refuse_overlap(source: str, output: str) -> None:
@@ -154,17 +213,26 @@ def require_columns(cfg: RunConfig, item: SourceObject, layout: Layout) -> None:
 
 def provenance(cfg: RunConfig, described: Model, fingerprint: str) -> dict[str, str]:
     """For the footers and receipts: what a vector was made with. No paths of the source, no credentials."""
+    forms = cfg.vectors or ()
     return {
         "model": described.name,
         "revision": described.revision or "",
         "model_digest": described.digest,
+        **{f"sha256.{name}": digest for name, digest in described.file_hashes},
         "pooling": described.pooling,
-        "dims": ",".join(str(dim) for dim in cfg.dims or ()),
-        "dtype": cfg.dtype,
+        "dims": ",".join(str(form.dim) for form in forms),
+        "dtype": ",".join(dict.fromkeys(form.dtype for form in forms)),
+        "vectors": ",".join(map(str, forms)),
+        "engine_kind": cfg.engine.kind,
         "engine_dtype": cfg.engine.dtype,
         "prompt": cfg.prompt or "",
+        "id_column": cfg.id_column,
+        "text_columns": ",".join(cfg.text_columns),
         "template": cfg.template or "",
         "max_tokens": str(cfg.max_tokens),
+        "long_documents": cfg.long_documents,
+        "chunk_tokens": str(cfg.chunk_tokens or ""),
+        "chunk_overlap": str(cfg.chunk_overlap),
         "normalization": "l2",
         "fingerprint": fingerprint,
         "bulkembed": __version__,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline.config import parse_forms
 from pipeline.errors import ConfigError, ObjectError
+from pipeline.records import VectorForm
 
 REJECTS = (
     pa.field("row", pa.int64(), nullable=False),  # of the source object
@@ -12,30 +16,55 @@ REJECTS = (
     pa.field("detail", pa.string(), nullable=False),
 )
 
-VECTOR_TYPES = {"float32": pa.float32(), "float16": pa.float16()}
+CHUNKS = (  # of the rows of a run that cuts long documents into chunks
+    pa.field("chunk_index", pa.int32(), nullable=False),
+    pa.field("char_start", pa.int64(), nullable=False),  # characters of the composed text
+    pa.field("char_end", pa.int64(), nullable=False),
+)
+TAIL = (
+    pa.field("n_tokens", pa.int32(), nullable=False),
+    pa.field("truncated", pa.bool_(), nullable=False),
+    pa.field("content_hash", pa.binary(16), nullable=False),  # of the composed text
+)
+VECTOR_TYPES = {"float32": pa.float32(), "float16": pa.float16(), "int8": pa.int8(), "binary": pa.uint8()}
 
 
-def vector_column(dim: int, dims: tuple[int, ...]) -> str:
-    """`embedding` for the first dimension asked for, `embedding_<d>` for the others."""
-    return "embedding" if dim == dims[0] else f"embedding_{dim}"
+def vector_columns(forms: tuple[VectorForm, ...]) -> dict[str, VectorForm]:
+    """`embedding` for the first form asked for, `embedding_<dim>` for the others; where a dimension
+    comes again, `embedding_<dim>_<dtype>`."""
+    columns: dict[str, VectorForm] = {}
+    for form in forms:
+        name = f"embedding_{form.dim}" if columns else "embedding"
+        columns[f"{name}_{form.dtype}" if name in columns else name] = form
+    return columns
+
+
+def forms_of(provenance: dict[str, str]) -> dict[str, VectorForm]:
+    """The vector columns of a finished dataset."""
+    return vector_columns(parse_forms(provenance["vectors"].split(",")))
+
+
+def stored(table: pa.Table, name: str) -> npt.NDArray[np.generic]:
+    """A vector column as it is stored: (rows, dim), or (rows, dim / 8) of packed bits."""
+    column = table[name].combine_chunks()
+    flat: npt.NDArray[np.generic] = column.flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(len(column), column.type.list_size)
+
+
+def vector_type(form: VectorForm) -> pa.DataType:
+    """Binary vectors are packed, eight signs a byte."""
+    return pa.list_(VECTOR_TYPES[form.dtype], form.dim // 8 if form.dtype == "binary" else form.dim)
 
 
 def rejects_schema(id_type: pa.DataType) -> pa.Schema:
     return pa.schema([pa.field("id", id_type), *REJECTS])
 
 
-def output_schema(carried: pa.Schema, dims: tuple[int, ...], dtype: str) -> pa.Schema:
-    """Of a data file. `carried`: the id and the kept columns in the source's types."""
-    vectors = [pa.field(vector_column(d, dims), pa.list_(VECTOR_TYPES[dtype], d), nullable=False) for d in dims]
-    return pa.schema(
-        [
-            *carried,
-            *vectors,
-            pa.field("n_tokens", pa.int32(), nullable=False),
-            pa.field("truncated", pa.bool_(), nullable=False),
-            pa.field("content_hash", pa.binary(16), nullable=False),
-        ]
-    )
+def output_schema(rows: pa.Schema, forms: tuple[VectorForm, ...]) -> pa.Schema:
+    """Of a data file. `rows`: id, kept columns, (CHUNKS,) TAIL."""
+    tail = [field.name for field in TAIL]
+    front = [field for field in rows if field.name not in tail]
+    return pa.schema([*front, *(pa.field(name, vector_type(form), nullable=False) for name, form in vector_columns(forms).items()), *TAIL])
 
 
 def carried_schema(source: pa.Schema, id_column: str, keep_columns: tuple[str, ...]) -> pa.Schema:

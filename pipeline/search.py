@@ -7,35 +7,26 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import embedder, matryoshka, model
-from pipeline.config import EngineConfig
-from pipeline.errors import ModelError
+from pipeline import matryoshka, model, schema
+from pipeline.config import instructed
+from pipeline.embedder import Embedder
+from pipeline.errors import ConfigError, ModelError
 from pipeline.ledger import Ledger
 from pipeline.records import Model, Snapshot
 from pipeline.storage import Store
 from pipeline.tokenizer import Tokenizer
 
-MINE = {"n_tokens", "truncated", "content_hash"}
+MINE = {field.name for field in (*schema.TAIL, *schema.CHUNKS)}
 
 
 @dataclass(frozen=True)
 class Hit:
-    score: float  # cosine
+    score: float  # cosine; of int8 and binary vectors, with what they stand for
     columns: dict[str, Any]  # id and kept columns
-
-
-def query_vector(snapshot: Snapshot, described: Model, query: str, engine: EngineConfig) -> np.ndarray[Any, Any]:
-    """The query's vector in the dataset's main dimension, float32 of norm 1."""
-    made_with = snapshot.provenance
-    max_tokens = int(made_with["max_tokens"])
-    path = model.locate(described.name, described.revision, weights=True)
-    tokens = Tokenizer(str(path / "tokenizer.json"), max_tokens, described.end_token).encode([query], described.query_prompt)
-    full = embedder.load(str(path), described, max_tokens, engine).embed([tokens.of(0)])
-    vector: np.ndarray[Any, Any] = matryoshka.cut(full, int(made_with["dims"].split(",")[0]), "float32")[0]
-    return vector
 
 
 def dataset_model(snapshot: Snapshot, name: str | None) -> Model:
@@ -48,13 +39,31 @@ def dataset_model(snapshot: Snapshot, name: str | None) -> Model:
     return described
 
 
-def search(store: Store, ledger: Ledger, snapshot: Snapshot, query: np.ndarray[Any, Any], k: int) -> list[Hit]:
+def query_prompt(described: Model, prompt_name: str | None, instruction: str | None) -> str:
+    """What stands before a query: the model's own prompt for queries, another of its prompts, or its instruction with another task."""
+    if instruction is not None:
+        return instructed(described, instruction)
+    if prompt_name is None:
+        return described.query_prompt
+    prompts = dict(described.prompts)
+    if prompt_name not in prompts:
+        raise ConfigError(f"prompt_name: {described.name} has no prompt {prompt_name!r}, only {', '.join(prompts) or 'none'}")
+    return prompts[prompt_name]
+
+
+def query_vector(snapshot: Snapshot, tokenizer: Tokenizer, embedder: Embedder, query: str, prompt: str) -> npt.NDArray[np.float32]:
+    """The query's vector in the dataset's main dimension, float32 of norm 1: quantized documents need no quantized query."""
+    full = embedder.embed([tokenizer.encode([query], prompt).of(0)])
+    return np.asarray(matryoshka.cut(full, schema.forms_of(snapshot.provenance)["embedding"].dim)[0])
+
+
+def search(store: Store, ledger: Ledger, snapshot: Snapshot, query: npt.NDArray[np.float32], k: int) -> list[Hit]:
     """The `k` nearest rows by cosine, best first. Reads every vector, one row group at a time."""
+    form = schema.forms_of(snapshot.provenance)["embedding"]
+    ranges = matryoshka.ranges_from_text(snapshot.provenance).get("embedding")
     best: list[Hit] = []
     for rows in row_groups(store, ledger, snapshot):
-        column = rows["embedding"].combine_chunks()
-        vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size).astype(np.float32)
-        scores = vectors @ query
+        scores = matryoshka.decode(schema.stored(rows, "embedding"), form, ranges) @ query
         top = np.argsort(-scores, kind="stable")[:k]
         found = rows.select([name for name in rows.column_names if name not in MINE and not name.startswith("embedding")])
         best += [Hit(float(scores[row]), found.slice(int(row), 1).to_pylist()[0]) for row in top]

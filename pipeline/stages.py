@@ -7,16 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from pipeline import bucketing, matryoshka, model, reader, writer
+from pipeline import bucketing, matryoshka, model, pieces, reader, schema, writer
 from pipeline.config import RunConfig
 from pipeline.embedder import Embedder
 from pipeline.ledger import Ledger
-from pipeline.records import Embedded, Model, Prepared, Receipt, Shard
+from pipeline.records import Counts, Embedded, Model, Prepared, Receipt, Shard, VectorForm
 from pipeline.storage import Store
 from pipeline.tokenizer import Tokenizer
 
@@ -25,11 +27,12 @@ from pipeline.tokenizer import Tokenizer
 class Job:
     """A configuration with everything that had to be looked up; the same for every shard of a run."""
 
-    cfg: RunConfig  # resolved: dims, max_tokens and prompt are set
+    cfg: RunConfig  # resolved: vectors, max_tokens, chunk_tokens and prompt are set
     model: Model
     fingerprint: str
     carried: pa.Schema  # of the id and the kept columns
     provenance: dict[str, str]
+    ranges: dict[str, npt.NDArray[np.float32]]  # of int8 columns, by name: (2, dim)
 
     @property
     def store(self) -> Store:
@@ -38,6 +41,14 @@ class Job:
     @property
     def ledger(self) -> Ledger:
         return Ledger(self.store, self.cfg.output, self.fingerprint)
+
+    @property
+    def columns(self) -> dict[str, VectorForm]:
+        return schema.vector_columns(self.cfg.vectors or ())
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return tokenizer(self.model, self.cfg.chunk_tokens or self.cfg.max_tokens or 0)
 
 
 def run_shard(shard: Shard, job: Job, embedder: Embedder) -> Receipt:
@@ -50,58 +61,79 @@ def prepare(shard: Shard, job: Job) -> Prepared:
     with timed(seconds, "read"):
         documents = reader.read(job.store, shard, job.cfg, job.carried)
     with timed(seconds, "tokenize"):
-        tokens = tokenizer(job.model, job.cfg.max_tokens or 0).encode(documents.texts, job.cfg.prompt or "")
+        documents, cut = pieces.split(documents, job.cfg, job.tokenizer)
         hashes = [blake2b(text.encode(), digest_size=16).digest() for text in documents.texts]
-    rows = documents.rows
-    for name, column in (
-        ("n_tokens", pa.array(tokens.lengths, pa.int32())),
-        ("truncated", pa.array(tokens.truncated, pa.bool_())),
-        ("content_hash", pa.array(hashes, pa.binary(16))),
-    ):
-        rows = rows.append_column(name, column)
-    return Prepared(shard, rows, tokens, documents.rejects, documents.repeated_ids, seconds)
+    rows, owners = pieces.output_rows(documents, cut, hashes, job.cfg.long_documents)
+    counts = Counts(
+        rows=shard.rows,
+        documents=len(documents.texts),
+        vectors=rows.num_rows,
+        rejects=documents.rejects.num_rows,
+        repeated_ids=documents.repeated_ids,
+        tokens=int(cut.tokens.offsets[-1]),
+        truncated=len(np.unique(cut.documents[cut.tokens.lost > 0])),
+        tokens_cut=int(cut.tokens.lost.sum()),
+        chunked=int(np.count_nonzero(np.bincount(cut.documents) > 1)),
+    )
+    return Prepared(shard, rows, cut.tokens, owners, documents.rejects, counts, seconds)
 
 
 def embed(prepared: Prepared, job: Job, embedder: Embedder) -> Embedded:
-    """Full-width vectors of a prepared shard, back in source order."""
+    """Full-width vectors of a prepared shard, back in source order; a row of several pieces gets their
+    mean, weighted by tokens."""
     seconds = dict(prepared.seconds)
     started = time.time()
-    vectors = np.empty((prepared.rows.num_rows, job.model.width), np.float32)
+    lengths, owners = prepared.tokens.lengths, prepared.owners
+    vectors = np.zeros((prepared.rows.num_rows, job.model.width), np.float32)
+    alone = len(owners) == len(vectors)
     with timed(seconds, "embed"):
-        for batch in bucketing.pack(prepared.tokens.lengths, job.cfg.engine.call_tokens):
-            vectors[batch] = embedder.embed([prepared.tokens.of(int(document)) for document in batch])
-    return Embedded(prepared.shard, prepared.rows, vectors, prepared.rejects, prepared.repeated_ids, seconds, started, time.time())
+        for batch in bucketing.pack(lengths, job.cfg.engine.call_tokens):
+            found = embedder.embed([prepared.tokens.of(int(piece)) for piece in batch])
+            if alone:
+                vectors[owners[batch]] = found
+            else:
+                np.add.at(vectors, owners[batch], found * lengths[batch, None].astype(np.float32))
+    return Embedded(prepared.shard, prepared.rows, vectors, prepared.rejects, prepared.counts, seconds, started, time.time())
 
 
 def publish(embedded: Embedded, job: Job, engine_version: str) -> Receipt:
     """Writes a shard: data, then rejects, then the receipt that says it is done."""
-    cfg, ledger, shard, seconds = job.cfg, job.ledger, embedded.shard, dict(embedded.seconds)
-    dims = cfg.dims or ()
+    ledger, shard, seconds = job.ledger, embedded.shard, dict(embedded.seconds)
     provenance = job.provenance | {"engine": engine_version}
+    footer = provenance | matryoshka.ranges_to_text(job.ranges)
     with timed(seconds, "encode"):
-        cut = {dim: matryoshka.cut(embedded.vectors, dim, cfg.dtype) for dim in dims}
-        data = writer.parquet_bytes(writer.data_table(embedded.rows, cut, dims, cfg.dtype), provenance)
+        encoded = {name: matryoshka.encode(embedded.vectors, form, job.ranges.get(name)) for name, form in job.columns.items()}
+        data = writer.parquet_bytes(writer.data_table(embedded.rows, encoded, job.cfg.vectors or ()), footer)
     with timed(seconds, "write"):
-        ledger.store.put(ledger.data(shard.id), data)
+        data, standing = publish_data(ledger, shard.id, data)
         if embedded.rejects.num_rows:
             ledger.store.put(ledger.rejects(shard.id), writer.parquet_bytes(embedded.rejects, provenance))
     receipt = Receipt(
         shard=shard.id,
         source=shard.uri,
-        rows=shard.rows,
-        documents=embedded.rows.num_rows,
-        rejects=embedded.rejects.num_rows,
-        repeated_ids=embedded.repeated_ids,
-        tokens=int(np.sum(embedded.rows["n_tokens"].to_numpy(), dtype=np.int64)),
-        truncated=int(np.count_nonzero(embedded.rows["truncated"].to_numpy())),
+        counts=embedded.counts,
         data_bytes=len(data),
+        data_sha256=sha256(data).hexdigest(),
         seconds={name: round(spent, 6) for name, spent in seconds.items()},
         embed_started=embedded.started,
         embed_finished=embedded.finished,
-        provenance=provenance,
+        provenance={name: standing[name] for name in provenance},
     )
     ledger.write_receipt(receipt)
     return receipt
+
+
+def publish_data(ledger: Ledger, shard_id: str, data: bytes) -> tuple[bytes, dict[str, str]]:
+    """Puts a data file; returns what stands there, and its footer. Nobody changes it any more: where another
+    attempt was first, its rows are the same, and stay. Only what is broken or made for something else is replaced."""
+    uri = ledger.data(shard_id)
+    if not ledger.store.create(uri, data):
+        standing = ledger.store.read(uri)
+        if writer.alike(standing, data):
+            data = standing
+        else:
+            ledger.store.put(uri, data)
+    return data, writer.footer_of(pq.read_schema(pa.BufferReader(data)))
 
 
 @lru_cache(maxsize=2)

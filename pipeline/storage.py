@@ -41,6 +41,7 @@ ATTEMPTS = 6  # with the waits below: about half a minute
 # Said about the request, not about the state of the store: the same request would fail again.
 FINAL_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 FINAL_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG}
+LINKLESS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}  # file systems without hard links
 # What libraries raise on bytes that are not what their name says.
 CORRUPT = (pa.ArrowException, OSError, EOFError, zlib.error, ZstdError)
 FINAL_NAMES = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "InvalidEndpoint"}
@@ -67,7 +68,8 @@ class Store:
     """A place to read from and write to; `options` are passed to its fsspec file system."""
 
     def __init__(self, options: dict[str, Any] | None = None) -> None:
-        self.options = orjson.dumps(options or {}, option=orjson.OPT_SORT_KEYS)
+        self.settings = options or {}
+        self.options = orjson.dumps(self.settings, option=orjson.OPT_SORT_KEYS)
 
     def _locate(self, uri: str) -> tuple[Any, str]:
         protocol = uri.split("://", 1)[0] if "://" in uri else "file"
@@ -143,21 +145,22 @@ class Store:
             _retry(lambda: filesystem.pipe_file(path, data), f"writing {uri}")
 
     def create(self, uri: str, data: bytes) -> bool:
-        """Publish `data` at `uri` if nothing is there; False if somebody else was first.
+        """Publish `data` at `uri` if nothing is there; False if something is.
 
-        Not retried after a fault that may have hidden a success: FileExistsError would then
-        be about our own object. Raises StorageError, and the caller reads again."""
+        That can be our own: a fault may have hidden that an attempt went through. Read again."""
         filesystem, path = self._locate(uri)
-        try:
-            if isinstance(filesystem, LocalFileSystem):
-                _put_local(Path(path), data, os.link)
-            else:
-                filesystem.pipe_file(path, data, mode="create")
-        except FileExistsError:
-            return False
-        except Exception as error:
-            raise StorageError(f"writing {uri}: {describe(error)}") from error
-        return True
+
+        def attempt() -> bool:
+            try:
+                if isinstance(filesystem, LocalFileSystem):
+                    _put_local(Path(path), data, _link)
+                else:
+                    _create_remote(filesystem, path, data)
+            except FileExistsError:
+                return False
+            return True
+
+        return _retry(attempt, f"writing {uri}")
 
 
 def version(info: dict[str, Any]) -> str:
@@ -196,6 +199,30 @@ def _put_local(path: Path, data: bytes, publish: Callable[[Path, Path], None]) -
         publish(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _link(temporary: Path, path: Path) -> None:
+    """Raises FileExistsError where there is something at `path`."""
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in LINKLESS:
+            raise
+        if path.exists():
+            raise FileExistsError(path) from None
+        temporary.replace(path)
+
+
+def _create_remote(filesystem: Any, path: str, data: bytes) -> None:
+    """Raises FileExistsError. Where the store has no create-only PUT, two writers at the same moment both succeed."""
+    try:
+        filesystem.pipe_file(path, data, mode="create")
+    except Exception as error:
+        if not isinstance(error, NotImplementedError) and "NotImplemented" not in str(error):
+            raise
+        if filesystem.exists(path):
+            raise FileExistsError(path) from None
+        filesystem.pipe_file(path, data)
 
 
 def _transient(error: BaseException) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 
 import numpy as np
+import numpy.typing as npt
 from tokenizers import Tokenizer as RustTokenizer
 
 from pipeline.errors import ModelError
@@ -36,6 +37,7 @@ class Tokenizer:
         self.rust.no_padding()
         self.rust.no_truncation()
         self.before, self.after = self._special_ids(path)
+        self.max_tokens = max_tokens
         self.room = max_tokens - len(self.before) - len(self.after)
         if self.room < 1:
             raise ModelError(f"max_tokens: {max_tokens} leaves no room beside the model's special tokens")
@@ -56,20 +58,30 @@ class Tokenizer:
         raise ModelError(f"{path}: its post-processor changes the tokens of the text itself")
 
     def encode(self, texts: Sequence[str], prompt: str = "") -> Tokens:
-        """Token ids of `prompt + text` for each text."""
+        """Token ids of `prompt + text` for each text, at most `max_tokens` of them."""
         ids: list[list[int]] = []
-        truncated = np.zeros(len(texts), np.bool_)
+        lost = np.zeros(len(texts), np.int64)
         for start in range(0, len(texts), BATCH_TEXTS):
             batch = [prompt + text for text in texts[start : start + BATCH_TEXTS]]
-            for number, own in enumerate(self._own_ids(batch), start):
-                truncated[number] = len(own) > self.room
+            for number, (own, share) in enumerate(self._own_ids(batch), start):
+                lost[number] = max(0, round(len(own) / share) - self.room)
                 ids.append(self.before + own[: self.room] + self.after)
         lengths = np.fromiter(map(len, ids), np.int64, len(ids))
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-        return Tokens(np.fromiter(chain.from_iterable(ids), np.int32, int(offsets[-1])), offsets, truncated)
+        return Tokens(np.fromiter(chain.from_iterable(ids), np.int32, int(offsets[-1])), offsets, lost)
 
-    def _own_ids(self, texts: list[str]) -> Iterator[list[int]]:
-        """Ids without special tokens: all of them, or of a beginning that has more than `room`."""
+    def count(self, text: str) -> int:
+        """Tokens of a text, special ones left out."""
+        return len(self.rust.encode(text, add_special_tokens=False).ids)
+
+    def character_spans(self, text: str) -> npt.NDArray[np.int64]:
+        """(tokens, 2): the characters [start, stop) of the text that each of its own tokens stands for."""
+        offsets = self.rust.encode(text, add_special_tokens=False).offsets
+        return np.array(offsets, np.int64).reshape(-1, 2)
+
+    def _own_ids(self, texts: list[str]) -> Iterator[tuple[list[int], float]]:
+        """Ids without special tokens, of all of the text or of a beginning that has more than `room`;
+        and the share of the text's characters that they stand for."""
         characters = self.room * CHARACTERS_PER_TOKEN
         encodings = self.rust.encode_batch_fast([text[:characters] for text in texts], add_special_tokens=False)
         for text, encoding in zip(texts, encodings, strict=True):
@@ -77,4 +89,4 @@ class Tokenizer:
             while len(text) > cut and len(ids) < self.room + MARGIN_TOKENS:
                 cut *= 2
                 ids = self.rust.encode(text[:cut], add_special_tokens=False).ids
-            yield ids
+            yield ids, min(1.0, cut / max(1, len(text)))

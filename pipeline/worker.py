@@ -10,7 +10,10 @@ import traceback
 from collections.abc import Callable
 from typing import TypeVar
 
-from pipeline import embedder, model, stages
+import numpy as np
+import numpy.typing as npt
+
+from pipeline import embedder, gate, model, stages
 from pipeline.errors import BulkembedError
 from pipeline.records import Embedded, Failure, Prepared, Receipt, Shard
 from pipeline.stages import Job
@@ -52,12 +55,16 @@ class Worker:
         try:
             path = model.locate(job.model.name, job.model.revision, weights=needs_weights)
             self.embedder = embedder.load(str(path), job.model, job.cfg.max_tokens or 0, job.cfg.engine)
+            gate.require(job.model, job.cfg, job.tokenizer, self.embedder)
         except BulkembedError as error:
             return error
         except Exception as error:
             log.debug("", exc_info=error)
             return BulkembedError(f"model: {job.model.name} could not be loaded: {type(error).__name__}: {error}")
         return None
+
+    def sample(self, shard: Shard, job: Job) -> npt.NDArray[np.float32] | Failure:
+        return attempt(shard, lambda: stages.embed(stages.prepare(shard, job), job, self.embedder).vectors)
 
     def run_shard(self, shard: Shard, job: Job) -> Receipt | Failure:
         return attempt(shard, lambda: stages.run_shard(shard, job, self.embedder))

@@ -8,30 +8,32 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import schema
+from pipeline.records import VectorForm
+from pipeline.storage import CORRUPT
 
 ROWS_PER_GROUP = 8192
+PREFIX = "bulkembed."  # of the names in a footer
+VERSIONS = ("engine", "bulkembed")  # may differ within a dataset: an upgrade between two nights is no fault of the data
 
 
-def data_table(rows: pa.Table, vectors: dict[int, npt.NDArray[np.floating]], dims: tuple[int, ...], dtype: str) -> pa.Table:
-    """Rows (id, kept columns, n_tokens, truncated, content_hash) and a vector column for each of `dims`."""
-    carried = pa.schema([field for field in rows.schema if field.name not in ("n_tokens", "truncated", "content_hash")])
-    wanted = schema.output_schema(carried, dims, dtype)
+def data_table(rows: pa.Table, vectors: dict[str, npt.NDArray[np.generic]], forms: tuple[VectorForm, ...]) -> pa.Table:
+    """Rows (id, kept columns, ..., content_hash) and the vector columns, by name, in their storage dtype."""
+    wanted = schema.output_schema(rows.schema, forms)
     columns: list[pa.Array | pa.ChunkedArray] = []
-    named = {schema.vector_column(dim, dims): vectors[dim] for dim in dims}
     for field in wanted:
-        if field.name in named:
-            flat = pa.array(named[field.name].reshape(-1), field.type.value_type)
+        if field.name in vectors:
+            flat = pa.array(vectors[field.name].reshape(-1), field.type.value_type)
             columns.append(pa.FixedSizeListArray.from_arrays(flat, type=field.type))
         else:
             columns.append(rows[field.name])
     return pa.Table.from_arrays(columns, schema=wanted)
 
 
-def parquet_bytes(table: pa.Table, provenance: dict[str, str]) -> bytes:
-    """One Parquet file with `provenance` in its footer."""
+def parquet_bytes(table: pa.Table, footer: dict[str, str]) -> bytes:
+    """One Parquet file with `footer` as its metadata."""
     text = [field.name for field in table.schema if not pa.types.is_fixed_size_list(field.type)]
     sink = pa.BufferOutputStream()
-    table = table.replace_schema_metadata({f"bulkembed.{key}": value for key, value in provenance.items()})
+    table = table.replace_schema_metadata({f"{PREFIX}{key}": value for key, value in footer.items()})
     # The bits of vectors neither repeat nor compress: dictionary, statistics and zstd only cost time on them.
     compression = {path: "zstd" if path.split(".")[0] in text else "none" for path in leaf_paths(table.schema)}
     pq.write_table(
@@ -44,6 +46,27 @@ def parquet_bytes(table: pa.Table, provenance: dict[str, str]) -> bytes:
     )
     written: bytes = sink.getvalue().to_pybytes()
     return written
+
+
+def footer_of(arrow: pa.Schema) -> dict[str, str]:
+    """What `parquet_bytes` wrote as the footer of a file with this schema."""
+    found = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in (arrow.metadata or {}).items()}
+    return {key.removeprefix(PREFIX): value for key, value in found.items() if key.startswith(PREFIX)}
+
+
+def alike(standing: bytes, data: bytes) -> bool:
+    """Whether a file is whole and holds the rows of `data`, made for the same: its vectors may differ in bits."""
+    try:
+        old, new = pq.read_table(pa.BufferReader(standing)), pq.read_table(pa.BufferReader(data))
+    except CORRUPT:
+        return False
+    made, wanted = footer_of(old.schema), footer_of(new.schema)
+    names = [field.name for field in new.schema if not pa.types.is_fixed_size_list(field.type)]
+    return (
+        {**made, **dict.fromkeys(VERSIONS)} == {**wanted, **dict.fromkeys(VERSIONS)}
+        and old.schema.remove_metadata().equals(new.schema.remove_metadata())
+        and bool(old.select(names).equals(new.select(names)))
+    )
 
 
 def leaf_paths(arrow: pa.Schema) -> list[str]:

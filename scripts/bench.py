@@ -14,18 +14,23 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.config import EngineConfig
+from pipeline import here, matryoshka, stages
+from pipeline.config import EngineConfig, parse_forms
 from pipeline.embedder import environment
 from pipeline.ledger import dataset
+from pipeline.matryoshka import Vectors
 from pipeline.model import describe
+from pipeline.records import VectorForm
 from pipeline.storage import Store
 from scripts import make_corpus, random_qwen3
 
@@ -77,7 +82,7 @@ def ratio(name: str, documents: int, shard_rows: int, rounds: int) -> dict[str, 
         plain_rates.append(plain["tokens"] / plain["seconds"])
         plain_memory.append(memory)
         command = [sys.executable, "-m", "pipeline", "run", "--source", source, "--output", str(out / "job"), "--model", model]
-        command += ["--keep-column", "text", "--dims", dims, "--max-tokens", str(MAX_TOKENS[name])]
+        command += ["--keep-column", "text", "--dims", dims, "--allow-untrained-dims", "--max-tokens", str(MAX_TOKENS[name])]
         command += ["--set", f"shards.max_rows={shard_rows}"]
         _, memory, wall = measured(command, dict(os.environ))
         job_rates.append(steady_rate(out / "job", plain["tokens"]))
@@ -101,7 +106,7 @@ def steady_rate(output: Path, tokens: int) -> float:
     """Tokens/s from the first shard's start on the engine to the last shard's end, by the receipts."""
     ledger, snapshot = dataset(Store(), str(output))
     receipts = list(ledger.read_receipts(snapshot.shards))
-    if sum(receipt.tokens for receipt in receipts) != tokens:
+    if sum(receipt.counts.tokens for receipt in receipts) != tokens:
         raise SystemExit("bench: the job and the plain script did not embed the same tokens")
     spent = max(receipt.embed_finished for receipt in receipts) - min(receipt.embed_started for receipt in receipts)
     return tokens / spent
@@ -142,6 +147,48 @@ def tree_memory(pid: int) -> int:
     return total
 
 
+RECALL_FORMS = ["384:float16", "384:int8", "256:float32", "128:float32", "128:int8", "384:binary", "128:binary"]
+
+
+def recall(queries: int, k: int, candidates: int) -> list[dict[str, Any]]:
+    """Of the k nearest documents by float32 vectors, the share that each form finds: alone, and as a first pass
+    whose best `candidates` are scored again with int8. MiniLM on the demo corpus; queries are titles."""
+    rows = list(make_corpus.documents())
+    model = describe(str(model_folder("minilm")), None)
+    tokens = stages.tokenizer(model, MAX_TOKENS["minilm"])
+    with here.quiet():
+        embedder = here.load(model, MAX_TOKENS["minilm"], EngineConfig())
+        picked = [rows[number * len(rows) // queries]["title"] for number in range(queries)]
+        documents, asked = (
+            matryoshka.cut(embedder.embed([ids.of(n) for n in range(len(ids.lost))]), model.width)
+            for ids in (tokens.encode([row["text"] for row in rows]), tokens.encode(picked))
+        )
+    truth = nearest(documents, asked, k)
+    int8 = restored(documents, VectorForm(model.width, "int8"))
+    results = []
+    for form in parse_forms(RECALL_FORMS):
+        found = restored(documents, form)
+        first = nearest(found, matryoshka.cut(asked, form.dim), candidates)
+        rescored = [mine[nearest(int8[mine], query[None], k)[0]] for mine, query in zip(first, asked, strict=True)]
+        size = matryoshka.encode(documents[:1], form, matryoshka.ranges_of(documents, form.dim)).nbytes
+        results.append({"form": str(form), "bytes": size, "recall": shared(truth, first[:, :k]), "rescored": shared(truth, rescored)})
+    return results
+
+
+def restored(documents: Vectors, form: VectorForm) -> Vectors:
+    """What is left of vectors after they were stored; int8 ranges as a run takes them, from a sample."""
+    ranges = matryoshka.ranges_of(documents[:: max(1, len(documents) // 2048)], form.dim)
+    return matryoshka.decode(matryoshka.encode(documents, form, ranges), form, ranges)
+
+
+def nearest(documents: Vectors, queries: Vectors, k: int) -> npt.NDArray[np.int64]:
+    return np.argsort(-(queries @ documents.T), axis=1, kind="stable")[:, :k]
+
+
+def shared(truth: npt.NDArray[np.int64], found: Sequence[npt.NDArray[np.int64]] | npt.NDArray[np.int64]) -> float:
+    return round(float(np.mean([len(np.intersect1d(a, b)) / len(a) for a, b in zip(truth, found, strict=True)])), 4)
+
+
 def show(result: dict[str, Any], as_json: bool, line: Callable[[dict[str, Any]], str]) -> None:
     print(json.dumps(result) if as_json else line(result), flush=True)
 
@@ -155,7 +202,18 @@ def main() -> None:
     ratio_parser.add_argument("--shard-rows", type=int, default=1000)
     ratio_parser.add_argument("--rounds", type=int, default=1)
     ratio_parser.add_argument("--json", action="store_true")
+    recall_parser = commands.add_parser("recall", help="recall@k of every output form against float32")
+    recall_parser.add_argument("--queries", type=int, default=500)
+    recall_parser.add_argument("-k", type=int, default=10)
+    recall_parser.add_argument("--candidates", type=int, default=100, help="of the first pass, scored again with int8")
+    recall_parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.command == "recall":
+        for result in recall(options.queries, options.k, options.candidates):
+            show(
+                result, options.json, lambda r: f"{r['form']:<12} {r['bytes']:>5} B  recall {r['recall']:.4f}  rescored {r['rescored']:.4f}"
+            )
+        return
     for name in options.model or ["small"]:
         result = ratio(name, options.documents, options.shard_rows, options.rounds)
         show(

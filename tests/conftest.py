@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import RunConfig
+from pipeline.embedder import SimulatedEmbedder
 from pipeline.ledger import dataset
+from pipeline.metrics import Progress
+from pipeline.run import InProcess, Summary, finish, open_job, run
 from pipeline.storage import Store
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -132,6 +135,19 @@ def wait_for_port(port: int, server: subprocess.Popen[bytes]) -> None:
                 return
         time.sleep(0.1)
     raise AssertionError("moto_server did not start")
+
+
+def on_ray(cfg: RunConfig, report: Callable[[Progress], None] = lambda progress: None) -> Summary:
+    """A run as `bulkembed run` does it; needs the fixture `ray_session`."""
+    from pipeline import dataflow
+
+    job, planned = open_job(cfg)
+    with dataflow.engine(job, len(planned.pending)) as engine:
+        return finish(job, planned, report, engine)
+
+
+def in_one_process(cfg: RunConfig, report: Callable[[Progress], None] = lambda progress: None) -> Summary:
+    return run(cfg, report, InProcess(SimulatedEmbedder(64, 1e9)))
 
 
 @pytest.fixture(scope="module")

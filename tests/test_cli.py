@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.cli import parse_setting
+from pipeline.flags import parse_setting
 from pipeline.ledger import dataset
 from pipeline.storage import Store
 from tests.conftest import ROOT, bulkembed, read_dataset, write_corpus
@@ -52,7 +52,7 @@ def test_plan_run_status_verify_search(tmp_path: Path, qwen: str) -> None:
     assert "live: snapshot 1" in status.stdout
     verified = bulkembed("verify", "--output", tmp_path / "out")
     assert "12 files, 200 documents" in verified.stdout
-    found = bulkembed("search", "--output", tmp_path / "out", "--query", "anything", "-k", "3", "--engine", "simulated")
+    found = bulkembed("search", "--output", tmp_path / "out", "--query", "anything", "-k", "3")
     assert found.returncode == 0, found.stderr
     assert found.stdout.count("lang: xx") == 3
 
@@ -63,6 +63,11 @@ def test_plan_run_status_verify_search(tmp_path: Path, qwen: str) -> None:
         (["--set", "engin.kind=x"], "bulkembed: engin: unknown key"),
         (["--dims", "a,b"], "bulkembed: dims: expected numbers"),
         (["--dims", "65"], "bulkembed: dims: 65 is more than the 64"),
+        (["--dims", "16"], "was not trained for vectors of 16 dimensions, only for 32..64 (--allow-untrained-dims"),
+        (["--vectors", "32:int3"], "bulkembed: vectors: '32:int3' is not DIM:DTYPE"),
+        (["--long-documents", "fold"], "bulkembed: long_documents: "),
+        (["--chunk-overlap", "3"], "need long_documents = chunk or mean"),
+        (["--prompt-name", "title"], "has no prompt 'title'"),
         (["--source", "/no/such"], "bulkembed: source /no/such: nothing there"),
         (["--id-column", "key"], "no column 'key'; its columns are id, text, lang"),
         (["--max-tokens", "many"], "--max-tokens"),
@@ -77,6 +82,22 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, qwen: str, change
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert not list(tmp_path.glob("out/data/*/*"))
+
+
+def test_every_form_and_policy_by_flags(tmp_path: Path, qwen: str) -> None:
+    write_corpus(tmp_path / "in")
+    flags = ("--vectors", "64:float16,32:int8,16:binary", "--allow-untrained-dims", "--long-documents", "chunk", "--chunk-tokens", "32")
+    result = bulkembed(*job(tmp_path, qwen, *flags, "--chunk-overlap", "4", "--instruction", "Find it"))
+    assert result.returncode == 0, result.stderr
+    assert "not trained for vectors of 16 dimensions" in result.stdout
+    found = read_dataset(tmp_path / "out")
+    assert found.column_names[:5] == ["id", "lang", "chunk_index", "char_start", "char_end"]
+    assert found.column_names[5:8] == ["embedding", "embedding_32", "embedding_16"]
+    assert f"chunked      {sum(index == 1 for index in found['chunk_index'].to_pylist())} documents" in result.stdout
+    again = bulkembed("verify", "--output", tmp_path / "out", "--sample", "20", "--source", tmp_path / "in")
+    assert again.returncode == 0, again.stderr
+    hits = bulkembed("search", "--output", tmp_path / "out", "--query", "vector", "-k", "2", "--instruction", "Find it")
+    assert hits.stdout.count("lang: xx") == 2
 
 
 def test_an_incomplete_run_names_what_failed_and_exits_1(tmp_path: Path, qwen: str) -> None:

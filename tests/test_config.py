@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,23 @@ from pipeline.config import RunConfig, load
 from pipeline.errors import ConfigError
 from pipeline.records import Model
 
-MODEL = Model("m", None, "digest", 64, 512, 128, "last", "", "Query:", 32, "<e>")
+MODEL = Model(
+    name="m",
+    revision=None,
+    digest="digest",
+    width=64,
+    max_tokens=512,
+    cache_values=128,
+    pooling="last",
+    prompts=(("query", "Instruct: Find it\nQuery:"), ("note", "Note: ")),
+    document_prompt="",
+    query_prompt="Instruct: Find it\nQuery:",
+    smallest_dim=32,
+    trained_dims=(),
+    native_dtype="bfloat16",
+    end_token="<e>",
+    file_hashes=(),
+)
 GIVEN = {"source": "in", "output": "out", "model": "m"}
 
 
@@ -27,6 +44,15 @@ GIVEN = {"source": "in", "output": "out", "model": "m"}
         ({"keep_columns": ["embedding"]}, "keep_columns: "),
         ({"keep_columns": ["id"]}, "keep_columns: "),
         ({"limit": 0}, "limit: "),
+        ({"vectors": "64"}, "vectors: '64' is not DIM:DTYPE"),
+        ({"vectors": "64:int4"}, "vectors: '64:int4' is not DIM:DTYPE"),
+        ({"vectors": "64:int8,64:int8"}, "vectors: name at least one form, and each only once"),
+        ({"vectors": ["64:int8"], "dims": [64]}, "vectors: says dims and dtypes itself"),
+        ({"vectors": ["64:int8"], "dtype": "float16"}, "vectors: says dims and dtypes itself"),
+        ({"prompt": "a", "prompt_name": "query"}, "prompt: give only one"),
+        ({"chunk_tokens": 32}, "chunk_tokens: .* need long_documents"),
+        ({"long_documents": "chunk", "chunk_tokens": 32, "chunk_overlap": 17}, "chunk_overlap: at most half"),
+        ({"long_documents": "split"}, "long_documents: "),
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_field(values: dict[str, Any], message: str) -> None:
@@ -60,13 +86,49 @@ def test_an_unreadable_file_is_an_error(tmp_path: Path, content: str | None, mes
     ("values", "message"),
     [
         ({"dims": [65]}, "more than the 64"),
-        ({"dims": [64, 16]}, "below the Matryoshka range 32"),
+        ({"dims": [64, 16]}, "not trained for vectors of 16 dimensions, only for 32..64"),
         ({"max_tokens": 513}, "more than the 512"),
+        ({"vectors": "36:binary"}, "multiple of 8"),
+        ({"prompt_name": "passage"}, "has no prompt 'passage', only query, note"),
+        ({"prompt": "Note: Note: "}, "twice"),
+        ({"prompt_name": "note", "template": "Note: {text}"}, "twice"),
+        ({"long_documents": "chunk", "chunk_tokens": 400, "max_tokens": 300}, "more than max_tokens"),
     ],
 )
 def test_what_the_model_cannot_do_is_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         RunConfig.model_validate(GIVEN | values).resolve(MODEL)
+
+
+@pytest.mark.parametrize(
+    ("values", "prompt"),
+    [
+        ({}, ""),
+        ({"prompt_name": "query"}, "Instruct: Find it\nQuery:"),
+        ({"instruction": "Find code"}, "Instruct: Find code\nQuery:"),
+        ({"prompt": "Title: "}, "Title: "),
+    ],
+)
+def test_the_prompt_of_the_documents(values: dict[str, Any], prompt: str) -> None:
+    assert RunConfig.model_validate(GIVEN | values).resolve(MODEL).prompt == prompt
+
+
+def test_an_instruction_needs_a_model_that_takes_one() -> None:
+    with pytest.raises(ConfigError, match="no query prompt of the form"):
+        RunConfig.model_validate(GIVEN | {"instruction": "x"}).resolve(replace(MODEL, query_prompt="query: "))
+
+
+def test_untrained_dims_can_be_insisted_on() -> None:
+    forms = RunConfig.model_validate(GIVEN | {"dims": [16], "allow_untrained_dims": True}).resolve(MODEL).vectors
+    assert [str(form) for form in forms or ()] == ["16:float32"]
+
+
+def test_what_is_remembered_makes_the_same_run() -> None:
+    cfg = RunConfig.model_validate(GIVEN | {"vectors": "64:float16,32:int8", "long_documents": "mean", "prompt_name": "note"}).resolve(
+        MODEL
+    )
+    again = RunConfig.model_validate(GIVEN | cfg.remembered()).resolve(MODEL)
+    assert again.fingerprint(MODEL) == cfg.fingerprint(MODEL)
 
 
 def fingerprint(**values: Any) -> str:
@@ -85,6 +147,10 @@ def fingerprint(**values: Any) -> str:
         {"text_columns": ["a"]},
         {"template": "{text}!"},
         {"engine": {"kind": "simulated"}},
+        {"long_documents": "chunk"},
+        {"long_documents": "mean", "chunk_tokens": 100},
+        {"vectors": "64:float32,64:int8"},
+        {"prompt_name": "query"},
         {"engine": {"dtype": "float32"}},
     ],
 )
@@ -103,7 +169,9 @@ def test_what_changes_a_vector_or_a_row_changes_the_fingerprint(change: dict[str
         {"engine": {"step_tokens": 99, "replicas": 7}},
         {"storage": {"key": "secret"}},
         {"dims": [64]},
+        {"vectors": "64:float32"},
         {"max_tokens": 512},
+        {"prompt": ""},
     ],
 )
 def test_nothing_else_does(change: dict[str, Any]) -> None:

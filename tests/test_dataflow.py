@@ -8,13 +8,11 @@ from typing import Any
 import psutil
 import pytest
 
-from pipeline import dataflow, placement
+from pipeline import placement
 from pipeline.config import EngineConfig
-from pipeline.embedder import SimulatedEmbedder
 from pipeline.errors import BulkembedError, ResourceError
 from pipeline.metrics import Progress
-from pipeline.run import in_process, run
-from tests.conftest import read_dataset, simulated, write_corpus
+from tests.conftest import in_one_process, on_ray, read_dataset, simulated, write_corpus
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -23,9 +21,9 @@ def test_ray_gives_what_one_process_gives(tmp_path: Path, qwen: str, layout: str
     write_corpus(tmp_path / "in")
     seen: list[int] = []
     cfg = simulated(tmp_path / "in", tmp_path / layout, qwen, dims=[64, 32], ray={"layout": layout})
-    run(cfg, lambda progress: seen.append(progress.shards), dataflow.run).require_complete()
+    on_ray(cfg, lambda progress: seen.append(progress.shards)).require_complete()
     assert seen == list(range(1, 13))
-    run(cfg.model_copy(update={"output": str(tmp_path / "alone")}), lambda progress: None, in_process(SimulatedEmbedder(64, 1e9)))
+    in_one_process(cfg.model_copy(update={"output": str(tmp_path / "alone")}))
     assert read_dataset(tmp_path / layout).equals(read_dataset(tmp_path / "alone"))
 
 
@@ -37,8 +35,8 @@ def test_a_shard_that_fails_does_not_end_the_others(tmp_path: Path, qwen: str, l
     raw = bytearray(path.read_bytes())
     raw[4:400] = bytes(396)
     path.write_bytes(raw)
-    summary = run(simulated(tmp_path / "in", tmp_path / "out", qwen, ray={"layout": layout}), lambda progress: None, dataflow.run)
-    assert summary.progress.documents >= 150
+    summary = on_ray(simulated(tmp_path / "in", tmp_path / "out", qwen, ray={"layout": layout}))
+    assert summary.progress.counts.documents >= 150
     assert summary.failures
     assert all("part-2" in failure.where for failure in summary.failures)
     assert summary.snapshot is None
@@ -60,11 +58,11 @@ def test_a_killed_process_costs_work_and_nothing_else(tmp_path: Path, qwen: str,
     cfg = simulated(
         tmp_path / "in", tmp_path / layout, qwen, ray={"layout": layout}, engine={"kind": "simulated", "tokens_per_second": 3000}
     )
-    summary = run(cfg, kill, dataflow.run)
+    summary = on_ray(cfg, kill)
     summary.require_complete()
     assert killed or victim == "ray::prepare"  # a preparation is over in a moment
     assert summary.progress.shards == 12
-    run(cfg.model_copy(update={"output": str(tmp_path / "alone")}), lambda progress: None, in_process(SimulatedEmbedder(64, 1e9)))
+    in_one_process(cfg.model_copy(update={"output": str(tmp_path / "alone")}))
     assert read_dataset(tmp_path / layout).equals(read_dataset(tmp_path / "alone"))
 
 
@@ -73,7 +71,7 @@ def test_an_actor_that_cannot_load_ends_the_run(tmp_path: Path, qwen: str) -> No
     write_corpus(tmp_path / "in")
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "vllm", "args": {"nonsense": 1}})
     with pytest.raises(BulkembedError, match="nonsense"):
-        run(cfg, lambda progress: None, dataflow.run)
+        on_ray(cfg)
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -81,7 +79,7 @@ def test_asking_for_gpus_that_are_not_there_says_so(tmp_path: Path, qwen: str) -
     write_corpus(tmp_path / "in")
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "num_gpus": 1})
     with pytest.raises(ResourceError, match="do not fit"):
-        run(cfg, lambda progress: None, dataflow.run)
+        on_ray(cfg)
 
 
 def node(cpus: float, gpus: float = 0) -> dict[str, float]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline import reference
+from pipeline.model import describe
 from pipeline.storage import Store
 from scripts import make_corpus
-from tests.conftest import ROOT, bulkembed, read_dataset
+from tests.conftest import bulkembed, read_dataset
 
 COUNT = 200
 MAX_TOKENS = 200
@@ -30,13 +31,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def reference(library: str, model: str, corpus: Path) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-    out = corpus.parent / f"{library}-{Path(model).name}.npy"
-    if not out.exists():
-        command = [sys.executable, "tests/reference.py", library, model, str(corpus / "a.parquet"), str(out), str(MAX_TOKENS)]
-        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=280)
-    vectors: np.ndarray[tuple[int, int], np.dtype[np.float32]] = np.load(out)
-    return vectors
+@cache
+def reference_vectors(library: reference.Library, model: str, path: Path) -> reference.Vectors:
+    texts = pq.read_table(path)["text"].to_pylist()
+    return reference.embed(library, model, describe(model, None).pooling, MAX_TOKENS, texts)[1]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +44,7 @@ def reference(library: str, model: str, corpus: Path) -> np.ndarray[tuple[int, i
 @pytest.mark.parametrize(("dtype", "least"), [("bfloat16", 0.9995), ("float32", 0.99999)])
 def test_vectors_are_those_of_the_reference(
     name: str,
-    library: str,
+    library: reference.Library,
     dims: list[int],
     dtype: str,
     least: float,
@@ -56,13 +54,12 @@ def test_vectors_are_those_of_the_reference(
 ) -> None:
     model = request.getfixturevalue(name)
     output = tmp_path_factory.getbasetemp() / f"engine-{name}-{dtype}"
-    result = bulkembed(
-        *("run", "--source", corpus, "--output", output, "--model", model, "--max-tokens", MAX_TOKENS, "--dims", ",".join(map(str, dims))),
-        *("--set", f"engine.dtype={dtype}", "--set", "shards.max_rows=50"),
-    )
+    where = ("run", "--source", corpus, "--output", output, "--model", model, "--max-tokens", MAX_TOKENS)
+    what = ("--dims", ",".join(map(str, dims)), "--allow-untrained-dims", "--set", f"engine.dtype={dtype}", "--set", "shards.max_rows=50")
+    result = bulkembed(*where, *what)
     assert result.returncode == 0, result.stderr
     found = read_dataset(output)
-    wanted = reference(library, model, corpus)
+    wanted = reference_vectors(library, model, corpus / "a.parquet")
     for dim, column in zip(dims, ["embedding", f"embedding_{dims[1]}"], strict=True):
         vectors = found[column].combine_chunks().flatten().to_numpy().reshape(COUNT, dim)
         cut = wanted[:, :dim] / np.linalg.norm(wanted[:, :dim], axis=1, keepdims=True)
@@ -88,7 +85,7 @@ def test_s3_gives_the_vectors_of_local_files(minilm: str, corpus: Path, tmp_path
     store, root = Store(s3), f"s3://corpus/{tmp_path.name}"
     store.put(f"{root}/in/a.parquet", (corpus / "a.parquet").read_bytes())
     environment = {"AWS_ACCESS_KEY_ID": s3["key"], "AWS_SECRET_ACCESS_KEY": s3["secret"], "AWS_ENDPOINT_URL": s3["endpoint_url"]}
-    common = ("--model", minilm, "--limit", 60, "--dims", "384,128")
+    common = ("--model", minilm, "--limit", 60, "--dims", "384,128", "--allow-untrained-dims")
     assert bulkembed("run", "--source", corpus, "--output", tmp_path / "out", *common).returncode == 0
     result = bulkembed("run", "--source", f"{root}/in", "--output", f"{root}/out", *common, **environment)
     assert result.returncode == 0, result.stderr
@@ -97,3 +94,36 @@ def test_s3_gives_the_vectors_of_local_files(minilm: str, corpus: Path, tmp_path
     for column, dim in (("embedding", 384), ("embedding_128", 128)):
         here, there = (table[column].combine_chunks().flatten().to_numpy().reshape(60, dim) for table in (local, remote))
         assert np.min(np.sum(here * there, axis=1)) >= 0.9999
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("minilm", "float32"), ("qwen", "bfloat16")])
+def test_check_against_both_references(name: str, dtype: str, request: pytest.FixtureRequest) -> None:
+    result = bulkembed("check", "--model", request.getfixturevalue(name), "--reference", "--set", f"engine.dtype={dtype}")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    rows = [line.split() for line in result.stdout.splitlines()[1:]]
+    assert {row[0] for row in rows} == {"ok"}
+    compared = [float(row[row.index("min") + 1]) for row in rows if "min" in row]
+    assert len(compared) == 2 * 5
+    assert min(compared) >= {"float32": 0.99999, "bfloat16": 0.9995}[dtype]
+
+
+def test_a_wrong_pooling_stops_the_run_before_its_first_shard(qwen: str, corpus: Path, tmp_path: Path) -> None:
+    where = ("--source", corpus, "--output", tmp_path, "--model", qwen, "--max-tokens", 64)
+    result = bulkembed("run", *where, "--set", 'engine.args.pooler_config={seq_pooling_type="MEAN", use_activation=true}')
+    assert result.returncode == 2
+    assert "fails the check 'pooling'" in result.stderr
+    assert "nothing was embedded" in result.stderr
+    assert not list(tmp_path.glob("data/*/*"))
+
+
+def test_the_same_documents_in_other_company_have_the_same_vectors(minilm: str, corpus: Path, tmp_path: Path) -> None:
+    common = ("--source", corpus, "--model", minilm)
+    alone = bulkembed("run", *common, "--output", tmp_path / "a", "--set", "shards.max_rows=7", "--set", "engine.call_tokens=500")
+    assert alone.returncode == 0, alone.stderr
+    assert bulkembed("run", *common, "--output", tmp_path / "b").returncode == 0
+    a, b = (read_dataset(tmp_path / each)["embedding"].combine_chunks().flatten().to_numpy().reshape(COUNT, 384) for each in "ab")
+    assert np.min(np.sum(a * b, axis=1)) >= 0.9999
+    again = bulkembed("verify", "--output", tmp_path / "a", "--sample", "30", "--source", corpus)
+    assert again.returncode == 0, again.stderr
+    assert "30 rows again" in again.stdout

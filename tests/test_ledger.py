@@ -5,12 +5,12 @@ import pytest
 
 from pipeline.errors import SourceError
 from pipeline.ledger import Ledger, dataset, newest_snapshot
-from pipeline.records import Receipt
+from pipeline.records import Counts, Receipt
 from pipeline.storage import Store
 
 
 def receipt(shard: str) -> Receipt:
-    return Receipt(shard, "s", 3, 2, 1, 0, 10, 0, 99, {}, 0.0, 1.0, {"model": "m"})
+    return Receipt(shard, "s", Counts(rows=3, documents=2, vectors=2, rejects=1, tokens=10), 99, "hash", {}, 0.0, 1.0, {"model": "m"})
 
 
 def test_a_shard_is_done_when_its_receipt_is_there(tmp_path: Path) -> None:

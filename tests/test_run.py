@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +15,24 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import stages
+from pipeline import manifest, matryoshka, schema, stages
 from pipeline.config import RunConfig
 from pipeline.embedder import SimulatedEmbedder
 from pipeline.errors import ConfigError, ModelError, ObjectError, SourceError
 from pipeline.ledger import Ledger, dataset
+from pipeline.model import describe
 from pipeline.records import Failure, Receipt, Shard
-from pipeline.run import Summary, finish, in_process, open_job, run
+from pipeline.run import InProcess, Summary, finish, open_job, recalled_job, run
 from pipeline.stages import Job
 from pipeline.storage import Store
-from pipeline.verify import verify
+from pipeline.verify import Resample, resample, verify
 from tests.conftest import read_dataset, simulated, write_corpus, write_jsonl
 
 WIDTH = 64
 
 
 def embed(cfg: RunConfig) -> Summary:
-    return run(cfg, lambda progress: None, in_process(SimulatedEmbedder(WIDTH, 1e9)))
+    return run(cfg, lambda progress: None, InProcess(SimulatedEmbedder(WIDTH, 1e9)))
 
 
 def problems(output: Path) -> list[str]:
@@ -103,7 +105,8 @@ def test_bad_rows_of_one_file(tmp_path: Path, qwen: str) -> None:
     assert found["n_tokens"].to_pylist()[1] == 64
     (rejects,) = (tmp_path / "out" / "_meta" / "rejects").glob("*/*.parquet")
     assert pq.read_table(rejects)["reason"].to_pylist() == ["null_text", "empty_text", "not_text"]
-    assert (summary.progress.rejects, summary.progress.truncated, summary.progress.repeated_ids) == (3, 1, 1)
+    counts = summary.progress.counts
+    assert (counts.rejects, counts.truncated, counts.repeated_ids) == (3, 1, 1)
     assert problems(tmp_path / "out") == []
 
 
@@ -116,18 +119,17 @@ def test_a_file_of_nothing_but_rejects(tmp_path: Path, qwen: str) -> None:
     assert problems(tmp_path / "out") == []
 
 
-class Recorder:
+class Recorder(InProcess):
     """A simulated engine that notes its shards and stops after `most` of them, as a killed run does."""
 
     def __init__(self, most: int) -> None:
-        self.most, self.shards = most, [""]
-        self.embedder = SimulatedEmbedder(WIDTH, 1e9)
-        self.shards.clear()
+        super().__init__(SimulatedEmbedder(WIDTH, 1e9))
+        self.most = most
+        self.shards: list[str] = []
 
-    def __call__(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure]:
-        for shard in shards[: self.most]:
-            self.shards.append(shard.id)
-            yield stages.run_shard(shard, job, self.embedder)
+    def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure]:
+        self.shards += [shard.id for shard in shards[: self.most]]
+        return super().run(shards[: self.most], job)
 
 
 def test_running_again_does_only_what_is_left(tmp_path: Path, qwen: str) -> None:
@@ -150,15 +152,16 @@ def test_running_again_does_only_what_is_left(tmp_path: Path, qwen: str) -> None
 def test_a_crash_between_two_writes_costs_work_never_truth(tmp_path: Path, qwen: str, crash: str, monkeypatch: pytest.MonkeyPatch) -> None:
     write_corpus(tmp_path / "in")
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen)
-    original = Store.put
+    name = {"data": "create", "receipt": "put"}[crash]
+    original = getattr(Store, name)
 
-    def put(self: Store, uri: str, data: bytes) -> None:
+    def write(self: Store, uri: str, data: bytes) -> Any:
         if f"/{crash}" in uri.replace("_meta/receipts", "/receipt") and "part-2" in uri:
             raise KeyboardInterrupt
-        original(self, uri, data)
+        return original(self, uri, data)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Store, "put", put)
+        patched.setattr(Store, name, write)
         with pytest.raises(KeyboardInterrupt):
             embed(cfg)
     with pytest.raises(SourceError, match="no finished dataset"):
@@ -192,19 +195,21 @@ def test_a_corrupt_object_among_good_ones(tmp_path: Path, qwen: str) -> None:
     summary = embed(simulated(tmp_path / "in", tmp_path / "out", qwen))
     assert summary.snapshot is None
     assert {failure.where.split("/")[-1][:6] for failure in summary.failures} == {"part-2", "part-9"}
-    assert summary.progress.documents >= 150
+    assert summary.progress.counts.documents >= 150
 
 
 def test_the_run_gives_up_after_max_failures(tmp_path: Path, qwen: str) -> None:
     write_corpus(tmp_path / "in")
     started: list[str] = []
 
-    def engine(shards: list[Shard], job: Job) -> Iterator[Failure]:
-        for shard in shards:
-            started.append(shard.id)
-            yield Failure(shard.id, "broken")
+    class Broken(InProcess):
+        def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure]:
+            for shard in shards:
+                started.append(shard.id)
+                yield Failure(shard.id, "broken")
 
-    summary = run(simulated(tmp_path / "in", tmp_path / "out", qwen, max_failures=3), lambda progress: None, engine)
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, max_failures=3)
+    summary = run(cfg, lambda progress: None, Broken(SimulatedEmbedder(WIDTH, 1e9)))
     assert len(started) == 3
     assert len(summary.failures) == 3
 
@@ -216,7 +221,7 @@ def test_the_run_gives_up_after_max_failures(tmp_path: Path, qwen: str) -> None:
         ({"text_columns": ["body"]}, SourceError, "no column 'body'"),
         ({"text_columns": ["id"]}, SourceError, "has type int64, not text"),
         ({"dims": [128]}, ConfigError, "dims: 128 is more than the 64"),
-        ({"dims": [16]}, ConfigError, "below the Matryoshka range"),
+        ({"dims": [16]}, ConfigError, "not trained for vectors of 16 dimensions"),
         ({"model": "/no/such/model"}, ModelError, "neither a folder nor a hub name"),
         ({"source": "/no/such/source"}, SourceError, "nothing there"),
         ({"source": "nonsense://x/y"}, SourceError, "nonsense"),
@@ -301,7 +306,177 @@ def test_runs_with_other_shard_sizes_at_once_double_no_row(tmp_path: Path, qwen:
     large = simulated(tmp_path / "in", tmp_path / "out", qwen, shards={"max_rows": 33})
     job, both_planned = open_job(large)
     run(small, lambda progress: None, Recorder(7))
-    finish(job, both_planned, lambda progress: None, in_process(SimulatedEmbedder(WIDTH, 1e9)))
+    finish(job, both_planned, lambda progress: None, InProcess(SimulatedEmbedder(WIDTH, 1e9)))
     assert read_dataset(tmp_path / "out")["id"].to_pylist() == [row["id"] for row in rows]
     embed(small).require_complete()
     assert read_dataset(tmp_path / "out")["id"].to_pylist() == [row["id"] for row in rows]
+
+
+@pytest.mark.parametrize("order", ["at once", "in two runs"])
+def test_int8_ranges_are_the_same_for_every_shard_and_after_a_resume(tmp_path: Path, qwen: str, order: str) -> None:
+    write_corpus(tmp_path / "in")
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, vectors="64:float32,64:int8,32:int8,64:binary")
+    if order == "in two runs":
+        assert run(cfg, lambda progress: None, Recorder(4)).snapshot is None
+        write_jsonl(tmp_path / "in" / "part-9.jsonl", [{"id": 9, "text": "new since the ranges were set", "lang": "en"}])
+    embed(cfg).require_complete()
+    ledger, snapshot = dataset(Store(), str(tmp_path / "out"))
+    ranges = matryoshka.ranges_from_text(snapshot.provenance)
+    assert {name: value.shape for name, value in ranges.items()} == {"embedding_64": (2, 64), "embedding_32": (2, 32)}
+    for shard in snapshot.shards:
+        footer = pq.read_schema(ledger.data(shard)).metadata
+        mine = matryoshka.ranges_from_text({key.decode().removeprefix("bulkembed."): value.decode() for key, value in footer.items()})
+        assert all(np.array_equal(mine[name], ranges[name]) for name in ranges)
+    found = read_dataset(tmp_path / "out")
+    assert found["embedding_64"].type == pa.list_(pa.int8(), 64)
+    assert found["embedding_64_binary"].type == pa.list_(pa.uint8(), 8)
+    full = vectors(found, "embedding")
+    for name, form in schema.forms_of(snapshot.provenance).items():
+        decoded = matryoshka.decode(schema.stored(found, name), form, ranges.get(name))
+        least = {"float32": 0.999999, "int8": 0.999, "binary": 0.6}[form.dtype]
+        assert np.min(matryoshka.cosines(decoded, full[:, : form.dim])) >= least
+    assert problems(tmp_path / "out") == []
+
+
+RUBBISH = [
+    "\u691c\u7d22\u306f\u901f\u3044",
+    "\u0627\u0644\u0642\u0627\u0647\u0631\u0629",
+    "\u0928\u092e\u0938\u094d\u0924\u0947",
+    "\U0001f469\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466",
+    "e\u0301\u0323" * 50,
+    "before\0after",
+    "\0",
+    "var a=1;" * 130_000,
+    "\ufeff",
+    "\u202eright to left",
+    "fine",
+]
+
+
+def test_text_of_every_kind_is_embedded_in_its_own_row(tmp_path: Path, qwen: str, minilm: str) -> None:
+    (tmp_path / "in").mkdir()
+    rows = [{"id": number, "text": text, "lang": "xx"} for number, text in enumerate(RUBBISH)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in" / "a.parquet")
+    write_jsonl(tmp_path / "in" / "b.jsonl", rows)
+    for model in (qwen, minilm):
+        cfg = simulated(tmp_path / "in", tmp_path / Path(model).name, model)
+        job, plan = open_job(cfg)
+        finish(job, plan, lambda progress: None, InProcess(SimulatedEmbedder(job.model.width, 1e9))).require_complete()
+        found = read_dataset(tmp_path / Path(model).name)
+        assert found["id"].to_pylist() == [row["id"] for row in rows] * 2
+        hashes = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in RUBBISH]
+        assert found["content_hash"].to_pylist() == hashes * 2
+        full = vectors(found, "embedding")
+        np.testing.assert_array_equal(full[: len(rows)], full[len(rows) :])
+
+
+def test_what_is_no_text_is_rejected_and_shifts_no_row(tmp_path: Path, qwen: str) -> None:
+    (tmp_path / "in").mkdir()
+    lines = [
+        b'{"id": 0, "text": "fine", "lang": "x"}',
+        b'{"id": 1, "text": "lone \\ud800 surrogate", "lang": "x"}',
+        b'{"id": 2, "text": "not \xff utf-8", "lang": "x"}',
+        b'{"id": 3, "text": "fine too", "lang": "x"}',
+        b'{"id": 4, "text": "cut off',
+        b"[5]",
+        b'{"id": 6, "text": "last", "lang": "x"}',
+    ]
+    (tmp_path / "in" / "a.jsonl").write_bytes(b"\n".join(lines))
+    table = pa.table({"id": [7, 8, 9], "text": pa.array([b"good", b"bad \xc3\x28", b"good too"], pa.binary()), "lang": ["x"] * 3})
+    pq.write_table(table, tmp_path / "in" / "b.parquet")
+    embed(simulated(tmp_path / "in", tmp_path / "out", qwen)).require_complete()
+    assert read_dataset(tmp_path / "out")["id"].to_pylist() == [0, 3, 6, 7, 9]
+    reasons = [pq.read_table(path).select(["row", "reason"]).to_pylist() for path in sorted(tmp_path.glob("out/_meta/rejects/*/*"))]
+    assert [(row["row"], row["reason"]) for row in reasons[0]] == [(1, "not_json"), (2, "not_json"), (4, "not_json"), (5, "not_json")]
+    assert [(row["row"], row["reason"]) for row in reasons[1]] == [(1, "undecodable")]
+
+
+def sabotaged(tmp_path: Path, qwen: str, harm: Callable[[Path, pa.Table], None]) -> list[str]:
+    """What verify and its sample say of a dataset of which one file was harmed."""
+    write_corpus(tmp_path / "in")
+    embed(simulated(tmp_path / "in", tmp_path / "out", qwen))
+    ledger, snapshot = dataset(Store(), str(tmp_path / "out"))
+    path = Path(ledger.data(snapshot.shards[3]))
+    harm(path, pq.read_table(path))
+    return problems(tmp_path / "out")
+
+
+@pytest.mark.parametrize("at", [0.1, 0.5, 0.9, 0.99])
+def test_verify_catches_a_flipped_byte_wherever_it_is(tmp_path: Path, qwen: str, at: float) -> None:
+    def flip(path: Path, table: pa.Table) -> None:
+        raw = bytearray(path.read_bytes())
+        raw[int(len(raw) * at)] ^= 1
+        path.write_bytes(raw)
+
+    assert any("not those that its receipt was written for" in line for line in sabotaged(tmp_path, qwen, flip))
+
+
+def test_verify_catches_a_dropped_row(tmp_path: Path, qwen: str) -> None:
+    found = sabotaged(tmp_path, qwen, lambda path, table: pq.write_table(table.slice(1), path))
+    assert any("rows, its receipt says" in line for line in found)
+
+
+def test_verify_catches_a_swapped_row(tmp_path: Path, qwen: str) -> None:
+    def swap(path: Path, table: pa.Table) -> None:
+        pq.write_table(table.take(pa.array([1, 0, *range(2, table.num_rows)])), path)
+
+    assert any("not those that its receipt was written for" in line for line in sabotaged(tmp_path, qwen, swap))
+
+
+def again(tmp_path: Path, qwen: str, rows: int = 40) -> Resample:
+    store, output, source = Store(), str(tmp_path / "out"), str(tmp_path / "in")
+    _, snapshot = dataset(store, output)
+    job = recalled_job(store, output, source, snapshot, describe(qwen, None))
+    return resample(job, snapshot, manifest.source_objects(store, source), SimulatedEmbedder(WIDTH, 1e9), rows, seed=1)
+
+
+@pytest.mark.parametrize("policy", ["truncate", "chunk", "mean"])
+def test_a_sample_embedded_again_is_the_same(tmp_path: Path, qwen: str, policy: str) -> None:
+    write_corpus(tmp_path / "in")
+    forms = {"vectors": "64:float32,32:int8,64:binary", "long_documents": policy}
+    embed(simulated(tmp_path / "in", tmp_path / "out", qwen, **forms, prompt="Note: "))
+    found = again(tmp_path, qwen)
+    assert found.problems == []
+    assert found.rows == 40
+    assert {name: len(cosines) for name, cosines in found.cosines.items()} == {"embedding": 40, "embedding_32": 40, "embedding_64": 40}
+    assert min(cosines.min() for cosines in found.cosines.values()) > 0.999999
+
+
+def test_a_sample_catches_vectors_that_changed_places(tmp_path: Path, qwen: str) -> None:
+    """Even where somebody wrote the receipt anew as well."""
+
+    def swap(path: Path, table: pa.Table) -> None:
+        turned = table["embedding"].take(pa.array([*range(1, table.num_rows), 0]))
+        pq.write_table(table.set_column(table.schema.get_field_index("embedding"), table.schema.field("embedding"), turned), path)
+
+    sabotaged(tmp_path, qwen, swap)
+    found = again(tmp_path, qwen, 200)
+    assert any("are not those of their documents" in problem for problem in found.problems)
+
+
+def test_a_sample_names_a_source_that_changed(tmp_path: Path, qwen: str) -> None:
+    write_corpus(tmp_path / "in")
+    embed(simulated(tmp_path / "in", tmp_path / "out", qwen))
+    (tmp_path / "in" / "part-1.jsonl").write_text('{"id": 1, "text": "other", "lang": "x"}\n')
+    assert any("has changed" in problem for problem in again(tmp_path, qwen, 200).problems)
+
+
+def test_a_second_attempt_leaves_what_stands(tmp_path: Path, qwen: str) -> None:
+    """Data files never change once they are there: the receipt of either attempt is true of them."""
+    write_corpus(tmp_path / "in", files=1)
+    job, plan = open_job(simulated(tmp_path / "in", tmp_path / "out", qwen))
+    first = stages.run_shard(plan.pending[0], job, SimulatedEmbedder(WIDTH, 1e9))
+    path = Path(job.ledger.data(first.shard))
+    written = path.stat()
+
+    class Other(SimulatedEmbedder):
+        def _embed(self, documents: Any) -> Any:
+            return super()._embed(documents) + np.float32(1e-3)
+
+    second = stages.run_shard(plan.pending[0], job, Other(WIDTH, 1e9))
+    assert path.stat().st_mtime_ns == written.st_mtime_ns
+    assert second.data_sha256 == first.data_sha256
+    path.write_bytes(path.read_bytes()[:-9])
+    third = stages.run_shard(plan.pending[0], job, SimulatedEmbedder(WIDTH, 1e9))
+    assert third.data_sha256 == first.data_sha256
+    assert path.stat().st_size == written.st_size
