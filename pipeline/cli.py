@@ -35,7 +35,7 @@ from pipeline.flags import (
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
     from pipeline.metrics import Progress
-    from pipeline.run import Engine
+    from pipeline.run import Engine, Stop
     from pipeline.storage import Store
     from pipeline.verify import Resample
 
@@ -78,26 +78,27 @@ def run(
 ) -> None:
     """Embed everything that has no receipt yet, then publish the snapshot. Running again resumes."""
     from pipeline import report
-    from pipeline.run import finish, open_job
+    from pipeline.run import Stop, finish, open_job
 
     job, planned = open_job(cfg)
     out.print(report.plan_text(job, planned), markup=False)
     if dry_run:
         out.print(report.estimate_text(job, planned), markup=False)
         raise typer.Exit(1 if planned.failures else 0)
-    from pipeline import dataflow
+    from pipeline import cluster, dataflow
 
+    stop = Stop(cfg.grace_seconds)
     with out.status("starting Ray and loading the model") as status, ExitStack() as stack:
         show = shower(status, time.monotonic())
         engine: Engine | None = None
         if planned.pending:
             if not out.is_terminal:
                 out.print("starting Ray and loading the model")
-            dataflow.connect(job.cfg.ray)
-            stack.callback(dataflow.disconnect)
-            catch_signals()  # Ray has set handlers of its own
-            engine = stack.enter_context(dataflow.engine(job, len(planned.pending)))
-        summary = finish(job, planned, show, engine)
+            cluster.connect(job.cfg.ray)
+            stack.callback(cluster.disconnect)
+            catch_signals(stop)  # Ray has set handlers of its own
+            engine = stack.enter_context(dataflow.engine(job, len(planned.pending), stop))
+        summary = finish(job, planned, show, engine, stop)
     out.print(report.summary_text(job, summary), markup=False)
     summary.require_complete()
 
@@ -265,11 +266,15 @@ def version(show: Annotated[bool, typer.Option("--version", help="Show the versi
         raise typer.Exit
 
 
-def interrupt(number: int, _frame: object) -> None:
-    raise InterruptedRun(number)
+def catch_signals(stop: "Stop | None" = None) -> None:
+    """A first signal asks `stop` to let what is in flight be published; a second one, or a first without it, ends the run at once."""
 
+    def interrupt(number: int, _frame: object) -> None:
+        if stop is None or stop.signal:
+            raise InterruptedRun(number)
+        stop.request(number)
+        err.print(f"bulkembed: stopping: shards in flight have {stop.grace_seconds:g} s to be published; once more to stop at once")
 
-def catch_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
 

@@ -37,8 +37,9 @@ class EngineConfig(Section):
     step_tokens: int = Field(default=8192, ge=16, description="most tokens in one engine step")
     call_tokens: int = Field(default=131072, ge=16, description="most tokens in one call of the engine")
     kv_cache_gib: int | None = Field(default=None, ge=1, description="CPU only: memory for keys and values; default what one step needs")
+    stall_seconds: float = Field(default=900, gt=0, description="without an answer, after which an engine's process is ended and replaced")
     tokens_per_second: float = Field(default=100_000, gt=0, description="simulated only")
-    args: dict[str, Any] = Field(default_factory=dict, description="passed to vllm.LLM as they are")
+    args: dict[str, Any] = Field(default_factory=dict, description="passed to vllm.LLM as they are; simulated: faults, see Faults")
     env: dict[str, str] = Field(default_factory=dict, description="environment of the embedding actors")
 
 
@@ -86,6 +87,10 @@ class RunConfig(Section):
     chunk_overlap: int = Field(default=0, ge=0)
     limit: int | None = Field(default=None, ge=1)
     max_failures: int = Field(default=20, ge=1, description="failed shards after which the run gives up")
+    max_rejects: float | None = Field(
+        default=None, ge=0, description="after which the run gives up: a count, or below 1 a share of the rows"
+    )
+    grace_seconds: float = Field(default=25, ge=0, description="for shards in flight to be published after SIGTERM or SIGINT")
     engine: EngineConfig = EngineConfig()
     shards: ShardConfig = ShardConfig()
     ray: RayConfig = RayConfig()

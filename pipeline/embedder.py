@@ -9,6 +9,7 @@ import platform
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.config import EngineConfig
+from pipeline.errors import EngineError
 from pipeline.records import Model
 
 TokenIds = Sequence[npt.NDArray[np.int32]]
@@ -55,8 +57,12 @@ class VLLMEmbedder:
 
     def _embed(self, documents: TokenIds) -> Vectors:
         prompts = [{"prompt_token_ids": ids.tolist()} for ids in documents]
-        # `encode` hands out tensors; `embed` would make a Python float of every number.
-        outputs = self._engine.encode(prompts, pooling_params=self._params, pooling_task="embed", use_tqdm=False)
+        try:
+            # `encode` hands out tensors; `embed` would make a Python float of every number.
+            outputs = self._engine.encode(prompts, pooling_params=self._params, pooling_task="embed", use_tqdm=False)
+        except Exception as error:
+            # Requests of this call may still be in its queues, and their vectors would come out of the next call.
+            raise EngineError(f"{type(error).__name__}: {error}", "memory" if out_of_memory(error) else "engine") from error
         vectors = np.empty((len(documents), self._width), np.float32)
         for row, output in enumerate(outputs):
             vectors[row] = output.outputs.data.numpy()
@@ -74,6 +80,11 @@ class VLLMEmbedder:
         while True:
             for output in engine.step():
                 return np.asarray(output.outputs.data.float().numpy(), np.float32)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Of the host or of a GPU; torch has no error of its own for the host's."""
+    return isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "allocate memory" in str(error)
 
 
 def build_vllm(path: str, model: Model, max_tokens: int, engine: EngineConfig) -> tuple[Any, Any, str]:
@@ -142,15 +153,40 @@ def environment(engine: EngineConfig, model: Model, max_tokens: int, cpus: int |
     return settings | engine.env
 
 
+@dataclass(frozen=True)
+class Faults:
+    """What the simulated engine does on a document that holds a token: `engine.args` of a run."""
+
+    crash_on: int = -1  # the process ends
+    hang_on: int = -1  # no answer
+    raise_on: int = -1
+    nan_on: int = -1
+    memory_tokens: float = math.inf  # of one call: with more, memory runs out
+
+    def strike(self, documents: TokenIds, vectors: Vectors) -> None:
+        if sum(map(len, documents)) > self.memory_tokens:
+            raise EngineError("MemoryError: simulated", "memory")
+        for row, ids in enumerate(documents):
+            if self.crash_on in ids:
+                os._exit(1)
+            if self.hang_on in ids:
+                time.sleep(1e6)
+            if self.raise_on in ids:
+                raise EngineError("RuntimeError: simulated", "engine")
+            if self.nan_on in ids:
+                vectors[row, 0] = np.nan
+
+
 class SimulatedEmbedder:
     """Takes tokens / rate seconds without using the CPU, and returns unit vectors that depend on
     nothing but the document's token ids: for dry runs, tests, and measuring everything but the model."""
 
     version = "simulated 1"
 
-    def __init__(self, width: int, tokens_per_second: float) -> None:
+    def __init__(self, width: int, tokens_per_second: float, faults: Faults | None = None) -> None:
         self._width = width
         self._seconds_per_token = 1 / tokens_per_second
+        self._faults = faults
         self._device = ThreadPoolExecutor(1, thread_name_prefix="simulated-device")
 
     def embed(self, documents: TokenIds) -> Vectors:
@@ -164,6 +200,8 @@ class SimulatedEmbedder:
             seed = int.from_bytes(hashlib.blake2b(ids.tobytes(), digest_size=16).digest(), "little")
             np.random.Generator(np.random.Philox(seed)).standard_normal(out=vectors[row], dtype=np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        if self._faults is not None:
+            self._faults.strike(documents, vectors)
         time.sleep(max(0.0, due - time.monotonic()))
         return vectors
 
@@ -174,5 +212,5 @@ class SimulatedEmbedder:
 
 def load(path: str, model: Model, max_tokens: int, engine: EngineConfig) -> Embedder:
     if engine.kind == "simulated":
-        return SimulatedEmbedder(model.width, engine.tokens_per_second)
+        return SimulatedEmbedder(model.width, engine.tokens_per_second, Faults(**engine.args) if engine.args else None)
     return VLLMEmbedder(path, model, max_tokens, engine)

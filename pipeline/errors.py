@@ -9,14 +9,17 @@
       ResourceError           the cluster can never give what was asked for    exit 2
       StorageError            the store refused, or retries ran out            exit 1
       EmbeddingError          the engine returned something that is no vector  exit 1
+        EngineError           the engine failed: its process is used no more   exit 1
       IncompleteError         shards failed; running again resumes             exit 1
       InterruptedRun          a signal ended the run; running again resumes    exit 128 + signal
 
-Only `storage` retries (it knows which faults are transient); Ray re-runs the work of a lost
-process. Nothing here is raised to be retried by a caller.
+Only `storage` retries (it knows which faults are transient), and `dataflow` gives the shard of a lost
+process or engine to another. Nothing here is raised to be retried by a caller.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 
 class BulkembedError(Exception):
@@ -55,6 +58,14 @@ class StorageError(BulkembedError):
 
 class EmbeddingError(BulkembedError):
     pass
+
+
+class EngineError(EmbeddingError):
+    """`cause`: see records.Cause."""
+
+    def __init__(self, reason: str, cause: Literal["engine", "memory", "bystander"]) -> None:
+        super().__init__(reason)
+        self.cause = cause
 
 
 class IncompleteError(BulkembedError):

@@ -20,16 +20,22 @@ RANGES = "int8_ranges."  # name of a text that holds ranges
 LEVELS = 255  # steps of an int8 between the ends of its range
 
 
+def usable(vectors: Vectors) -> npt.NDArray[np.bool_]:
+    """Which rows are finite and have a direction."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.linalg.norm(vectors, axis=1)
+    return np.asarray(np.isfinite(norms) & (norms > 0))
+
+
 def cut(vectors: Vectors, dim: int) -> Vectors:
     """(n, width) -> (n, dim), each row of norm 1.
 
     Raises EmbeddingError where a row is not finite or has no direction."""
     sliced = vectors[:, :dim].astype(np.float32, copy=True)
-    norms = np.linalg.norm(sliced, axis=1, keepdims=True)
-    bad = np.flatnonzero(~(np.isfinite(norms[:, 0]) & (norms[:, 0] > 0)))
+    bad = np.flatnonzero(~usable(sliced))
     if len(bad):
         raise EmbeddingError(f"the engine's vector of row {bad[0]} (and {len(bad) - 1} more) is zero or not finite")
-    sliced /= norms
+    sliced /= np.linalg.norm(sliced, axis=1, keepdims=True)
     return sliced
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 
-from pipeline.records import Counts, Failure, Receipt
+from pipeline.records import Cause, Counts, Failure, Lost, Receipt
 
 
 @dataclass
@@ -18,11 +19,15 @@ class Progress:
     counts: Counts = field(default_factory=Counts)
     data_bytes: int = 0
     failures: list[Failure] = field(default_factory=list)
+    lost: Counter[Cause] = field(default_factory=Counter)  # attempts, by why
     first_started: float = float("inf")  # unix seconds, of the embedding of any shard
     last_finished: float = 0.0
     started: float = field(default_factory=time.monotonic)
 
-    def add(self, outcome: Receipt | Failure) -> None:
+    def add(self, outcome: Receipt | Failure | Lost) -> None:
+        if isinstance(outcome, Lost):
+            self.lost[outcome.cause] += 1
+            return
         if isinstance(outcome, Failure):
             self.failures.append(outcome)
             return

@@ -8,30 +8,28 @@ reject     nothing: the document goes to the rejects
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline import chunking, schema
 from pipeline.config import RunConfig
-from pipeline.records import Documents, LongDocuments, Pieces, Tokens
+from pipeline.records import Counts, Documents, LongDocuments, Pieces, Prepared, Shard, Tokens
 from pipeline.tokenizer import Tokenizer
 
 
-def split(documents: Documents, cfg: RunConfig, tokenizer: Tokenizer) -> tuple[Documents, Pieces]:
-    """The documents that stay, and their pieces."""
+def split(documents: Documents, cfg: RunConfig, tokenizer: Tokenizer) -> Pieces:
+    """Every document's pieces, in source order."""
     prompt = cfg.prompt or ""
     tokens = tokenizer.encode(documents.texts, prompt)
-    long = tokens.lost > 0
-    if cfg.long_documents == "reject" and long.any():
-        documents, tokens = without(documents, tokens, np.flatnonzero(long), tokenizer.max_tokens)
-        long = tokens.lost > 0
     ids: list[npt.NDArray[np.int32]] = []
     lost: list[int] = []
     owners: list[int] = []
     spans: list[tuple[int, int]] = []
     for document, text in enumerate(documents.texts):
-        if long[document] and cfg.long_documents in ("chunk", "mean"):
+        if tokens.lost[document] and cfg.long_documents in ("chunk", "mean"):
             windows, parts = chunks(text, prompt, cfg.chunk_overlap, tokenizer)
         else:
             windows, parts = [(0, len(text))], None
@@ -39,8 +37,7 @@ def split(documents: Documents, cfg: RunConfig, tokenizer: Tokenizer) -> tuple[D
         owners += [document] * len(windows)
         ids += [parts.of(part) for part in range(len(windows))] if parts else [tokens.of(document)]
         lost += parts.lost.tolist() if parts else [int(tokens.lost[document])]
-    pieces = Pieces(Tokens.join(ids, np.array(lost, np.int64)), np.array(owners, np.int64), np.array(spans, np.int64).reshape(-1, 2))
-    return documents, pieces
+    return Pieces(Tokens.join(ids, np.array(lost, np.int64)), np.array(owners, np.int64), np.array(spans, np.int64).reshape(-1, 2))
 
 
 def chunks(text: str, prompt: str, overlap: int, tokenizer: Tokenizer) -> tuple[list[tuple[int, int]], Tokens]:
@@ -58,42 +55,80 @@ def chunks(text: str, prompt: str, overlap: int, tokenizer: Tokenizer) -> tuple[
         room -= worst
 
 
-def without(documents: Documents, tokens: Tokens, unwanted: npt.NDArray[np.int64], limit: int) -> tuple[Documents, Tokens]:
-    """Moves over-long documents to the rejects."""
-    kept = np.setdiff1d(np.arange(len(documents.texts)), unwanted)
-    moved = pa.Table.from_arrays(
-        [
-            documents.rows["id"].take(pa.array(unwanted)),
-            pa.array(documents.numbers[unwanted]),
-            pa.array(["too_long"] * len(unwanted), pa.string()),
-            pa.array([f"about {limit + tokens.lost[document]} tokens, more than {limit}" for document in unwanted], pa.string()),
-        ],
-        schema=documents.rejects.schema,
-    )
-    left = Documents(
-        documents.rows.take(pa.array(kept)),
-        documents.numbers[kept],
-        [documents.texts[document] for document in kept],
-        pa.concat_tables([documents.rejects, moved]).sort_by("row"),
-        documents.repeated_ids,
-    )
-    return left, Tokens.join([tokens.of(int(document)) for document in kept], tokens.lost[kept])
-
-
-def output_rows(documents: Documents, pieces: Pieces, hashes: list[bytes], policy: LongDocuments) -> tuple[pa.Table, npt.NDArray[np.int64]]:
-    """The rows of the data file without their vectors, and the row of each piece."""
+def prepared(shard: Shard, documents: Documents, pieces: Pieces, hashes: list[bytes], policy: LongDocuments) -> Prepared:
+    """The rows of the data file without their vectors, and what the engine gets for them."""
     lengths, lost = pieces.tokens.lengths, pieces.tokens.lost
     content = pa.array(hashes, pa.binary(16))
-    rows, owners = documents.rows, pieces.documents
+    rows, owners, numbers = documents.rows, pieces.documents, documents.numbers
     if policy == "chunk":
-        owners = np.arange(len(lengths))
+        owners, numbers = np.arange(len(lengths)), numbers[pieces.documents]
         rows, content = rows.take(pa.array(pieces.documents)), content.take(pa.array(pieces.documents))
         first = np.searchsorted(pieces.documents, pieces.documents)
         chunk = (owners - first, pieces.spans[:, 0], pieces.spans[:, 1])
         for field, values in zip(schema.CHUNKS, chunk, strict=True):
             rows = rows.append_column(field, pa.array(values, field.type))
     n_tokens = np.bincount(owners, lengths, rows.num_rows).astype(np.int32)
-    truncated = np.bincount(owners, lost, rows.num_rows) > 0
-    for field, column in zip(schema.TAIL, (pa.array(n_tokens), pa.array(truncated), content), strict=True):
+    cut = np.bincount(owners, lost, rows.num_rows).astype(np.int64)
+    for field, column in zip(schema.TAIL, (pa.array(n_tokens), pa.array(cut > 0), content), strict=True):
         rows = rows.append_column(field, column)
-    return rows, owners
+    counts = Counts(
+        rows=shard.rows,
+        documents=len(documents.texts),
+        vectors=rows.num_rows,
+        rejects=documents.rejects.num_rows,
+        repeated_ids=documents.repeated_ids,
+        tokens=int(lengths.sum()),
+        truncated=int(np.count_nonzero(cut)),
+        tokens_cut=int(cut.sum()),
+        chunked=int(np.count_nonzero(np.bincount(pieces.documents) > 1)),
+    )
+    return Prepared(shard, rows, numbers, pieces.tokens, owners, documents.rejects, counts, seconds={})
+
+
+def only(prepared: Prepared, rows: npt.NDArray[np.int64]) -> Prepared:
+    """These rows of a prepared shard, in their order, and their pieces. The counts stay those of all."""
+    pieces = np.flatnonzero(np.isin(prepared.owners, rows))
+    return replace(
+        prepared,
+        rows=prepared.rows.take(pa.array(rows)),
+        numbers=prepared.numbers[rows],
+        tokens=Tokens.join([prepared.tokens.of(int(piece)) for piece in pieces], prepared.tokens.lost[pieces]),
+        owners=np.searchsorted(rows, prepared.owners[pieces]),
+    )
+
+
+def rejected(prepared: Prepared, reasons: dict[int, tuple[str, str]]) -> Prepared:
+    """The same shard with some documents moved to its rejects. `reasons`: (reason, detail) by row of the source object."""
+    if not reasons:
+        return prepared
+    moved = np.isin(prepared.numbers, list(reasons))
+    gone, first = prepared.rows.filter(pa.array(moved)), np.unique(prepared.numbers[moved], return_index=True)[1]
+    numbers = prepared.numbers[moved][first]  # once for a document of several chunks
+    found = [reasons[int(number)] for number in numbers]
+    columns = [
+        gone["id"].take(pa.array(first)),
+        pa.array(numbers),
+        *(pa.array([each[part] for each in found], pa.string()) for part in (0, 1)),
+    ]
+    rejects = pa.concat_tables([prepared.rejects, pa.Table.from_arrays(columns, schema=prepared.rejects.schema)]).sort_by("row")
+    left = only(prepared, np.flatnonzero(~moved))
+    was = prepared.counts
+    counts = replace(
+        was,
+        documents=was.documents - len(numbers),
+        vectors=left.rows.num_rows,
+        rejects=was.rejects + len(numbers),
+        tokens=int(left.tokens.lengths.sum()),
+        truncated=int(np.count_nonzero(left.rows["truncated"].to_numpy())),
+        tokens_cut=int(left.tokens.lost.sum()),
+    )
+    return replace(left, rejects=rejects, counts=counts)
+
+
+def too_long(prepared: Prepared, limit: int) -> dict[int, tuple[str, str]]:
+    """The documents of which something had to be cut off."""
+    cut = np.flatnonzero(prepared.tokens.lost)
+    numbers, lost = prepared.numbers[prepared.owners[cut]], prepared.tokens.lost[cut]
+    return {
+        int(number): ("too_long", f"about {limit + more} tokens, more than {limit}") for number, more in zip(numbers, lost, strict=True)
+    }

@@ -14,6 +14,8 @@ Format = Literal["parquet", "jsonl"]
 Pooling = Literal["last", "mean", "cls"]
 Dtype = Literal["float32", "float16", "int8", "binary"]
 LongDocuments = Literal["truncate", "chunk", "mean", "reject"]
+# Why a shard's process was lost: it or its engine ended, memory ran out, its node went, or another shard was to blame.
+Cause = Literal["engine", "memory", "node", "bystander"]
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,7 @@ class Prepared:
 
     shard: Shard
     rows: pa.Table  # id, kept columns, (chunk_index, char_start, char_end,) n_tokens, truncated, content_hash
+    numbers: npt.NDArray[np.int64]  # of each row's document in the source object
     tokens: Tokens  # of the pieces
     owners: npt.NDArray[np.int64]
     rejects: pa.Table
@@ -168,12 +171,9 @@ class Prepared:
 class Embedded:
     """A shard with its vectors: float32 of shape (rows, width), in source order."""
 
-    shard: Shard
-    rows: pa.Table
+    prepared: Prepared
     vectors: npt.NDArray[np.float32]
-    rejects: pa.Table
-    counts: Counts
-    seconds: dict[str, float]
+    engine: str  # and its version
     started: float  # unix seconds, of the first and the last engine call
     finished: float
 
@@ -210,6 +210,15 @@ class Failure:
 
     where: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Lost:
+    """An attempt at a shard whose process or engine was lost; another one follows."""
+
+    where: str
+    reason: str
+    cause: Cause
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,12 @@ from pipeline.stages import Job
 from pipeline.storage import Store, join
 from pipeline.verify import Resample
 
+LOSS_TEXT = {
+    "engine": "by the end of a process",
+    "memory": "for want of memory",
+    "node": "with a node",
+    "bystander": "beside another shard",
+}
 BITS = {"float32": 32, "float16": 16, "int8": 8, "binary": 1}
 
 
@@ -66,9 +72,10 @@ def estimate_text(job: Job, plan: Plan) -> str:
 def progress_text(progress: Progress) -> str:
     eta = progress.eta_seconds
     return (
-        f"{progress.shards:,}/{progress.shards_total:,} shards  {progress.counts.documents:,} documents  "
+        f"{progress.shards:,}/{max(progress.shards, progress.shards_total):,} shards  {progress.counts.documents:,} documents  "
         f"{progress.counts.tokens:,} tokens  {progress.tokens_per_second:,.0f} tokens/s"
         + (f"  {progress.counts.rejects:,} rejects" if progress.counts.rejects else "")
+        + (f"  {progress.lost.total()} attempts lost" if progress.lost else "")
         + (f"  {len(progress.failures)} failed" if progress.failures else "")
         + (f"  {duration(eta)} left" if eta is not None else "")
     )
@@ -92,6 +99,9 @@ def summary_text(job: Job, summary: Summary) -> str:
         rows.append(("repeated", f"{counts.repeated_ids:,} rows repeat an id of their shard (kept)"))
     if counts.rejects:
         rows.append(("rejected", f"{counts.rejects:,} rows, with reasons in {join(job.cfg.output, '_meta/rejects', job.fingerprint)}"))
+    if done.lost:
+        why = ", ".join(f"{count} {LOSS_TEXT[cause]}" for cause, count in done.lost.items())
+        rows.append(("recovered", f"{done.lost.total()} attempts at shards were lost and made again: {why}"))
     rows += [("failed", f"{failure.where}: {failure.reason.strip()}") for failure in summary.failures]
     if summary.snapshot is not None:
         rows.append(("dataset", f"snapshot {summary.snapshot.number}: {summary.snapshot.documents:,} documents"))

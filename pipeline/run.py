@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,25 +15,26 @@ import pyarrow as pa
 from pipeline import __version__, manifest, matryoshka, model, schema, stages
 from pipeline.config import RunConfig
 from pipeline.embedder import Embedder
-from pipeline.errors import BulkembedError, ConfigError, IncompleteError, ObjectError, SourceError, StorageError
+from pipeline.errors import BulkembedError, ConfigError, IncompleteError, InterruptedRun, ObjectError, SourceError, StorageError
 from pipeline.ledger import Ledger
 from pipeline.manifest import Layout, Plan
 from pipeline.metrics import Progress
-from pipeline.records import Failure, Model, Receipt, Shard, Snapshot, SourceObject
+from pipeline.records import Failure, Lost, Model, Receipt, Shard, Snapshot, SourceObject
 from pipeline.stages import Job
-from pipeline.storage import Store, canonical
+from pipeline.storage import Store, canonical, join
 
 SAMPLE_SHARDS, SAMPLE_ROWS = 16, 128  # whose vectors set the ranges of int8
+REJECTS_AFTER = 10_000
 
 
 class Engine(Protocol):
     """What runs the verbs on shards: `dataflow`, or `InProcess`."""
 
-    def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure]:
+    def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | Lost]:
         """Embeds and publishes; an outcome for each shard."""
         ...
 
-    def sample(self, shards: list[Shard], job: Job) -> Iterator[npt.NDArray[np.float32] | Failure]:
+    def sample(self, shards: list[Shard], job: Job) -> Iterator[npt.NDArray[np.float32] | Failure | Lost]:
         """Full-width vectors of each shard; publishes nothing."""
         ...
 
@@ -104,8 +106,8 @@ def run(cfg: RunConfig, report: Callable[[Progress], None], engine: Engine) -> S
     return finish(job, plan, report, engine)
 
 
-def finish(job: Job, plan: Plan, report: Callable[[Progress], None], engine: Engine | None) -> Summary:
-    """`engine`: None where nothing is pending."""
+def finish(job: Job, plan: Plan, report: Callable[[Progress], None], engine: Engine | None, stop: Stop | None = None) -> Summary:
+    """`engine`: None where nothing is pending. Raises InterruptedRun where a signal ended it early."""
     progress = Progress(len(plan.pending), plan.rows_pending)
     done = set(plan.done)
     try:
@@ -114,18 +116,54 @@ def finish(job: Job, plan: Plan, report: Callable[[Progress], None], engine: Eng
         raise ConfigError(f"output: cannot write to {job.cfg.output}: {error}") from error
     if plan.pending and engine is not None:
         job = calibrated(job, plan.pending, engine)
-    for outcome in engine.run(plan.pending, job) if plan.pending and engine is not None else ():
-        progress.add(outcome)
-        if isinstance(outcome, Receipt):
-            done.add(outcome.shard)
-        report(progress)
-        if len(progress.failures) >= job.cfg.max_failures:
-            break
+        for outcome in engine.run(plan.pending, job):
+            progress.add(outcome)
+            if isinstance(outcome, Receipt):
+                done.add(outcome.shard)
+            report(progress)
+            if len(progress.failures) >= job.cfg.max_failures:
+                break
+            if too_many_rejects(job.cfg, progress):
+                raise IncompleteError(rejects_text(job, progress))
+    # By rows, since a shard that lost its process may come out in pieces.
+    complete = progress.counts.rows == plan.rows_pending
+    if stop is not None and stop.signal and not complete:
+        raise InterruptedRun(stop.signal)
     snapshot = None
-    missing = [shard.id for shard in plan.pending if shard.id not in done]
-    if not plan.failures and not missing and not progress.failures:
+    if complete and not plan.failures and not progress.failures:
         snapshot = job.ledger.publish_snapshot(sorted(done), job.provenance | matryoshka.ranges_to_text(job.ranges))
     return Summary(plan, progress, snapshot)
+
+
+class Stop:
+    """The wish to end a run early: what is in flight may be published until the deadline."""
+
+    def __init__(self, grace_seconds: float) -> None:
+        self.grace_seconds = grace_seconds
+        self.signal = 0
+        self.deadline = 0.0
+
+    def request(self, number: int) -> None:
+        self.signal, self.deadline = number, time.monotonic() + self.grace_seconds
+
+
+def too_many_rejects(cfg: RunConfig, progress: Progress) -> bool:
+    """A share counts from REJECTS_AFTER rows on, or at the end: a bad first shard is no broken corpus."""
+    most, counts = cfg.max_rejects, progress.counts
+    if most is None or not counts.rejects:
+        return False
+    if most >= 1:
+        return counts.rejects > most
+    return counts.rejects > most * counts.rows and (counts.rows >= REJECTS_AFTER or counts.rows == progress.rows_total)
+
+
+def rejects_text(job: Job, progress: Progress) -> str:
+    where = join(job.cfg.output, "_meta/rejects", job.fingerprint)
+    counts = progress.counts
+    return (
+        f"max_rejects: {counts.rejects:,} of {counts.rows:,} rows were rejected, more than {job.cfg.max_rejects:g}; their reasons are in "
+        f"{where}; what is done stays, and running again goes on"
+    )
 
 
 def calibrated(job: Job, pending: list[Shard], engine: Engine) -> Job:
@@ -136,7 +174,7 @@ def calibrated(job: Job, pending: list[Shard], engine: Engine) -> Job:
         return job
     picked = {number * len(pending) // SAMPLE_SHARDS for number in range(SAMPLE_SHARDS)}
     shards = [replace(pending[number], stop=min(pending[number].stop, pending[number].start + SAMPLE_ROWS)) for number in sorted(picked)]
-    sampled = [vectors for vectors in engine.sample(shards, job) if not isinstance(vectors, Failure)]
+    sampled = [vectors for vectors in engine.sample(shards, job) if isinstance(vectors, np.ndarray)]
     vectors = np.concatenate(sampled) if sampled else np.empty((0, job.model.width), np.float32)
     if not len(vectors):
         raise SourceError(
@@ -153,16 +191,16 @@ class InProcess:
     def __init__(self, embedder: Embedder) -> None:
         self.embedder = embedder
 
-    def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure]:
+    def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | Lost]:
         for shard in shards:
             try:
                 yield stages.run_shard(shard, job, self.embedder)
             except BulkembedError as error:
                 yield Failure(shard.id, str(error))
 
-    def sample(self, shards: list[Shard], job: Job) -> Iterator[npt.NDArray[np.float32] | Failure]:
+    def sample(self, shards: list[Shard], job: Job) -> Iterator[npt.NDArray[np.float32] | Failure | Lost]:
         for shard in shards:
-            yield stages.embed(stages.prepare(shard, job), job, self.embedder).vectors
+            yield stages.sample(shard, job, self.embedder)
 
 
 def refuse_overlap(source: str, output: str) -> None:

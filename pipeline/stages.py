@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b, sha256
 
@@ -18,7 +18,7 @@ from pipeline import bucketing, matryoshka, model, pieces, reader, schema, write
 from pipeline.config import RunConfig
 from pipeline.embedder import Embedder
 from pipeline.ledger import Ledger
-from pipeline.records import Counts, Embedded, Model, Prepared, Receipt, Shard, VectorForm
+from pipeline.records import Embedded, Model, Prepared, Receipt, Shard, VectorForm
 from pipeline.storage import Store
 from pipeline.tokenizer import Tokenizer
 
@@ -52,7 +52,7 @@ class Job:
 
 
 def run_shard(shard: Shard, job: Job, embedder: Embedder) -> Receipt:
-    return publish(embed(prepare(shard, job), job, embedder), job, embedder.version)
+    return publish(embed(prepare(shard, job), job, embedder), job)
 
 
 def prepare(shard: Shard, job: Job) -> Prepared:
@@ -61,57 +61,60 @@ def prepare(shard: Shard, job: Job) -> Prepared:
     with timed(seconds, "read"):
         documents = reader.read(job.store, shard, job.cfg, job.carried)
     with timed(seconds, "tokenize"):
-        documents, cut = pieces.split(documents, job.cfg, job.tokenizer)
+        cut = pieces.split(documents, job.cfg, job.tokenizer)
         hashes = [blake2b(text.encode(), digest_size=16).digest() for text in documents.texts]
-    rows, owners = pieces.output_rows(documents, cut, hashes, job.cfg.long_documents)
-    counts = Counts(
-        rows=shard.rows,
-        documents=len(documents.texts),
-        vectors=rows.num_rows,
-        rejects=documents.rejects.num_rows,
-        repeated_ids=documents.repeated_ids,
-        tokens=int(cut.tokens.offsets[-1]),
-        truncated=len(np.unique(cut.documents[cut.tokens.lost > 0])),
-        tokens_cut=int(cut.tokens.lost.sum()),
-        chunked=int(np.count_nonzero(np.bincount(cut.documents) > 1)),
-    )
-    return Prepared(shard, rows, cut.tokens, owners, documents.rejects, counts, seconds)
+        prepared = pieces.prepared(shard, documents, cut, hashes, job.cfg.long_documents)
+        if job.cfg.long_documents == "reject":
+            prepared = pieces.rejected(prepared, pieces.too_long(prepared, job.tokenizer.max_tokens))
+    return replace(prepared, seconds=seconds)
 
 
 def embed(prepared: Prepared, job: Job, embedder: Embedder) -> Embedded:
-    """Full-width vectors of a prepared shard, back in source order; a row of several pieces gets their
-    mean, weighted by tokens."""
-    seconds = dict(prepared.seconds)
+    """Full-width vectors of a prepared shard, back in source order. A document of which the engine
+    makes no vector, in company and alone, goes to the rejects."""
     started = time.time()
+    with timed(prepared.seconds, "embed"):
+        vectors = full_vectors(prepared, job, embedder)
+        bad = np.flatnonzero(~matryoshka.usable(vectors))
+        for row in bad:
+            vectors[row] = full_vectors(pieces.only(prepared, np.array([row])), job, embedder)[0]
+        hopeless = bad[~matryoshka.usable(vectors[bad])]
+        reasons = {int(prepared.numbers[row]): ("bad_vector", "the engine's vector is zero or not finite") for row in hopeless}
+        vectors = vectors[~np.isin(prepared.numbers, list(reasons))]
+    return Embedded(pieces.rejected(prepared, reasons), vectors, embedder.version, started, time.time())
+
+
+def full_vectors(prepared: Prepared, job: Job, embedder: Embedder) -> npt.NDArray[np.float32]:
+    """(rows, width). A row of several pieces gets their sum, weighted by tokens: scaling is left to `cut`."""
     lengths, owners = prepared.tokens.lengths, prepared.owners
     vectors = np.zeros((prepared.rows.num_rows, job.model.width), np.float32)
     alone = len(owners) == len(vectors)
-    with timed(seconds, "embed"):
-        for batch in bucketing.pack(lengths, job.cfg.engine.call_tokens):
-            found = embedder.embed([prepared.tokens.of(int(piece)) for piece in batch])
-            if alone:
-                vectors[owners[batch]] = found
-            else:
-                np.add.at(vectors, owners[batch], found * lengths[batch, None].astype(np.float32))
-    return Embedded(prepared.shard, prepared.rows, vectors, prepared.rejects, prepared.counts, seconds, started, time.time())
+    for batch in bucketing.pack(lengths, job.cfg.engine.call_tokens):
+        found = embedder.embed([prepared.tokens.of(int(piece)) for piece in batch])
+        if alone:
+            vectors[owners[batch]] = found
+        else:
+            np.add.at(vectors, owners[batch], found * lengths[batch, None].astype(np.float32))
+    return vectors
 
 
-def publish(embedded: Embedded, job: Job, engine_version: str) -> Receipt:
+def publish(embedded: Embedded, job: Job) -> Receipt:
     """Writes a shard: data, then rejects, then the receipt that says it is done."""
-    ledger, shard, seconds = job.ledger, embedded.shard, dict(embedded.seconds)
-    provenance = job.provenance | {"engine": engine_version}
+    prepared, ledger = embedded.prepared, job.ledger
+    shard, seconds = prepared.shard, dict(prepared.seconds)
+    provenance = job.provenance | {"engine": embedded.engine}
     footer = provenance | matryoshka.ranges_to_text(job.ranges)
     with timed(seconds, "encode"):
         encoded = {name: matryoshka.encode(embedded.vectors, form, job.ranges.get(name)) for name, form in job.columns.items()}
-        data = writer.parquet_bytes(writer.data_table(embedded.rows, encoded, job.cfg.vectors or ()), footer)
+        data = writer.parquet_bytes(writer.data_table(prepared.rows, encoded, job.cfg.vectors or ()), footer)
     with timed(seconds, "write"):
         data, standing = publish_data(ledger, shard.id, data)
-        if embedded.rejects.num_rows:
-            ledger.store.put(ledger.rejects(shard.id), writer.parquet_bytes(embedded.rejects, provenance))
+        if prepared.rejects.num_rows:
+            ledger.store.put(ledger.rejects(shard.id), writer.parquet_bytes(prepared.rejects, provenance))
     receipt = Receipt(
         shard=shard.id,
         source=shard.uri,
-        counts=embedded.counts,
+        counts=prepared.counts,
         data_bytes=len(data),
         data_sha256=sha256(data).hexdigest(),
         seconds={name: round(spent, 6) for name, spent in seconds.items()},
@@ -121,6 +124,19 @@ def publish(embedded: Embedded, job: Job, engine_version: str) -> Receipt:
     )
     ledger.write_receipt(receipt)
     return receipt
+
+
+def sample(shard: Shard, job: Job, embedder: Embedder) -> npt.NDArray[np.float32]:
+    """Full-width vectors of a shard; publishes nothing."""
+    return embed(prepare(shard, job), job, embedder).vectors
+
+
+def give_up(shard: Shard, job: Job, reason: str) -> Receipt:
+    """Publishes a shard whose documents all go to the rejects, since the engine does not survive them."""
+    prepared = prepare(shard, job)
+    prepared = pieces.rejected(prepared, {int(number): ("engine_lost", reason) for number in prepared.numbers})
+    now = time.time()
+    return publish(Embedded(prepared, np.empty((0, job.model.width), np.float32), "none", now, now), job)
 
 
 def publish_data(ledger: Ledger, shard_id: str, data: bytes) -> tuple[bytes, dict[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 
 import numpy as np
@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import manifest, matryoshka, schema, stages, writer
+from pipeline import manifest, matryoshka, pieces, schema, stages, writer
 from pipeline.embedder import Embedder
 from pipeline.ledger import Ledger
-from pipeline.records import Counts, Prepared, Receipt, Shard, Snapshot, SourceObject, Tokens, VectorForm
+from pipeline.records import Counts, Receipt, Shard, Snapshot, SourceObject, VectorForm
 from pipeline.stages import Job
 from pipeline.storage import CORRUPT, Store, describe
 
@@ -73,7 +73,7 @@ def file_problems(table: pa.Table, first: pa.Schema, receipt: Receipt, snapshot:
     tokens = int(np.sum(table["n_tokens"].to_numpy(), dtype=np.int64))
     if table.num_rows != receipt.counts.vectors:
         yield f"{table.num_rows} rows, its receipt says {receipt.counts.vectors}"
-    elif receipt.provenance["long_documents"] != "mean" and tokens != receipt.counts.tokens:
+    elif tokens != receipt.counts.tokens:
         yield f"{tokens} tokens, its receipt says {receipt.counts.tokens}"
     if table["id"].null_count:
         yield f"{table['id'].null_count} ids are null"
@@ -146,7 +146,7 @@ def compared(job: Job, shard: Shard, table: pa.Table, rows: npt.NDArray[np.int64
     keys = [name for name in ("id", "chunk_index", "n_tokens", "content_hash") if name in table.column_names]
     if not prepared.rows.select(keys).cast(table.select(keys).schema).equals(table.select(keys)):
         return Resample(0, {}, [f"{shard.id}: its rows are not those that the source gives"])
-    vectors = stages.embed(only(prepared, rows), job, embedder).vectors
+    vectors = stages.full_vectors(pieces.only(prepared, rows), job, embedder)
     found = {}
     for name, form in job.columns.items():
         ranges = job.ranges.get(name)
@@ -154,11 +154,3 @@ def compared(job: Job, shard: Shard, table: pa.Table, rows: npt.NDArray[np.int64
         stored = schema.stored(table.take(pa.array(rows)), name)
         found[name] = matryoshka.cosines(matryoshka.decode(stored, form, ranges), matryoshka.decode(again, form, ranges))
     return Resample(len(rows), found, [])
-
-
-def only(prepared: Prepared, rows: npt.NDArray[np.int64]) -> Prepared:
-    """These rows of a prepared shard, and their pieces."""
-    pieces = np.flatnonzero(np.isin(prepared.owners, rows))
-    tokens = Tokens.join([prepared.tokens.of(int(piece)) for piece in pieces], prepared.tokens.lost[pieces])
-    owners = np.searchsorted(rows, prepared.owners[pieces])
-    return replace(prepared, rows=prepared.rows.take(pa.array(rows)), tokens=tokens, owners=owners)

@@ -5,7 +5,9 @@ A lost process is another matter: `dataflow` sees to it.
 
 from __future__ import annotations
 
+import faulthandler
 import logging
+import threading
 import traceback
 from collections.abc import Callable
 from typing import TypeVar
@@ -14,48 +16,92 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import embedder, gate, model, stages
-from pipeline.errors import BulkembedError
-from pipeline.records import Embedded, Failure, Prepared, Receipt, Shard
+from pipeline.embedder import Embedder, TokenIds, Vectors
+from pipeline.errors import BulkembedError, EngineError
+from pipeline.records import Embedded, Failure, Lost, Prepared, Receipt, Shard
 from pipeline.stages import Job
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-def attempt(where: Shard, work: Callable[[], T]) -> T | Failure:
+def attempt(where: Shard, work: Callable[[], T]) -> T | Failure | Lost:
     """The result, or what went wrong as a value: one bad shard must not end the run of the others."""
     try:
         return work()
+    except EngineError as error:
+        return Lost(where.id, str(error), error.cause)
     except BulkembedError as error:
         return Failure(where.id, str(error))
     except Exception:  # noqa: BLE001
-        # A fault of the code or the engine: the whole traceback, so that it can be found.
+        # A fault of the code: the whole traceback, so that it can be found.
         return Failure(where.id, traceback.format_exc())
 
 
-def prepare(shard: Shard, job: Job) -> Prepared | Failure:
-    return attempt(shard, lambda: stages.prepare(shard, job))
+def staged(where: Shard, work: Callable[[], T]) -> tuple[Failure | Lost | None, T | None]:
+    """What went wrong, which the driver reads, and the result, which only the next stage does."""
+    result = attempt(where, work)
+    return (result, None) if isinstance(result, Failure | Lost) else (None, result)
 
 
-def publish(embedded: tuple[Embedded, str] | Failure, job: Job) -> Receipt | Failure:
-    if isinstance(embedded, Failure):
-        return embedded
-    vectors, engine_version = embedded
-    return attempt(vectors.shard, lambda: stages.publish(vectors, job, engine_version))
+def prepare(shard: Shard, job: Job) -> tuple[Failure | Lost | None, Prepared | None]:
+    return staged(shard, lambda: stages.prepare(shard, job))
+
+
+def publish(embedded: Embedded, job: Job) -> Receipt | Failure | Lost:
+    return attempt(embedded.prepared.shard, lambda: stages.publish(embedded, job))
+
+
+def give_up(shard: Shard, job: Job, reason: str) -> Receipt | Failure | Lost:
+    return attempt(shard, lambda: stages.give_up(shard, job, reason))
+
+
+class Watched:
+    """An embedder that is not asked again once it has failed, and whose process ends when no call has come
+    back for `seconds`: what hangs cannot be interrupted, only left. The clock runs in C: it needs no lock of Python's."""
+
+    def __init__(self, embedder: Embedder, seconds: float) -> None:
+        self.embedder, self.seconds = embedder, seconds
+        self.version = embedder.version
+        self.token_states = embedder.token_states
+        self.lock = threading.Lock()
+        self.calls = 0
+        self.broken = ""
+
+    def embed(self, documents: TokenIds) -> Vectors:
+        if self.broken:
+            raise EngineError(self.broken, "bystander")
+        self.count(1)
+        try:
+            return self.embedder.embed(documents)
+        except EngineError as error:
+            self.broken = str(error)
+            raise
+        finally:
+            self.count(-1)
+
+    def count(self, change: int) -> None:
+        with self.lock:
+            self.calls += change
+            if self.calls:
+                faulthandler.dump_traceback_later(self.seconds, exit=True)
+            else:
+                faulthandler.cancel_dump_traceback_later()
 
 
 class Worker:
     """An actor: a model on its device. `load` comes first."""
 
-    embedder: embedder.Embedder
+    embedder: Embedder
 
     def load(self, job: Job) -> BulkembedError | None:
         """What stands in the way of embedding, if anything."""
         needs_weights = job.cfg.engine.kind == "vllm"
         try:
             path = model.locate(job.model.name, job.model.revision, weights=needs_weights)
-            self.embedder = embedder.load(str(path), job.model, job.cfg.max_tokens or 0, job.cfg.engine)
-            gate.require(job.model, job.cfg, job.tokenizer, self.embedder)
+            loaded = embedder.load(str(path), job.model, job.cfg.max_tokens or 0, job.cfg.engine)
+            gate.require(job.model, job.cfg, job.tokenizer, loaded)
+            self.embedder = Watched(loaded, job.cfg.engine.stall_seconds)
         except BulkembedError as error:
             return error
         except Exception as error:
@@ -63,13 +109,11 @@ class Worker:
             return BulkembedError(f"model: {job.model.name} could not be loaded: {type(error).__name__}: {error}")
         return None
 
-    def sample(self, shard: Shard, job: Job) -> npt.NDArray[np.float32] | Failure:
-        return attempt(shard, lambda: stages.embed(stages.prepare(shard, job), job, self.embedder).vectors)
+    def sample(self, shard: Shard, job: Job) -> npt.NDArray[np.float32] | Failure | Lost:
+        return attempt(shard, lambda: stages.sample(shard, job, self.embedder))
 
-    def run_shard(self, shard: Shard, job: Job) -> Receipt | Failure:
+    def run_shard(self, shard: Shard, job: Job) -> Receipt | Failure | Lost:
         return attempt(shard, lambda: stages.run_shard(shard, job, self.embedder))
 
-    def embed(self, prepared: Prepared | Failure, job: Job) -> tuple[Embedded, str] | Failure:
-        if isinstance(prepared, Failure):
-            return prepared
-        return attempt(prepared.shard, lambda: (stages.embed(prepared, job, self.embedder), self.embedder.version))
+    def embed(self, prepared: Prepared, job: Job) -> tuple[Failure | Lost | None, Embedded | None]:
+        return staged(prepared.shard, lambda: stages.embed(prepared, job, self.embedder))

@@ -153,9 +153,9 @@ def in_one_process(cfg: RunConfig, report: Callable[[Progress], None] = lambda p
 @pytest.fixture(scope="module")
 def ray_session() -> Iterator[None]:
     """A local Ray with two CPUs, as `bulkembed run` starts it."""
-    from pipeline import dataflow
+    from pipeline import cluster
     from pipeline.config import RayConfig
 
-    dataflow.connect(RayConfig(num_cpus=2))
+    cluster.connect(RayConfig(num_cpus=2))
     yield
-    dataflow.disconnect()
+    cluster.disconnect()

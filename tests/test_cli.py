@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pipeline.flags import parse_setting
 from pipeline.ledger import dataset
 from pipeline.storage import Store
-from tests.conftest import ROOT, bulkembed, read_dataset, write_corpus
+from tests.conftest import ROOT, bulkembed, read_dataset, write_corpus, write_jsonl
 
 SIMULATED = ("--set", "engine.kind=simulated", "--set", "shards.max_rows=20", "--max-tokens", "64", "--set", "ray.num_cpus=2")
 
@@ -149,15 +149,44 @@ def test_kill_9_in_mid_run_loses_and_doubles_nothing(tmp_path: Path, qwen: str) 
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_the_run_with_its_code(tmp_path: Path, qwen: str, number: signal.Signals, code: int) -> None:
+def test_a_signal_lets_shards_in_flight_finish_and_ends_with_its_code(tmp_path: Path, qwen: str, number: signal.Signals, code: int) -> None:
     write_corpus(tmp_path / "in")
-    process = start(job(tmp_path, qwen, *SLOW))
-    wait_for_receipts(tmp_path / "out", 2, process)
+    process = start(job(tmp_path, qwen, "--set", "engine.tokens_per_second=1000"))
+    before = len(wait_for_receipts(tmp_path / "out", 2, process))
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code
+    assert "stopping: shards in flight have 25 s" in errors
     assert "run the same command again to resume" in errors
+    # What was in flight is published: no data without its receipt.
+    receipts = {path.stem for path in tmp_path.glob("out/_meta/receipts/*/*.json")}
+    assert before < len(receipts) < 12
+    assert {path.stem for path in tmp_path.glob("out/data/*/*.parquet")} == receipts
     assert bulkembed(*job(tmp_path, qwen)).returncode == 0
+
+
+def test_a_second_signal_ends_the_run_at_once(tmp_path: Path, qwen: str) -> None:
+    write_corpus(tmp_path / "in")
+    process = start(job(tmp_path, qwen, "--set", "engine.tokens_per_second=50", "--set", "shards.max_rows=5"))
+    wait_for_receipts(tmp_path / "out", 1, process)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(1.5)
+    process.send_signal(signal.SIGTERM)
+    sent = time.monotonic()
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert time.monotonic() - sent < 10
+    result = bulkembed(*job(tmp_path, qwen))
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(("most", "code"), [("0.5", 0), ("30", 0), ("0.1", 1), ("10", 1)])
+def test_max_rejects_stops_a_run_that_eats_a_broken_corpus(tmp_path: Path, qwen: str, most: str, code: int) -> None:
+    (tmp_path / "in").mkdir()
+    write_jsonl(tmp_path / "in" / "a.jsonl", [{"id": n, "text": "" if n % 4 == 0 else "word", "lang": "xx"} for n in range(100)])
+    result = bulkembed(*job(tmp_path, qwen, "--set", f"max_rejects={most}"))
+    assert result.returncode == code, result.stderr
+    assert ("bulkembed: max_rejects: " in result.stderr) == (code == 1)
 
 
 def test_source_and_output_on_s3(tmp_path: Path, qwen: str, s3: dict[str, Any]) -> None:

@@ -6,13 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from pipeline import placement
+from pipeline import losses, placement
 from pipeline.config import EngineConfig
 from pipeline.errors import BulkembedError, ResourceError
+from pipeline.ledger import dataset
 from pipeline.metrics import Progress
-from tests.conftest import in_one_process, on_ray, read_dataset, simulated, write_corpus
+from pipeline.storage import Store
+from pipeline.tokenizer import Tokenizer
+from pipeline.verify import verify
+from tests.conftest import in_one_process, on_ray, read_dataset, simulated, write_corpus, write_jsonl
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -64,6 +70,55 @@ def test_a_killed_process_costs_work_and_nothing_else(tmp_path: Path, qwen: str,
     assert summary.progress.shards == 12
     in_one_process(cfg.model_copy(update={"output": str(tmp_path / "alone")}))
     assert read_dataset(tmp_path / layout).equals(read_dataset(tmp_path / "alone"))
+
+
+def token(qwen: str, word: str) -> int:
+    """A token that stands for a word in any text."""
+    return int(Tokenizer(f"{qwen}/tokenizer.json", 64, None).encode([word]).of(0)[0])
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("layout", ["fused", "split"])
+@pytest.mark.parametrize("fault", ["crash_on", "hang_on", "raise_on", "nan_on"])
+def test_a_poisonous_document_ends_in_the_rejects_and_no_other(tmp_path: Path, qwen: str, layout: str, fault: str) -> None:
+    (tmp_path / "in").mkdir()
+    rows = [{"id": number, "text": f"{'@' if number == 6 else 'word'} " * 5, "lang": "xx"} for number in range(16)]
+    write_jsonl(tmp_path / "in" / "a.jsonl", rows)
+    engine = {"kind": "simulated", "args": {fault: token(qwen, "@ ")}, "stall_seconds": 1}
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, ray={"layout": layout}, engine=engine, shards={"max_rows": 4})
+    summary = on_ray(cfg)
+    summary.require_complete()
+    assert read_dataset(tmp_path / "out")["id"].to_pylist() == [row["id"] for row in rows if row["id"] != 6]
+    rejects = pa.concat_tables([pq.read_table(path) for path in tmp_path.glob("out/_meta/rejects/*/*.parquet")])
+    assert rejects.select(["id", "row"]).to_pylist() == [{"id": 6, "row": 6}]
+    assert rejects["reason"].to_pylist() == ["bad_vector" if fault == "nan_on" else "engine_lost"]
+    counts = summary.progress.counts
+    assert (counts.rows, counts.documents, counts.rejects) == (16, 15, 1)
+    assert bool(summary.progress.lost) == (fault != "nan_on")
+    assert list(verify(Store(), *dataset(Store(), str(tmp_path / "out")))) == []
+    again = on_ray(cfg)
+    assert again.plan.pending == []
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_out_of_memory_halves_until_it_fits(tmp_path: Path, qwen: str) -> None:
+    write_corpus(tmp_path / "in", files=1)
+    engine = {"kind": "simulated", "args": {"memory_tokens": 700}}
+    summary = on_ray(simulated(tmp_path / "in", tmp_path / "out", qwen, engine=engine))
+    summary.require_complete()
+    assert summary.progress.lost["memory"] > 0
+    assert summary.progress.counts.rejects == 0
+    in_one_process(simulated(tmp_path / "in", tmp_path / "alone", qwen))
+    assert read_dataset(tmp_path / "out").equals(read_dataset(tmp_path / "alone"))
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_an_engine_that_fails_on_everything_ends_the_run(tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_corpus(tmp_path / "in")
+    monkeypatch.setattr(losses, "LOSSES_IN_A_ROW", 3)
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "args": {"memory_tokens": 0}})
+    with pytest.raises(BulkembedError, match="in a row were lost"):
+        on_ray(cfg)
 
 
 @pytest.mark.usefixtures("ray_session")

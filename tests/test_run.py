@@ -21,7 +21,7 @@ from pipeline.embedder import SimulatedEmbedder
 from pipeline.errors import ConfigError, ModelError, ObjectError, SourceError
 from pipeline.ledger import Ledger, dataset
 from pipeline.model import describe
-from pipeline.records import Failure, Receipt, Shard
+from pipeline.records import Failure, Lost, Receipt, Shard
 from pipeline.run import InProcess, Summary, finish, open_job, recalled_job, run
 from pipeline.stages import Job
 from pipeline.storage import Store
@@ -127,7 +127,7 @@ class Recorder(InProcess):
         self.most = most
         self.shards: list[str] = []
 
-    def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure]:
+    def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | Lost]:
         self.shards += [shard.id for shard in shards[: self.most]]
         return super().run(shards[: self.most], job)
 
@@ -203,7 +203,7 @@ def test_the_run_gives_up_after_max_failures(tmp_path: Path, qwen: str) -> None:
     started: list[str] = []
 
     class Broken(InProcess):
-        def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure]:
+        def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | Lost]:
             for shard in shards:
                 started.append(shard.id)
                 yield Failure(shard.id, "broken")

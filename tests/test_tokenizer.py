@@ -24,7 +24,9 @@ def test_qwen_ids_are_those_of_the_tokenizer_with_the_end_token_kept(qwen: str, 
     found = Tokenizer(path_of(qwen), limit, END).encode([text])
     wanted = whole if len(whole) <= limit else [*whole[: limit - 1], whole[-1]]
     assert found.of(0).tolist() == wanted
-    assert found.lost.tolist() == [max(0, len(whole) - limit)]
+    assert (found.lost > 0).tolist() == [len(whole) > limit]
+    if len(text) <= 12 * (limit - 1):  # longer texts are not tokenized whole, and the rest is estimated
+        assert found.lost.tolist() == [max(0, len(whole) - limit)]
     assert found.of(0)[-1] == reference.token_to_id(END)
 
 

@@ -1,0 +1,81 @@
+"""The Ray that a run works on: joined or started, and what of it a run takes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+
+from pipeline import placement
+from pipeline.config import EngineConfig, RayConfig
+from pipeline.errors import ResourceError
+from pipeline.placement import Placement
+
+# Of a local Ray. Workers are niced by default, so that every helper process preempts the engine;
+# the rest are reporters that wake up all the time on behalf of a dashboard that is not there.
+LOCAL_RAY = {
+    # Off: every server of this Ray binds to loopback alone. (The name is historical: it works on Linux.)
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_worker_niceness": "0",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Says at every start, as an error, that an actor's arguments live in the object store (ray issue 53727).
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+}
+RAY_LOG_LEVEL = logging.CRITICAL  # what it logs, it also raises: that ends in one line of our own
+OBJECT_STORE_BYTES = 1 << 30  # of a local Ray: a few shards
+
+
+def connect(cfg: RayConfig) -> None:
+    """Joins the cluster at `address` (or RAY_ADDRESS), else starts a Ray of this process's own on loopback."""
+    address = cfg.address or os.environ.get("RAY_ADDRESS")
+    if address is None:
+        os.environ.update({name: value for name, value in LOCAL_RAY.items() if name not in os.environ})
+    import ray
+
+    logging.getLogger("ray").setLevel(RAY_LOG_LEVEL)
+    if ray.is_initialized():
+        return
+    if address is not None:
+        ray.init(address=address, logging_level=RAY_LOG_LEVEL, log_to_driver=False)
+        return
+    # Of this thread, and so of every process of this Ray but the engine's threads (see VLLMEmbedder): a
+    # batch task never preempts another as it wakes, and Ray's helpers wake hundreds of times a second.
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    ray.init(
+        address="local",
+        num_cpus=cfg.num_cpus,
+        include_dashboard=False,
+        object_store_memory=OBJECT_STORE_BYTES,
+        logging_level=RAY_LOG_LEVEL,
+        log_to_driver=False,
+    )
+
+
+def disconnect() -> None:
+    import ray
+
+    ray.shutdown()
+
+
+def place(engine: EngineConfig, cfg: RayConfig) -> Placement:
+    """Decides who runs where, waiting for an autoscaling cluster to grow. Raises ResourceError
+    where the cluster can never give what was asked for."""
+    import ray
+
+    local = cfg.address is None and "RAY_ADDRESS" not in os.environ
+    deadline = time.monotonic() + (0 if local else cfg.resource_wait_seconds)
+    while True:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        try:
+            return placement.fit(engine, cfg.layout, nodes)
+        except ResourceError:
+            if time.monotonic() >= deadline:
+                raise
+        from ray.autoscaler.sdk import request_resources
+
+        gpus = engine.tensor_parallel_size if engine.num_gpus is None else engine.num_gpus
+        request_resources(bundles=[{"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1}] * (engine.replicas or 1))
+        time.sleep(5)
