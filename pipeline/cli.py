@@ -77,6 +77,30 @@ def run(
     cfg: "RunConfig", dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan, tokenize one shard, estimate; write nothing.")] = False
 ) -> None:
     """Embed everything that has no receipt yet, then publish the snapshot. Running again resumes."""
+    embed(cfg, dry_run)
+
+
+@app.command()
+@configured
+def retry_rejects(
+    cfg: "RunConfig",
+    reason: Annotated[list[str] | None, typer.Option(help="Only shards with rejects for this reason; repeatable. [default: any]")] = None,
+) -> None:
+    """Embed anew the shards that have rejects, after a fix: same flags as the run that rejected them."""
+    from pipeline.run import open_job
+
+    job, planned = open_job(cfg)
+    found = job.ledger.with_rejects(planned.done, set(reason or []))
+    if not found:
+        out.print("no shard of this run has such rejects")
+        return
+    out.print(f"{len(found):,} shards with {sum(each.counts.rejects for each in found):,} rejects are embedded anew")
+    for receipt in found:
+        job.ledger.forget(receipt.shard)
+    embed(cfg)
+
+
+def embed(cfg: "RunConfig", dry_run: bool = False) -> None:
     from pipeline import report
     from pipeline.run import Stop, finish, open_job
 
@@ -96,8 +120,9 @@ def run(
                 out.print("starting Ray and loading the model")
             cluster.connect(job.cfg.ray)
             stack.callback(cluster.disconnect)
-            catch_signals(stop)  # Ray has set handlers of its own
+            catch_signals()  # Ray has set handlers of its own
             engine = stack.enter_context(dataflow.engine(job, len(planned.pending), stop))
+            catch_signals(stop)
         summary = finish(job, planned, show, engine, stop)
     out.print(report.summary_text(job, summary), markup=False)
     summary.require_complete()
@@ -267,13 +292,15 @@ def version(show: Annotated[bool, typer.Option("--version", help="Show the versi
 
 
 def catch_signals(stop: "Stop | None" = None) -> None:
-    """A first signal asks `stop` to let what is in flight be published; a second one, or a first without it, ends the run at once."""
+    """Without `stop` a signal ends the program where it is; with it, the run looks at `stop` itself: an exception
+    in the midst of a call into Ray would end as one of Ray's."""
 
     def interrupt(number: int, _frame: object) -> None:
-        if stop is None or stop.signal:
+        if stop is None:
             raise InterruptedRun(number)
+        if not stop.signal:
+            err.print(f"bulkembed: stopping: shards in flight have {stop.grace_seconds:g} s to be published; once more to stop at once")
         stop.request(number)
-        err.print(f"bulkembed: stopping: shards in flight have {stop.grace_seconds:g} s to be published; once more to stop at once")
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)

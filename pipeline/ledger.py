@@ -18,6 +18,7 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline.errors import SourceError, StorageError
 from pipeline.records import Counts, Receipt, Snapshot
@@ -58,6 +59,20 @@ class Ledger:
 
     def write_receipt(self, receipt: Receipt) -> None:
         self.store.put(self.receipt(receipt.shard), orjson.dumps(receipt.to_dict(), option=PRETTY))
+
+    def forget(self, shard_id: str) -> None:
+        """Makes a published shard undone. Its data stay where readers find them until it is published anew."""
+        self.store.delete(self.receipt(shard_id))
+        self.store.delete(self.rejects(shard_id))
+
+    def with_rejects(self, shard_ids: Iterable[str], reasons: set[str]) -> list[Receipt]:
+        """Receipts of the shards that have rejects, for one of these reasons where any are named."""
+
+        def wanted(receipt: Receipt) -> bool:
+            rejects = pq.read_table(pa.BufferReader(self.store.read(self.rejects(receipt.shard))), columns=["reason"])
+            return bool(reasons.intersection(rejects["reason"].to_pylist()))
+
+        return [each for each in self.read_receipts(shard_ids) if each.counts.rejects and (not reasons or wanted(each))]
 
     def run(self) -> dict[str, Any] | None:
         """What the first run of this fingerprint wrote down, or None."""
@@ -109,7 +124,8 @@ class Ledger:
         counts = sum((receipt.counts for receipt in self.read_receipts(shards)), Counts())
         for _ in range(100):
             newest = newest_snapshot(self.store, self.output)
-            if newest is not None and (newest.fingerprint, newest.shards) == (self.fingerprint, shards):
+            mine = (self.fingerprint, shards, counts.documents, counts.rejects)
+            if newest is not None and (newest.fingerprint, newest.shards, newest.documents, newest.rejects) == mine:
                 return newest
             snapshot = Snapshot(
                 number=newest.number + 1 if newest else 1,

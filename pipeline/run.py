@@ -144,7 +144,9 @@ class Stop:
         self.deadline = 0.0
 
     def request(self, number: int) -> None:
-        self.signal, self.deadline = number, time.monotonic() + self.grace_seconds
+        """A second one means at once."""
+        self.deadline = time.monotonic() + (0 if self.signal else self.grace_seconds)
+        self.signal = number
 
 
 def too_many_rejects(cfg: RunConfig, progress: Progress) -> bool:

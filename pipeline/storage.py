@@ -144,6 +144,18 @@ class Store:
         else:
             _retry(lambda: filesystem.pipe_file(path, data), f"writing {uri}")
 
+    def delete(self, uri: str) -> None:
+        """Remove the object at `uri`, if there is one."""
+        filesystem, path = self._locate(uri)
+
+        def attempt() -> None:
+            try:
+                filesystem.rm_file(path)
+            except FileNotFoundError:
+                return  # as wished
+
+        _retry(attempt, f"deleting {uri}")
+
     def create(self, uri: str, data: bytes) -> bool:
         """Publish `data` at `uri` if nothing is there; False if something is.
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from pipeline.flags import parse_setting
 from pipeline.ledger import dataset
 from pipeline.storage import Store
+from pipeline.tokenizer import Tokenizer
 from tests.conftest import ROOT, bulkembed, read_dataset, write_corpus, write_jsonl
 
 SIMULATED = ("--set", "engine.kind=simulated", "--set", "shards.max_rows=20", "--max-tokens", "64", "--set", "ray.num_cpus=2")
@@ -178,6 +179,24 @@ def test_a_second_signal_ends_the_run_at_once(tmp_path: Path, qwen: str) -> None
     assert time.monotonic() - sent < 10
     result = bulkembed(*job(tmp_path, qwen))
     assert result.returncode == 0, result.stderr
+
+
+def test_retry_rejects_embeds_them_after_a_fix(tmp_path: Path, qwen: str) -> None:
+    (tmp_path / "in").mkdir()
+    texts = ["@ @" if n == 7 else "" if n == 30 else "word" for n in range(40)]
+    write_jsonl(tmp_path / "in" / "a.jsonl", [{"id": n, "text": text, "lang": "xx"} for n, text in enumerate(texts)])
+    token = int(Tokenizer(f"{qwen}/tokenizer.json", 64, None).encode(["@ "]).of(0)[0])
+    broken = bulkembed(*job(tmp_path, qwen, "--set", f"engine.args.nan_on={token}"))
+    assert broken.returncode == 0, broken.stderr
+    assert 7 not in read_dataset(tmp_path / "out")["id"].to_pylist()
+    nothing = bulkembed("retry-rejects", *job(tmp_path, qwen, "--reason", "engine_lost")[1:])
+    assert "no shard of this run has such rejects" in nothing.stdout
+    fixed = bulkembed("retry-rejects", *job(tmp_path, qwen, "--reason", "bad_vector")[1:])
+    assert fixed.returncode == 0, fixed.stderr
+    assert "1 shards with 1 rejects" in fixed.stdout
+    assert read_dataset(tmp_path / "out")["id"].to_pylist() == [n for n in range(40) if n != 30]
+    assert "snapshot 2: 39 documents" in fixed.stdout
+    assert bulkembed("verify", "--output", tmp_path / "out").returncode == 0
 
 
 @pytest.mark.parametrize(("most", "code"), [("0.5", 0), ("30", 0), ("0.1", 1), ("10", 1)])
