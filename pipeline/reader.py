@@ -41,17 +41,13 @@ def read(store: Store, shard: Shard, cfg: RunConfig, carried: pa.Schema) -> Docu
     """The documents of a shard. `carried` is the schema of the id and the kept columns in the output.
 
     Raises ObjectError where the object is corrupt, lacks a column, or changed since it was planned."""
-    try:
-        current = store.version(shard.uri)
-    except FileNotFoundError:
-        current = "gone"
-    if current != shard.version:
-        raise ObjectError(f"{shard.uri}: changed since this run was planned; run again to plan it anew")
+    require_unchanged(store, shard)
     read_rows = {"parquet": parquet_rows, "jsonl": jsonl_rows}[shard.format]
     try:
         columns, reasons = store.retrying(lambda: read_rows(store, shard, cfg, carried), f"reading {shard.uri}")
     except CORRUPT as error:
         raise ObjectError(f"{shard.uri}: rows {shard.start}-{shard.stop} are unreadable: {describe(error)}") from error
+    require_unchanged(store, shard)
     rows = pa.Table.from_arrays([columns[field.name] for field in carried], schema=nullable(carried))
     if rows.num_rows != shard.rows:
         raise ObjectError(f"{shard.uri}: {rows.num_rows} rows where {shard.rows} were planned; run again to plan it anew")
@@ -59,6 +55,16 @@ def read(store: Store, shard: Shard, cfg: RunConfig, carried: pa.Schema) -> Docu
         if missing:
             reasons.setdefault(row, ("null_id", ""))
     return documents(rows, list(zip(*(columns[f"text:{name}"] for name in cfg.text_columns), strict=True)), reasons, shard, cfg, carried)
+
+
+def require_unchanged(store: Store, shard: Shard) -> None:
+    """Raises ObjectError where the object is another one than was planned: before a read, and after it, which may have seen both."""
+    try:
+        current = store.version(shard.uri)
+    except FileNotFoundError:
+        current = "gone"
+    if current != shard.version:
+        raise ObjectError(f"{shard.uri}: changed since this run was planned; run again to plan it anew")
 
 
 def documents(

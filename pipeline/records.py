@@ -148,6 +148,7 @@ class Counts:
     truncated: int = 0  # documents whose end was cut off ...
     tokens_cut: int = 0  # ... and how many tokens of them, about
     chunked: int = 0  # documents of more than one window
+    retries: int = 0  # of requests to the store, in the processes that had this shard
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(**{each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)})

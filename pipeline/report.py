@@ -99,6 +99,8 @@ def summary_text(job: Job, summary: Summary) -> str:
         rows.append(("repeated", f"{counts.repeated_ids:,} rows repeat an id of their shard (kept)"))
     if counts.rejects:
         rows.append(("rejected", f"{counts.rejects:,} rows, with reasons in {join(job.cfg.output, '_meta/rejects', job.fingerprint)}"))
+    if counts.retries:
+        rows.append(("retried", f"{counts.retries:,} requests to the store"))
     if done.lost:
         why = ", ".join(f"{count} {LOSS_TEXT[cause]}" for cause, count in done.lost.items())
         rows.append(("recovered", f"{done.lost.total()} attempts at shards were lost and made again: {why}"))

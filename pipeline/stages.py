@@ -18,8 +18,8 @@ from pipeline import bucketing, matryoshka, model, pieces, reader, schema, write
 from pipeline.config import RunConfig
 from pipeline.embedder import Embedder
 from pipeline.ledger import Ledger
-from pipeline.records import Embedded, Model, Prepared, Receipt, Shard, VectorForm
-from pipeline.storage import Store
+from pipeline.records import Counts, Embedded, Model, Prepared, Receipt, Shard, VectorForm
+from pipeline.storage import Store, retries_taken
 from pipeline.tokenizer import Tokenizer
 
 
@@ -66,7 +66,7 @@ def prepare(shard: Shard, job: Job) -> Prepared:
         prepared = pieces.prepared(shard, documents, cut, hashes, job.cfg.long_documents)
         if job.cfg.long_documents == "reject":
             prepared = pieces.rejected(prepared, pieces.too_long(prepared, job.tokenizer.max_tokens))
-    return replace(prepared, seconds=seconds)
+    return replace(prepared, seconds=seconds, counts=prepared.counts + Counts(retries=retries_taken()))
 
 
 def embed(prepared: Prepared, job: Job, embedder: Embedder) -> Embedded:
@@ -114,7 +114,7 @@ def publish(embedded: Embedded, job: Job) -> Receipt:
     receipt = Receipt(
         shard=shard.id,
         source=shard.uri,
-        counts=prepared.counts,
+        counts=prepared.counts + Counts(retries=retries_taken()),
         data_bytes=len(data),
         data_sha256=sha256(data).hexdigest(),
         seconds={name: round(spent, 6) for name, spent in seconds.items()},

@@ -14,6 +14,7 @@ import logging
 import os
 import posixpath
 import re
+import threading
 import uuid
 import zlib
 from collections.abc import Callable
@@ -36,11 +37,15 @@ log = logging.getLogger(__name__)
 
 WILD = re.compile(r"[*?\[]")
 READ_AHEAD_BYTES = 8 << 20
-ATTEMPTS = 6  # with the waits below: about half a minute
+ATTEMPTS = 8  # with the waits below: about a minute
+# Of S3 file systems, below what the user gives. Retries happen here alone, where they are counted: s3fs and botocore make one
+# attempt each. A body that stalls is given up after `read_timeout`.
+S3_SETTINGS = {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 30, "max_pool_connections": 64}
 
 # Said about the request, not about the state of the store: the same request would fail again.
 FINAL_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
-FINAL_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG}
+FINAL_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.EFBIG, errno.ENOSYS}
+DAMAGED = {"IncompleteBody", "BadDigest"}  # a request that arrived otherwise than it was sent; other invalid ones stay so
 LINKLESS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}  # file systems without hard links
 # What libraries raise on bytes that are not what their name says.
 CORRUPT = (pa.ArrowException, OSError, EOFError, zlib.error, ZstdError)
@@ -57,11 +62,18 @@ class StoredObject:
 
 @lru_cache(maxsize=16)
 def _filesystem(protocol: str, options: bytes) -> Any:
+    given = orjson.loads(options)
+    if protocol != "file":
+        given["use_listings_cache"] = False  # listings must show what is there now, not what an earlier call of this process saw
+    if protocol in ("s3", "s3a"):
+        given["config_kwargs"] = S3_SETTINGS | given.get("config_kwargs", {})
     try:
-        # Listings must show what is there now, not what an earlier call of this process saw.
-        return fsspec.filesystem(protocol, **orjson.loads(options), **({} if protocol == "file" else {"use_listings_cache": False}))
+        filesystem = fsspec.filesystem(protocol, **given)
     except (ImportError, ValueError) as error:
         raise SourceError(f"{protocol}://: {error}") from None
+    if protocol in ("s3", "s3a"):
+        filesystem.retries = 1
+    return filesystem
 
 
 class Store:
@@ -241,11 +253,21 @@ def _transient(error: BaseException) -> bool:
     """Whether the same request may succeed later."""
     if isinstance(error, FINAL_ERRORS) or type(error).__name__ in FINAL_NAMES:
         return False
+    if isinstance(error, _client_errors()):  # before OSError: some are both
+        return True
     if isinstance(error, OSError):
         # An OSError without a number is a library's word on the data (pyarrow on a corrupt file).
         lost = isinstance(error, TimeoutError | ConnectionError)
-        return lost or (error.errno is not None and error.errno not in FINAL_NUMBERS)
-    return isinstance(error, _client_errors())
+        final = error.errno in FINAL_NUMBERS or (error.errno == errno.EINVAL and _code(error) not in DAMAGED)
+        return lost or (error.errno is not None and not final)
+    # s3fs 2026.2 fails over a time-out that carries no message: S3File._fetch_range looks at its arguments.
+    return isinstance(error, IndexError) and error.__context__ is not None and _transient(error.__context__)
+
+
+def _code(error: BaseException) -> str:
+    """What an S3 server called the error that s3fs has translated; "400" where it answers a HEAD, which has no body."""
+    response = getattr(error.__cause__, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))
 
 
 @lru_cache(maxsize=1)
@@ -257,17 +279,29 @@ def _client_errors() -> tuple[type[Exception], ...]:
     return (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, aiohttp.ClientError)
 
 
+_retries, _retries_lock = [0], threading.Lock()
+
+
+def retries_taken() -> int:
+    """Requests that this process made again since the last time somebody asked."""
+    with _retries_lock:
+        taken, _retries[0] = _retries[0], 0
+    return taken
+
+
 def _retry(work: Callable[[], T], what: str) -> T:
     """The one retry policy. FileNotFoundError and faults of the data pass through; any other
     fault of the store ends in StorageError."""
 
     def before_sleep(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        log.warning("%s: %s; trying again (%d of %d)", what, describe(error), state.attempt_number + 1, ATTEMPTS)
+        with _retries_lock:
+            _retries[0] += 1
+        log.info("%s: %s; trying again (%d of %d)", what, describe(error), state.attempt_number + 1, ATTEMPTS)
 
     policy = tenacity.Retrying(
         retry=tenacity.retry_if_exception(_transient),
-        wait=tenacity.wait_random_exponential(multiplier=0.5, max=10),
+        wait=tenacity.wait_random_exponential(multiplier=0.5, max=20),
         stop=tenacity.stop_after_attempt(ATTEMPTS),
         before_sleep=before_sleep,
         reraise=True,
@@ -279,7 +313,9 @@ def _retry(work: Callable[[], T], what: str) -> T:
     except Exception as error:
         numbered = isinstance(error, OSError) and error.errno is not None
         if numbered or _transient(error) or isinstance(error, FINAL_ERRORS) or type(error).__name__ in FINAL_NAMES:
-            raise StorageError(f"{what}: {describe(error)}") from error
+            refused = isinstance(error, PermissionError) or _code(error) == "400"
+            hint = "; check or renew the credentials" if refused else ""
+            raise StorageError(f"{what}: {describe(error)}{hint}") from error
         raise
 
 

@@ -1,0 +1,103 @@
+"""An HTTP proxy before an S3 server that does what networks and stores do: seeded, in a thread of its own.
+
+    with FaultyS3("http://127.0.0.1:5000", seed=1, rate=0.2, faults=["503", "reset"]) as s3:
+        ... s3.url ...; s3.faults = []; s3.counts
+
+500, 503   an error instead of an answer: InternalError, SlowDown
+reset      the connection breaks: in the middle of a body, or after a PUT went through, so that its success is hidden
+truncate   a body that ends early, and politely
+stall      a body that stops for `stall_seconds`
+latency    an answer that takes `stall_seconds`
+expired    from now on, every request is refused: ExpiredToken
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from typing import Self
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+CODES = {"500": (500, "InternalError"), "503": (503, "SlowDown"), "expired": (400, "ExpiredToken")}
+HOP = {"transfer-encoding", "connection", "content-length", "host"}
+
+
+class FaultyS3:
+    def __init__(self, target: str, seed: int, rate: float, faults: Sequence[str], stall_seconds: float = 5) -> None:
+        self.target, self.rate, self.faults, self.stall_seconds = target, rate, list(faults), stall_seconds
+        self.random = random.Random(seed)
+        self.counts: Counter[str] = Counter()
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+
+    def __enter__(self) -> Self:
+        self.thread.start()
+        asyncio.run_coroutine_threadsafe(self.start(), self.loop).result()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self.stop(), self.loop).result()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()
+
+    async def start(self) -> None:
+        self.session = aiohttp.ClientSession(auto_decompress=False)
+        application = web.Application(client_max_size=1 << 30)
+        application.router.add_route("*", "/{path:.*}", self.handle)
+        self.runner = web.AppRunner(application, shutdown_timeout=0)
+        await self.runner.setup()
+        site = web.TCPSite(self.runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{self.runner.addresses[0][1]}"
+
+    async def stop(self) -> None:
+        await self.runner.cleanup()
+        await self.session.close()
+
+    def draw(self) -> str:
+        if "expired" in self.faults:
+            return "expired"
+        return self.random.choice(self.faults) if self.faults and self.random.random() < self.rate else ""
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        fault = self.draw()
+        self.counts[fault or "good"] += 1
+        if fault in CODES:
+            status, code = CODES[fault]
+            body = "" if request.method == "HEAD" else f"<Error><Code>{code}</Code><Message>{code}, says the proxy</Message></Error>"
+            return web.Response(status=status, text=body, content_type="application/xml")
+        if fault == "latency":
+            await asyncio.sleep(self.stall_seconds)
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP}
+        url = URL(self.target + request.raw_path, encoded=True)
+        async with self.session.request(request.method, url, headers=headers, data=await request.read(), allow_redirects=False) as answer:
+            return await self.pass_on(request, answer, await answer.read(), fault)
+
+    async def pass_on(self, request: web.Request, answer: aiohttp.ClientResponse, body: bytes, fault: str) -> web.StreamResponse:
+        response = web.StreamResponse(status=answer.status)
+        response.headers.update({name: value for name, value in answer.headers.items() if name.lower() not in HOP})
+        broken = fault in ("reset", "truncate", "stall")
+        if request.method == "HEAD":
+            response.content_length = int(answer.headers.get("Content-Length", 0))
+        else:
+            response.content_length = len(body)
+        transport = request.transport
+        if fault == "reset" and not body and transport is not None:
+            transport.abort()
+            return response
+        await response.prepare(request)
+        await response.write(body[: len(body) // 2] if broken else body)
+        if fault == "stall":
+            await asyncio.sleep(self.stall_seconds)
+        if broken and body and transport is not None:
+            transport.abort() if fault == "reset" else transport.close()
+            return response
+        await response.write_eof()
+        return response
