@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +37,7 @@ from pipeline.stages import Job
 
 log = logging.getLogger(__name__)
 
+QUIET_SECONDS = 60
 POLL_SECONDS = 1.0  # how late a signal may be noticed
 NODE_LOST = re.compile(r"node (has |was |is )?(died|dead|terminated|drained|preempted)", re.IGNORECASE)  # Ray has no field for it
 VERDICT_TEXT = {
@@ -105,6 +106,7 @@ class Flow:
         self.free: dict[Any, int] = {}  # slots of every loaded actor
         self.losses = Losses()
         self.lost_starts = 0
+        self.quiet_since = time.monotonic()
         for _ in range(min(max(placed.replicas, job.cfg.engine.max_replicas or 0), shards)):
             self.start()
 
@@ -124,6 +126,7 @@ class Flow:
                 self.submit()
             # Not fetched: the data of a shard does not come to the driver.
             done, _ = self.ray.wait([*self.loading, *self.flights], num_returns=1, timeout=POLL_SECONDS, fetch_local=False)
+            self.notice(bool(done))
             for reference in done:
                 if reference in self.loading:
                     self.loaded(reference)
@@ -132,6 +135,17 @@ class Flow:
                 if outcome is not None:
                     self.left -= not isinstance(outcome, Lost)
                     yield outcome
+
+    def notice(self, progress: bool) -> None:
+        """Says what is waited for when nothing has happened for a while: a cluster that is too small shows no other sign."""
+        now = time.monotonic()
+        if progress:
+            self.quiet_since = now
+        elif now - self.quiet_since >= QUIET_SECONDS:
+            stages = Counter(flight.stage for flight in self.flights.values())
+            free = {name: amount for name, amount in self.ray.available_resources().items() if name in ("CPU", "GPU")}
+            log.warning("nothing finished for %d s: %d actors loading, %s, free: %s", QUIET_SECONDS, len(self.loading), dict(stages), free)
+            self.quiet_since = now
 
     def stopping(self) -> bool:
         return self.stop is not None and self.stop.signal != 0

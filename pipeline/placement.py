@@ -35,11 +35,17 @@ def fit(engine: EngineConfig, layout: str, nodes: list[dict[str, float]]) -> Pla
     wanted = engine.num_gpus
     if wanted is None:
         wanted = engine.tensor_parallel_size if sum(gpus) and engine.kind == "vllm" else 0
-    return fit_gpus(engine, layout, wanted, cpus, gpus) if wanted else fit_cpus(engine, layout, cpus)
+    return fit_gpus(engine, layout, wanted, nodes) if wanted else fit_cpus(engine, layout, cpus)
 
 
-def fit_gpus(engine: EngineConfig, layout: str, wanted: int, cpus: list[int], gpus: list[int]) -> Placement:
+def share_of_half(nodes: list[dict[str, float]], wanted: int) -> list[float]:
+    """Cores of an actor on each host that has room for one, where all of the host's actors share half of its cores."""
+    return [node.get("CPU", 0) / (2.0 * (node.get("GPU", 0) // wanted)) for node in nodes if node.get("GPU", 0) >= wanted]
+
+
+def fit_gpus(engine: EngineConfig, layout: str, wanted: int, nodes: list[dict[str, float]]) -> Placement:
     """One actor for every `wanted` GPUs of a node; the other cores prepare and publish."""
+    cpus, gpus = ([int(node.get(kind, 0)) for node in nodes] for kind in ("CPU", "GPU"))
     room = sum(count // wanted for count in gpus)
     replicas = engine.replicas or room
     if not room or replicas > room:
@@ -47,8 +53,9 @@ def fit_gpus(engine: EngineConfig, layout: str, wanted: int, cpus: list[int], gp
             f"engine: {replicas or 1} actors of {wanted} GPUs each do not fit the cluster's nodes ({gpus} GPUs): "
             "lower engine.replicas or engine.num_gpus, or grow the cluster"
         )
-    # An actor has a core to itself where half of the cores remain, else its share of that half.
-    actor_cpus = engine.num_cpus or min(1.0, sum(cpus) / (2.0 * replicas))
+    # An actor has a core to itself where half of its host's cores remain, else its share of that half: whichever
+    # nodes come and go, tasks always find a core where an actor does.
+    actor_cpus = engine.num_cpus or min(1.0, *share_of_half(nodes, wanted))
     spare = sum(cpus) - replicas * actor_cpus
     if spare <= 0:
         raise ResourceError(f"engine.num_cpus: {replicas} actors of {actor_cpus:g} CPUs leave none of {sum(cpus)} to prepare and publish")

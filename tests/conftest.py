@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -109,22 +110,30 @@ def bulkembed(*arguments: object, **environment: str) -> subprocess.CompletedPro
     return subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=280)
 
 
-@pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """Storage options of a real S3 server over HTTP, with a bucket named `corpus`."""
+@contextmanager
+def s3_server(folder: Path) -> Iterator[dict[str, Any]]:
+    """A real S3 server over HTTP with a bucket named `corpus`: its storage options. Its log goes to a file in `folder`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # Its log goes to a file: a pipe that nobody reads would fill, and the server would stop in mid-answer.
-    log = (tmp_path_factory.mktemp("s3") / "log").open("w")
-    server = subprocess.Popen([Path(sys.executable).parent / "moto_server", "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log)
-    wait_for_port(port, server)
-    options = {"key": "planted-key", "secret": "planted-secret", "endpoint_url": f"http://127.0.0.1:{port}"}
-    Store(options)._locate("s3://corpus/")[0].mkdir("corpus")
-    yield options
-    server.kill()
-    server.wait()
-    log.close()
+    # A pipe that nobody reads would fill, and the server would stop in mid-answer.
+    with (folder / "s3.log").open("w") as log:
+        server = subprocess.Popen([Path(sys.executable).parent / "moto_server", "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log)
+        try:
+            wait_for_port(port, server)
+            options = {"key": "planted-key", "secret": "planted-secret", "endpoint_url": f"http://127.0.0.1:{port}"}
+            Store(options)._locate("s3://corpus/")[0].mkdir("corpus")
+            yield options
+        finally:
+            server.kill()
+            server.wait()
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """Storage options of an S3 server."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as options:
+        yield options
 
 
 def wait_for_port(port: int, server: subprocess.Popen[bytes]) -> None:

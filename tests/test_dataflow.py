@@ -9,6 +9,8 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline import losses, placement
 from pipeline.config import EngineConfig
@@ -183,3 +185,11 @@ def test_everything_that_runs_at_once_fits_the_host(cpus: int, gpus: int, layout
 def test_what_can_never_be_had_is_refused(engine: dict[str, Any], nodes: list[dict[str, float]], message: str) -> None:
     with pytest.raises(ResourceError, match=message):
         placement.fit(EngineConfig.model_validate(engine), "auto", nodes)
+
+
+@given(st.lists(st.tuples(st.integers(1, 64), st.integers(1, 8)), min_size=1, max_size=5))
+def test_on_every_gpu_host_half_of_the_cores_stay_for_tasks(hosts: list[tuple[int, int]]) -> None:
+    """Whichever of the others go away."""
+    found = placement.fit(EngineConfig(), "auto", [node(96), *(node(cpus, gpus) for cpus, gpus in hosts)])
+    for cpus, gpus in hosts:
+        assert gpus * found.actor_cpus <= cpus / 2
