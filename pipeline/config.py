@@ -12,12 +12,19 @@ from typing import Any, Literal, Self, cast, get_args
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from pipeline.errors import ConfigError
 from pipeline.records import Dtype, LongDocuments, Model, VectorForm
 
 # Of Qwen3-Embedding, e5-mistral, gte-Qwen2 and their kin: a task, then the query.
 INSTRUCTION = re.compile(r"(?P<before>Instruct: ).*(?P<after>\nQuery: ?)", re.DOTALL)
+
+
+# In a URI: a password, a key, or the signature of a signed URL.
+CREDENTIALS = re.compile(
+    r"://[^/@]*:[^/@]*@|[?&](X-Amz-|AWSAccessKeyId=|Signature=|sig=|token=|access_key|password=|secret)", re.IGNORECASE
+)
 
 
 class Section(BaseModel):
@@ -40,7 +47,7 @@ class EngineConfig(Section):
     stall_seconds: float = Field(default=900, gt=0, description="without an answer, after which an engine's process is ended and replaced")
     tokens_per_second: float = Field(default=100_000, gt=0, description="simulated only")
     args: dict[str, Any] = Field(default_factory=dict, description="passed to vllm.LLM as they are; simulated: faults, see Faults")
-    env: dict[str, str] = Field(default_factory=dict, description="environment of the embedding actors")
+    env: dict[str, str] = Field(default_factory=dict, repr=False, description="environment of the embedding actors")
 
 
 class ShardConfig(Section):
@@ -101,6 +108,16 @@ class RunConfig(Section):
     def not_empty(cls, value: str) -> str:
         if not value.strip():
             raise ValueError("must not be empty")
+        return value
+
+    @field_validator("source", "output")
+    @classmethod
+    def no_credentials(cls, value: str) -> str:
+        """A place ends up in logs, receipts and reports."""
+        if CREDENTIALS.search(value):
+            raise PydanticCustomError(
+                "credentials", "holds credentials, which logs would show; give them in the environment or in [storage]"
+            )
         return value
 
     @field_validator("dims")
@@ -281,6 +298,8 @@ def first_line(error: ValidationError) -> str:
     kind = problem["type"]
     if kind == "missing":
         return f"{field}: is required (a flag --{field.replace('_', '-')}, or a key in the --config file)"
+    if kind == "credentials" or field.split(".")[0] == "storage" or field.startswith("engine.env"):  # never shown
+        return f"{field}: {problem['msg']}"
     if kind == "extra_forbidden":
         return f"{field}: unknown key"
     message = problem["msg"].removeprefix("Value error, ")

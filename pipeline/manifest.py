@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import BinaryIO
 
 import orjson
 import pyarrow as pa
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import BulkembedError, ConfigError, ObjectError, SourceError
 from pipeline.records import Failure, Format, Shard, SourceObject
-from pipeline.storage import CORRUPT, Store, StoredObject, describe
+from pipeline.storage import CORRUPT, Store, StoredObject, describe, lines
 
 SUFFIXES: dict[str, Format] = {
     ".parquet": "parquet",
@@ -225,8 +226,8 @@ def layout_of(store: Store, item: SourceObject) -> Layout:
 
     def read() -> Layout:
         if item.format == "jsonl":
-            with store.open_lines(item.uri) as lines:
-                return scan_lines(lines)
+            with store.open_lines(item.uri) as file:
+                return scan_lines(file)
         with store.open(item.uri) as file:
             metadata = pq.ParquetFile(file).metadata
             groups = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
@@ -238,13 +239,13 @@ def layout_of(store: Store, item: SourceObject) -> Layout:
         raise ObjectError(f"{item.uri}: not a readable {item.format} file: {describe(error)}") from error
 
 
-def scan_lines(file: Iterable[bytes]) -> Layout:
+def scan_lines(file: BinaryIO) -> Layout:
     """Counts non-blank lines, and remembers where every `PART_LINES`-th starts."""
     part_rows: list[int] = []
     offsets: list[int] = []
     sample: list[bytes] = []
     offset = rows = 0
-    for line in file:
+    for line, length in lines(file):
         if not line.isspace():
             if rows % PART_LINES == 0:
                 part_rows.append(0)
@@ -253,14 +254,14 @@ def scan_lines(file: Iterable[bytes]) -> Layout:
                 sample.append(line)
             part_rows[-1] += 1
             rows += 1
-        offset += len(line)
+        offset += length
     return Layout(part_rows, offsets, sampled_schema(sample))
 
 
-def sampled_schema(lines: Iterable[bytes]) -> pa.Schema:
+def sampled_schema(sample: Iterable[bytes]) -> pa.Schema:
     """Columns of JSONL lines and the type of what they hold; text where the values disagree."""
     columns: dict[str, list[object]] = {}
-    for line in lines:
+    for line in sample:
         try:
             row = orjson.loads(line)
         except orjson.JSONDecodeError:  # the reader rejects that line with its reason

@@ -5,6 +5,7 @@ empty_text     nothing but white space
 not_text       a text column holds a number, a list, ...
 undecodable    bytes that are not UTF-8
 not_json       a JSONL line that is no JSON object
+line_too_long  a JSONL line of more than MAX_LINE_BYTES
 null_id        the id is null or absent
 wrong_type     an id or kept column that does not fit the type of the run
 too_long       more tokens than the limit, where the run rejects long documents (see stages)
@@ -27,7 +28,7 @@ from pipeline import schema
 from pipeline.config import RunConfig
 from pipeline.errors import ObjectError
 from pipeline.records import Documents, Shard
-from pipeline.storage import CORRUPT, Store, describe
+from pipeline.storage import CORRUPT, MAX_LINE_BYTES, Store, describe, lines
 
 Reasons = dict[int, tuple[str, str]]  # row of the shard -> (reason, detail)
 READ_ROWS = 16_384
@@ -178,8 +179,8 @@ def jsonl_rows(store: Store, shard: Shard, cfg: RunConfig, carried: pa.Schema) -
     """As `parquet_rows`, of a range of non-blank lines."""
     with store.open_lines(shard.uri) as file:
         file.seek(shard.offset)
-        lines = islice((line for line in file if not line.isspace()), shard.skip, shard.skip + shard.rows)
-        rows, reasons = parse_lines(lines)
+        mine = islice((each for each in lines(file) if not each[0].isspace()), shard.skip, shard.skip + shard.rows)
+        rows, reasons = parse_lines(mine)
     columns: dict[str, Any] = {}
     for field in carried:
         values = [row.get(source_name(field.name, cfg)) for row in rows]
@@ -189,11 +190,15 @@ def jsonl_rows(store: Store, shard: Shard, cfg: RunConfig, carried: pa.Schema) -
     return columns, reasons
 
 
-def parse_lines(lines: Iterable[bytes]) -> tuple[list[dict[str, Any]], Reasons]:
-    """One dict a line, empty where the line is no JSON object."""
+def parse_lines(found: Iterable[tuple[bytes, int]]) -> tuple[list[dict[str, Any]], Reasons]:
+    """One dict a line (with its length in bytes), empty where the line is no JSON object."""
     rows: list[dict[str, Any]] = []
     reasons: Reasons = {}
-    for number, line in enumerate(lines):
+    for number, (line, length) in enumerate(found):
+        if length > len(line):
+            rows.append({})
+            reasons[number] = ("line_too_long", f"{length:,} bytes, more than {MAX_LINE_BYTES:,}")
+            continue
         try:
             row = orjson.loads(line)
         except orjson.JSONDecodeError as error:

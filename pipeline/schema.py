@@ -100,6 +100,8 @@ def require_columns(present: list[str], wanted: tuple[str, ...], where: str) -> 
     for name in wanted:
         if name not in present:
             raise ObjectError(f"{where}: no column {name!r}; its columns are {', '.join(present) or 'none'}")
+        if present.count(name) > 1:
+            raise ObjectError(f"{where}: has {present.count(name)} columns named {name!r}")
 
 
 def cast(column: pa.ChunkedArray, wanted: pa.DataType, name: str, where: str) -> pa.ChunkedArray:

@@ -17,7 +17,7 @@ import re
 import threading
 import uuid
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 WILD = re.compile(r"[*?\[]")
 READ_AHEAD_BYTES = 8 << 20
+MAX_LINE_BYTES = 64 << 20
 ATTEMPTS = 8  # with the waits below: about a minute
 # Of S3 file systems, below what the user gives. Retries happen here alone, where they are counted: s3fs and botocore make one
 # attempt each. A body that stalls is given up after `read_timeout`.
@@ -185,6 +186,21 @@ class Store:
             return True
 
         return _retry(attempt, f"writing {uri}")
+
+
+def lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Lines with their length in bytes. Of a line longer than MAX_LINE_BYTES only the length is kept: an archive
+    of a few kilobytes can hold one line larger than memory."""
+    while line := file.readline(MAX_LINE_BYTES):
+        length = len(line)
+        if length < MAX_LINE_BYTES or line.endswith(b"\n"):
+            yield line, length
+            continue
+        while more := file.readline(MAX_LINE_BYTES):
+            length += len(more)
+            if more.endswith(b"\n"):
+                break
+        yield b"", length
 
 
 def version(info: dict[str, Any]) -> str:
