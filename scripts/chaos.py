@@ -78,9 +78,9 @@ class Nodes:
 class Chaos:
     """One run that is disturbed until it is done."""
 
-    def __init__(self, options: argparse.Namespace, command: list[str], env: dict[str, str], nodes: Nodes) -> None:
+    def __init__(self, options: argparse.Namespace, command: list[str], nodes: Nodes) -> None:
         self.options, self.command, self.nodes = options, command, nodes
-        self.env = os.environ | env | {"RAY_ADDRESS": nodes.cluster.address}
+        self.env = os.environ | {"RAY_ADDRESS": nodes.cluster.address}
         self.random = random.Random(options.seed)  # noqa: S311
         self.killed: Counter[str] = Counter()
         self.starts = 0
@@ -213,15 +213,16 @@ def main() -> None:
     options = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
     source, model = corpus(options.documents, options.model == "minilm"), model_folder(options.model)
-    nodes = Nodes()
     started = time.monotonic()
-    try:
-        with storage(options, source) as (where, output, env, direct):
-            chaos = Chaos(options, command_line(options, where, output, model), env, nodes)
+    with storage(options, source) as (where, output, env, direct):
+        os.environ.update(env)  # the nodes', too: credentials do not travel with a run
+        nodes = Nodes()
+        try:
+            chaos = Chaos(options, command_line(options, where, output, model), nodes)
             chaos.run()
-            found = count(output, direct, options.documents)
-    finally:
-        nodes.cluster.shutdown()
+        finally:
+            nodes.cluster.shutdown()
+        found = count(output, direct, options.documents)
     part = max(1, len(chaos.memory) // 4)
     result = {
         **{key: getattr(options, key) for key in ("model", "layout", "seed", "documents")},

@@ -1,0 +1,67 @@
+"""Several runs at the same output at the same time, as processes of their own; and a short round of chaos."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from pipeline.ledger import Ledger, dataset
+from pipeline.storage import Store
+from tests.conftest import ROOT, bulkembed, read_dataset, write_corpus
+from tests.test_cli import SIMULATED, start, wait_for_receipts
+
+SLOW = ("--set", "engine.tokens_per_second=2000")
+
+
+def arguments(tmp_path: Path, model: str, *more: object) -> list[object]:
+    return ["run", "--source", tmp_path / "in", "--output", tmp_path / "out", "--model", model, *SIMULATED, *SLOW, *more]
+
+
+def test_two_identical_runs_and_a_different_one_at_once(tmp_path: Path, qwen: str) -> None:
+    rows = write_corpus(tmp_path / "in")
+    runs = [
+        start(arguments(tmp_path, qwen)),
+        start(arguments(tmp_path, qwen)),
+        start(arguments(tmp_path, qwen, "--dims", 32, "--set", "shards.max_rows=33")),
+    ]
+    wait_for_receipts(tmp_path / "out", 3, runs[0])
+    early = bulkembed("verify", "--output", tmp_path / "out")  # no snapshot yet, or a whole one
+    assert early.returncode == 0 or "no finished dataset" in early.stderr
+    for run in runs:
+        _, errors = run.communicate(timeout=200)
+        assert run.returncode == 0, errors
+    snapshots = sorted(path.stem for path in tmp_path.glob("out/_meta/snapshots/*.json"))
+    assert snapshots == [f"{number:08d}" for number in range(1, len(snapshots) + 1)], "a line without holes"
+    assert 2 <= len(snapshots) <= 3
+    assert read_dataset(tmp_path / "out")["id"].to_pylist() == [row["id"] for row in rows]
+    assert bulkembed("verify", "--output", tmp_path / "out").returncode == 0
+    _, snapshot = dataset(Store(), str(tmp_path / "out"))
+    for fingerprint in (path.stem for path in tmp_path.glob("out/_meta/runs/*.json")):
+        done = Ledger(Store(), str(tmp_path / "out"), fingerprint).done()
+        assert {path.stem for path in tmp_path.glob(f"out/data/{fingerprint}/*")} == set(done)
+    assert snapshot.documents == len(rows)
+
+
+def test_a_run_during_verify_and_search_leaves_them_the_dataset_they_began_with(tmp_path: Path, qwen: str) -> None:
+    write_corpus(tmp_path / "in", files=2)
+    assert bulkembed(*arguments(tmp_path, qwen)).returncode == 0
+    write_corpus(tmp_path / "in", files=4)
+    run = start(arguments(tmp_path, qwen))
+    for _ in range(3):
+        assert bulkembed("verify", "--output", tmp_path / "out").returncode == 0
+        assert bulkembed("search", "--output", tmp_path / "out", "--query", "shard", "-k", 1).returncode == 0
+    _, errors = run.communicate(timeout=200)
+    assert run.returncode == 0, errors
+    assert "200 documents" in bulkembed("verify", "--output", tmp_path / "out").stdout
+
+
+def test_chaos() -> None:
+    """Actors, tasks, nodes and drivers killed at random; `scripts/chaos` has longer rounds (docs/reliability.md)."""
+    command = [sys.executable, "-m", "scripts.chaos", "--kills", "6", "--every", "2", "--documents", "2000", "--seed", "11", "--json"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=280)
+    assert result.returncode == 0, result.stdout + result.stderr[-2000:]
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert sum(found["killed"].values()) > 0
+    assert (found["lost"], found["doubled"], found["out_of_order"], found["problems"]) == (0, 0, 0, 0)
