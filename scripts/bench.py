@@ -32,7 +32,7 @@ from pipeline.matryoshka import Vectors
 from pipeline.model import describe
 from pipeline.records import VectorForm
 from pipeline.storage import Store
-from scripts import make_corpus, random_qwen3
+from scripts import bench_host, bench_scale, make_corpus, random_qwen3
 
 WORK = Path(".demo/bench").resolve()
 MAX_TOKENS = {"minilm": 256, "small": 512, "0.6B": 512}
@@ -96,6 +96,7 @@ def ratio(name: str, documents: int, shard_rows: int, rounds: int) -> dict[str, 
         "ratio": round(statistics.median(a / b for a, b in zip(job_rates, plain_rates, strict=True)), 3),
         "ratios": [round(a / b, 3) for a, b in zip(job_rates, plain_rates, strict=True)],
         "documents": documents,
+        "job_documents_per_s": round(job * plain["documents"] / plain["tokens"], 1),
         "job_wall_s": round(statistics.median(walls), 1),
         "job_peak_gb": round(max(job_memory) / 1e9, 2),
         "plain_peak_gb": round(max(plain_memory) / 1e9, 2),
@@ -147,6 +148,25 @@ def tree_memory(pid: int) -> int:
     return total
 
 
+def peers(name: str, documents: int, batches: list[int]) -> list[dict[str, Any]]:
+    """The job beside sentence-transformers in bfloat16 and float32: documents/s while embedding, and the whole wall."""
+    model, source, out = str(model_folder(name)), str(corpus(documents)), WORK / "out"
+    job = ratio(name, documents, 1000, 1)
+    results = [("bulkembed", job["job_documents_per_s"], job["job_wall_s"], job["job_peak_gb"])]
+    for dtype in ("bfloat16", "float32"):
+        for batch in batches:
+            command = [sys.executable, "scripts/peers.py", model, source, str(out / "peer"), str(MAX_TOKENS[name]), dtype, str(batch)]
+            printed, memory, wall = measured(command, dict(os.environ))
+            found = json.loads(printed.splitlines()[-1])
+            rate = found["documents"] / found["seconds"]
+            results.append((f"sentence-transformers {dtype}, batches of {batch}", rate, round(wall, 1), round(memory / 1e9, 2)))
+    return [
+        {"model": name, "peer": peer, "documents_per_s": round(rate), "ours_over": round(results[0][1] / rate, 2)}
+        | {"wall_s": wall, "wall_over": round(wall / results[0][2], 2), "peak_gb": memory}
+        for peer, rate, wall, memory in results
+    ]
+
+
 RECALL_FORMS = ["384:float16", "384:int8", "256:float32", "128:float32", "128:int8", "384:binary", "128:binary"]
 
 
@@ -193,6 +213,10 @@ def show(result: dict[str, Any], as_json: bool, line: Callable[[dict[str, Any]],
     print(json.dumps(result) if as_json else line(result), flush=True)
 
 
+def table_line(result: dict[str, Any]) -> str:
+    return "  ".join(f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in result.items())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Benchmarks of bulkembed.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -207,7 +231,40 @@ def main() -> None:
     recall_parser.add_argument("-k", type=int, default=10)
     recall_parser.add_argument("--candidates", type=int, default=100, help="of the first pass, scored again with int8")
     recall_parser.add_argument("--json", action="store_true")
+    host_parser = commands.add_parser("host", help="what the host feeds and drains, with a simulated device")
+    host_parser.add_argument("--rate", type=float, default=400_000, help="tokens/s of the device")
+    host_parser.add_argument("--documents", type=int, default=20_000)
+    host_parser.add_argument("--tokenizer", help="a tokenizer.json, such as Qwen3's own; default one trained on the spot")
+    host_parser.add_argument("--layout", choices=["fused", "split"], action="append", help="repeatable; default both")
+    host_parser.add_argument("--rounds", type=int, default=3)
+    host_parser.add_argument("--json", action="store_true")
+    peers_parser = commands.add_parser("peers", help="beside sentence-transformers")
+    peers_parser.add_argument("--model", choices=MAX_TOKENS, action="append", help="repeatable; default minilm and small")
+    peers_parser.add_argument("--documents", type=int, default=3000)
+    peers_parser.add_argument("--batch", type=int, action="append", help="repeatable; default 32")
+    peers_parser.add_argument("--json", action="store_true")
+    scale_parser = commands.add_parser("scale", help="what a shard costs the driver; resuming 99 %% done")
+    scale_parser.add_argument("--shards", type=int, action="append", help="repeatable; default 100, 1000")
+    scale_parser.add_argument("--resume", type=int, default=100_000, help="shards of the resumed run")
+    scale_parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.command == "scale":
+        model = str(model_folder("small"))
+        for shards in options.shards or [100, 1000]:
+            show(bench_scale.run(WORK, model, shards), options.json, table_line)
+        show(bench_scale.resume(WORK, model, options.resume), options.json, table_line)
+        return
+    if options.command == "host":
+        for layout in options.layout or ["fused", "split"]:
+            show(
+                bench_host.host(WORK, options.rate, options.documents, options.tokenizer, layout, options.rounds), options.json, table_line
+            )
+        return
+    if options.command == "peers":
+        for name in options.model or ["minilm", "small"]:
+            for result in peers(name, options.documents, options.batch or [32]):
+                show(result, options.json, table_line)
+        return
     if options.command == "recall":
         for result in recall(options.queries, options.k, options.candidates):
             show(
