@@ -65,7 +65,8 @@ def run(work: Path, model: str, shards: int) -> dict[str, Any]:
             break
         time.sleep(0.1)
     _, snapshot = dataset(Store(), str(out))
-    assert len(snapshot.shards) == shards
+    if len(snapshot.shards) != shards:
+        raise SystemExit(f"bench: {len(snapshot.shards)} shards, not {shards}")
     return {
         "shards": shards,
         "driver_cpu_s": round(cpu, 1),
