@@ -35,11 +35,11 @@ def through(proxy: FaultyS3, s3: dict[str, Any], root: str, qwen: str) -> RunCon
     return simulated(f"{root}/in", f"{root}/out", qwen, storage=s3 | QUICK | {"endpoint_url": proxy.url})
 
 
-@pytest.mark.parametrize("fault", ["500", "503", "reset", "truncate", "stall"])
+@pytest.mark.parametrize("fault", ["500", "503", "reset", "truncate", "stall", "latency"])
 def test_a_store_that_breaks_requests_loses_and_doubles_nothing(tmp_path: Path, qwen: str, s3: dict[str, Any], fault: str) -> None:
     root = uploaded(tmp_path, s3)
     in_one_process(simulated(tmp_path / "in", tmp_path / "undisturbed", qwen))
-    rate = 0.05 if fault == "stall" else 0.2
+    rate = 0.05 if fault in ("stall", "latency") else 0.2
     with FaultyS3(s3["endpoint_url"], seed=7, rate=rate, faults=[fault], stall_seconds=2) as proxy:
         summary = in_one_process(through(proxy, s3, root, qwen))
         summary.require_complete()
