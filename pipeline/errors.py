@@ -13,7 +13,7 @@
       IncompleteError         shards failed; running again resumes             exit 1
       InterruptedRun          a signal ended the run; running again resumes    exit 128 + signal
 
-Only `storage` retries (it knows which faults are transient), and `dataflow` gives the shard of a lost
+Only `retry` does (it knows which faults are transient), and `dataflow` gives the shard of a lost
 process or engine to another. Nothing here is raised to be retried by a caller.
 """
 

@@ -13,6 +13,7 @@ from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
+    from pipeline.storage import Store
 
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other key: --set engine.step_tokens=4096.")]
 Revision = Annotated[str | None, typer.Option(help="Commit, tag or branch of a hub model.")]
@@ -21,6 +22,11 @@ Dtype = Annotated[str | None, typer.Option(help="Of the vectors: float32, float1
 Vectors = Annotated[str | None, typer.Option(help="Instead of --dims and --dtype: 2560:float16,256:int8,1024:binary.")]
 Untrained = Annotated[bool, typer.Option("--allow-untrained-dims", help="Take dimensions that the model was not trained for.")]
 Prompt = Annotated[str | None, typer.Option(help="Text before every document. [default: the model's own]")]
+Output = Annotated[str, typer.Option(help="Where a run has written its dataset.")]
+Elsewhere = Annotated[str | None, typer.Option("--model", help="Where the dataset's model lies on this machine, if elsewhere.")]
+StorageOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Any other key of the configuration, as in --set storage.anon=true.")
+]
 PromptName = Annotated[str | None, typer.Option(help="One of the model's own prompts, as in --prompt-name query.")]
 Instruction = Annotated[str | None, typer.Option(help="Task of an instruction-tuned model: makes 'Instruct: TASK\\nQuery:'.")]
 
@@ -102,3 +108,12 @@ def parse_setting(setting: str) -> dict[str, Any]:
         return tomllib.loads(f'{key} = "{quoted}"')
     except tomllib.TOMLDecodeError:
         raise ConfigError(f"--set {setting}: {key!r} is not a key") from None
+
+
+def storage_of(settings: list[str] | None) -> "Store":
+    from pipeline.storage import Store
+
+    values: dict[str, Any] = {}
+    for setting in settings or []:
+        values |= parse_setting(setting).get("storage", {})
+    return Store(values)

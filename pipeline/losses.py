@@ -34,7 +34,7 @@ class Losses:
 
     def judge(self, shard: Shard, cause: Cause, alone: bool) -> Verdict:
         """Counts a loss and decides. `alone`: nothing else was in that process."""
-        self.in_a_row += 1
+        self.in_a_row += cause in ("engine", "memory")  # a wave of lost nodes says nothing of the documents
         if cause == "bystander":
             return "again"
         if cause == "node":

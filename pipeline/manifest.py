@@ -23,7 +23,8 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import BulkembedError, ConfigError, ObjectError, SourceError
 from pipeline.records import Failure, Format, Shard, SourceObject
-from pipeline.storage import CORRUPT, Store, StoredObject, describe, lines
+from pipeline.retry import CORRUPT, describe
+from pipeline.storage import Store, StoredObject, lines
 
 SUFFIXES: dict[str, Format] = {
     ".parquet": "parquet",

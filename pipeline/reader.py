@@ -28,7 +28,8 @@ from pipeline import schema
 from pipeline.config import RunConfig
 from pipeline.errors import ObjectError
 from pipeline.records import Documents, Shard
-from pipeline.storage import CORRUPT, MAX_LINE_BYTES, Store, describe, lines
+from pipeline.retry import CORRUPT, describe
+from pipeline.storage import MAX_LINE_BYTES, Store, lines
 
 Reasons = dict[int, tuple[str, str]]  # row of the shard -> (reason, detail)
 READ_ROWS = 16_384

@@ -19,7 +19,8 @@ from pipeline.config import RunConfig
 from pipeline.embedder import Embedder
 from pipeline.ledger import Ledger
 from pipeline.records import Counts, Embedded, Model, Prepared, Receipt, Shard, VectorForm
-from pipeline.storage import Store, retries_taken
+from pipeline.retry import retries_taken
+from pipeline.storage import Store
 from pipeline.tokenizer import Tokenizer
 
 

@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import errno
 import io
-import logging
 import os
 import posixpath
 import re
-import threading
 import uuid
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,32 +22,20 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 import fsspec
 import orjson
-import pyarrow as pa
-import tenacity
-from backports.zstd import ZstdError
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline.errors import SourceError, StorageError
+from pipeline.errors import SourceError
+from pipeline.retry import retry
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
 
 WILD = re.compile(r"[*?\[]")
 READ_AHEAD_BYTES = 8 << 20
 MAX_LINE_BYTES = 64 << 20
-ATTEMPTS = 8  # with the waits below: about a minute
+LINKLESS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}  # file systems without hard links
 # Of S3 file systems, below what the user gives. Retries happen here alone, where they are counted: s3fs and botocore make one
 # attempt each. A body that stalls is given up after `read_timeout`.
 S3_SETTINGS = {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 30, "max_pool_connections": 64}
-
-# Said about the request, not about the state of the store: the same request would fail again.
-FINAL_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
-FINAL_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.EFBIG, errno.ENOSYS}
-DAMAGED = {"IncompleteBody", "BadDigest"}  # a request that arrived otherwise than it was sent; other invalid ones stay so
-LINKLESS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}  # file systems without hard links
-# What libraries raise on bytes that are not what their name says.
-CORRUPT = (pa.ArrowException, OSError, EOFError, zlib.error, ZstdError)
-FINAL_NAMES = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "InvalidEndpoint"}
 
 
 @dataclass(frozen=True)
@@ -107,7 +92,7 @@ class Store:
                 size=int(info["size"]),
                 version=version(info),
             )
-            for name, info in sorted(_retry(listing, f"listing {uri}").items())
+            for name, info in sorted(retry(listing, f"listing {uri}").items())
             if info["type"] == "file"
         ]
 
@@ -122,16 +107,16 @@ class Store:
             except (FileNotFoundError, NotADirectoryError):
                 return []
 
-        return sorted(name for name in _retry(listing, f"listing {uri}") if name and not name.startswith("."))
+        return sorted(name for name in retry(listing, f"listing {uri}") if name and not name.startswith("."))
 
     def read(self, uri: str) -> bytes:
         filesystem, path = self._locate(uri)
-        return _retry(lambda: cast(bytes, filesystem.cat_file(path)), f"reading {uri}")
+        return retry(lambda: cast(bytes, filesystem.cat_file(path)), f"reading {uri}")
 
     def version(self, uri: str) -> str:
         """Of the object as it is now; compare with the version in a listing."""
         filesystem, path = self._locate(uri)
-        return version(_retry(lambda: cast("dict[str, Any]", filesystem.info(path)), f"reading {uri}"))
+        return version(retry(lambda: cast("dict[str, Any]", filesystem.info(path)), f"reading {uri}"))
 
     def open(self, uri: str) -> BinaryIO:
         """A seekable file of which each read is one ranged GET. Wrap the whole use of it in `retrying`."""
@@ -147,15 +132,15 @@ class Store:
 
     def retrying(self, work: Callable[[], T], what: str) -> T:
         """`work` again after a transient fault of the store; it must be safe to repeat."""
-        return _retry(work, what)
+        return retry(work, what)
 
     def put(self, uri: str, data: bytes) -> None:
         """Publish `data` at `uri` in one step, over whatever was there."""
         filesystem, path = self._locate(uri)
         if isinstance(filesystem, LocalFileSystem):
-            _retry(lambda: _put_local(Path(path), data, os.replace), f"writing {uri}")
+            retry(lambda: _put_local(Path(path), data, os.replace), f"writing {uri}")
         else:
-            _retry(lambda: filesystem.pipe_file(path, data), f"writing {uri}")
+            retry(lambda: filesystem.pipe_file(path, data), f"writing {uri}")
 
     def delete(self, uri: str) -> None:
         """Remove the object at `uri`, if there is one."""
@@ -167,7 +152,7 @@ class Store:
             except FileNotFoundError:
                 return  # as wished
 
-        _retry(attempt, f"deleting {uri}")
+        retry(attempt, f"deleting {uri}")
 
     def create(self, uri: str, data: bytes) -> bool:
         """Publish `data` at `uri` if nothing is there; False if something is.
@@ -185,7 +170,7 @@ class Store:
                 return False
             return True
 
-        return _retry(attempt, f"writing {uri}")
+        return retry(attempt, f"writing {uri}")
 
 
 def lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
@@ -263,80 +248,3 @@ def _create_remote(filesystem: Any, path: str, data: bytes) -> None:
         if filesystem.exists(path):
             raise FileExistsError(path) from None
         filesystem.pipe_file(path, data)
-
-
-def _transient(error: BaseException) -> bool:
-    """Whether the same request may succeed later."""
-    if isinstance(error, FINAL_ERRORS) or type(error).__name__ in FINAL_NAMES:
-        return False
-    if isinstance(error, _client_errors()):  # before OSError: some are both
-        return True
-    if isinstance(error, OSError):
-        # An OSError without a number is a library's word on the data (pyarrow on a corrupt file).
-        lost = isinstance(error, TimeoutError | ConnectionError)
-        final = error.errno in FINAL_NUMBERS or (error.errno == errno.EINVAL and _code(error) not in DAMAGED)
-        return lost or (error.errno is not None and not final)
-    # s3fs 2026.2 fails over a time-out that carries no message: S3File._fetch_range looks at its arguments.
-    return isinstance(error, IndexError) and error.__context__ is not None and _transient(error.__context__)
-
-
-def _code(error: BaseException) -> str:
-    """What an S3 server called the error that s3fs has translated; "400" where it answers a HEAD, which has no body."""
-    response = getattr(error.__cause__, "response", None) or {}
-    return str(response.get("Error", {}).get("Code", ""))
-
-
-@lru_cache(maxsize=1)
-def _client_errors() -> tuple[type[Exception], ...]:
-    """What the S3 client raises for faults of network or server. Imported late: it takes half a second."""
-    import aiohttp
-    import botocore.exceptions
-
-    return (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, aiohttp.ClientError)
-
-
-_retries, _retries_lock = [0], threading.Lock()
-
-
-def retries_taken() -> int:
-    """Requests that this process made again since the last time somebody asked."""
-    with _retries_lock:
-        taken, _retries[0] = _retries[0], 0
-    return taken
-
-
-def _retry(work: Callable[[], T], what: str) -> T:
-    """The one retry policy. FileNotFoundError and faults of the data pass through; any other
-    fault of the store ends in StorageError."""
-
-    def before_sleep(state: tenacity.RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        with _retries_lock:
-            _retries[0] += 1
-        log.info("%s: %s; trying again (%d of %d)", what, describe(error), state.attempt_number + 1, ATTEMPTS)
-
-    policy = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(_transient),
-        wait=tenacity.wait_random_exponential(multiplier=0.5, max=20),
-        stop=tenacity.stop_after_attempt(ATTEMPTS),
-        before_sleep=before_sleep,
-        reraise=True,
-    )
-    try:
-        return policy(work)
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        numbered = isinstance(error, OSError) and error.errno is not None
-        if numbered or _transient(error) or isinstance(error, FINAL_ERRORS) or type(error).__name__ in FINAL_NAMES:
-            refused = isinstance(error, PermissionError) or _code(error) == "400"
-            hint = "; check or renew the credentials" if refused else ""
-            raise StorageError(f"{what}: {describe(error)}{hint}") from error
-        raise
-
-
-def describe(error: BaseException | None) -> str:
-    """One line of an exception."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{type(error).__name__}: {error.strerror}"
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")

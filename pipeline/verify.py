@@ -15,8 +15,9 @@ from pipeline import manifest, matryoshka, pieces, schema, stages, writer
 from pipeline.embedder import Embedder
 from pipeline.ledger import Ledger
 from pipeline.records import Counts, Receipt, Shard, Snapshot, SourceObject, VectorForm
+from pipeline.retry import CORRUPT, describe
 from pipeline.stages import Job
-from pipeline.storage import CORRUPT, Store, describe
+from pipeline.storage import Store
 
 # How far norms may be from 1: int8 rounds, and clips what its sample did not show.
 NORM_TOLERANCE = {"float32": 1e-3, "float16": 1e-3, "int8": 0.3, "binary": 1e-3}

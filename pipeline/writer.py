@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from pipeline import schema
 from pipeline.records import VectorForm
-from pipeline.storage import CORRUPT
+from pipeline.retry import CORRUPT
 
 ROWS_PER_GROUP = 8192
 PREFIX = "bulkembed."  # of the names in a footer

@@ -13,6 +13,7 @@ MODULES = {path.stem: path for path in (ROOT / "pipeline").glob("*.py")}
 LAYERS = [
     {"errors", "records", "__init__"},
     {"config"},
+    {"retry"},
     {"storage", "schema"},
     {
         "manifest",
@@ -34,7 +35,8 @@ LAYERS = [
     {"cluster"},
     {"dataflow"},
     {"report"},
-    {"flags"},
+    {"flags", "console"},
+    {"inspection"},
     {"cli"},
     {"__main__"},
 ]
@@ -47,7 +49,7 @@ ONLY_IN = {
     "transformers": {"reference"},
     "fsspec": {"storage"},
     "s3fs": {"storage"},
-    "typer": {"cli", "flags"},
+    "typer": {"cli", "flags", "inspection"},
     "huggingface_hub": {"model"},
 }
 TOP_LEVEL_FREE = {"ray", "vllm", "torch", "huggingface_hub"}  # imported inside functions: they take seconds

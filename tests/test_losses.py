@@ -80,4 +80,6 @@ def test_losses_without_success_end_the_run() -> None:
     assert losses.hopeless(actors=1)
     assert not losses.hopeless(actors=100)
     losses.in_a_row = 0
+    for number in range(400):
+        losses.judge(shard(number, number + 1), "node", alone=True)
     assert not losses.hopeless(actors=1)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import tenacity
 
-from pipeline import storage
+from pipeline import retry
 from pipeline.errors import ConfigError, StorageError
 from pipeline.run import refuse_overlap
 from pipeline.storage import Store
@@ -74,7 +74,7 @@ def test_a_failed_local_put_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     ],
 )
 def test_only_transient_faults_are_retried(monkeypatch: pytest.MonkeyPatch, error: Exception, calls: int) -> None:
-    monkeypatch.setattr(storage, "ATTEMPTS", 3)
+    monkeypatch.setattr(retry, "ATTEMPTS", 3)
     monkeypatch.setattr(tenacity, "wait_random_exponential", lambda **_: tenacity.wait_none())
     counted: list[int] = []
 

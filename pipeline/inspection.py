@@ -1,0 +1,153 @@
+"""Commands that look at a finished dataset or at a model: verify, search, check."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.console import err, out
+from pipeline.errors import BulkembedError, ConfigError, GateError
+from pipeline.flags import (
+    Dims,
+    Dtype,
+    Elsewhere,
+    Instruction,
+    Output,
+    Prompt,
+    PromptName,
+    Revision,
+    Settings,
+    StorageOption,
+    Untrained,
+    Vectors,
+    load_config,
+    storage_of,
+)
+
+if TYPE_CHECKING:
+    from pipeline.storage import Store
+    from pipeline.verify import Resample
+
+app = typer.Typer()
+
+
+@app.command()
+def verify(
+    output: Output,
+    sample: Annotated[int | None, typer.Option(min=1, help="Embed N random rows again and compare; needs --source.")] = None,
+    source: Annotated[str | None, typer.Option(help="The documents that the dataset was made of.")] = None,
+    model: Elsewhere = None,
+    seed: Annotated[int, typer.Option(help="Of the choice of rows.")] = 0,
+    settings: StorageOption = None,
+) -> None:
+    """Re-read the newest dataset: files, rows against receipts, schemas, footers, vectors."""
+    from pipeline import report
+    from pipeline.ledger import dataset
+    from pipeline.verify import verify as problems_of
+
+    if (sample is None) != (source is None):
+        raise ConfigError("sample: --sample N and --source URI go together")
+    store = storage_of(settings)
+    ledger, snapshot = dataset(store, output)
+    problems = 0
+    for problem in problems_of(store, ledger, snapshot):
+        problems += 1
+        err.print(problem, markup=False)
+    if sample and source:
+        found = embedded_again(store, output, source, sample, model, seed)
+        out.print(report.resample_text(found), markup=False)
+        for problem in found.problems:
+            problems += 1
+            err.print(problem, markup=False)
+    if problems:
+        raise BulkembedError(f"snapshot {snapshot.number} of {output}: {problems} problems")
+    out.print(f"snapshot {snapshot.number}: {len(snapshot.shards)} files, {snapshot.documents:,} documents, all as their receipts say")
+
+
+def embedded_again(store: "Store", output: str, source: str, rows: int, model: str | None, seed: int) -> "Resample":
+    from pipeline import here, manifest
+    from pipeline.ledger import dataset
+    from pipeline.run import recalled_job
+    from pipeline.search import dataset_model
+    from pipeline.verify import resample
+
+    snapshot = dataset(store, output)[1]
+    described = dataset_model(snapshot, model)
+    job = recalled_job(store, output, source, snapshot, described)
+    objects = manifest.source_objects(store, source)
+    with here.quiet():
+        return resample(job, snapshot, objects, here.load(described, job.cfg.max_tokens or 0, job.cfg.engine), rows, seed)
+
+
+@app.command()
+def search(
+    output: Output,
+    query: Annotated[str, typer.Option(help="What to look for.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="How many hits.")] = 5,
+    prompt_name: PromptName = None,
+    instruction: Instruction = None,
+    model: Elsewhere = None,
+    engine: Annotated[str | None, typer.Option(help="vllm or simulated. [default: the dataset's own]")] = None,
+    settings: StorageOption = None,
+) -> None:
+    """Search the newest dataset with its own model and query prompt (reads every vector)."""
+    from pipeline import here, report
+    from pipeline.config import EngineConfig
+    from pipeline.ledger import dataset
+    from pipeline.search import dataset_model, query_prompt, query_vector
+    from pipeline.search import search as nearest
+    from pipeline.stages import tokenizer
+
+    store = storage_of(settings)
+    ledger, snapshot = dataset(store, output)
+    made_with = snapshot.provenance
+    described = dataset_model(snapshot, model)
+    prompt = query_prompt(described, prompt_name, instruction)
+    chosen = EngineConfig.model_validate({"kind": engine or made_with["engine_kind"], "dtype": made_with["engine_dtype"]})
+    max_tokens = int(made_with["max_tokens"])
+    with here.quiet():
+        loaded = here.load(described, max_tokens, chosen)
+        vector = query_vector(snapshot, tokenizer(described, max_tokens), loaded, query, prompt)
+    out.print(report.hits_text(nearest(store, ledger, snapshot, vector, k)), markup=False)
+
+
+@app.command()
+def check(
+    model: Annotated[str, typer.Option(help="Hub name, or folder.")],
+    revision: Revision = None,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Also against sentence-transformers and transformers, in float32 on the CPU.")
+    ] = False,
+    dims: Dims = None,
+    dtype: Dtype = None,
+    vectors: Vectors = None,
+    allow_untrained_dims: Untrained = False,
+    max_tokens: Annotated[int | None, typer.Option(help="Of a document. [default: the model's; with --reference at most 512]")] = None,
+    prompt: Prompt = None,
+    prompt_name: PromptName = None,
+    instruction: Instruction = None,
+    settings: Settings = None,
+) -> None:
+    """Load a model on this machine and check its vectors, as every run does before its first shard."""
+    from pipeline import gate, here, report, stages
+    from pipeline import reference as others
+    from pipeline.model import describe, locate
+
+    flags = {"dims": dims, "dtype": dtype, "vectors": vectors, "allow_untrained_dims": allow_untrained_dims, "max_tokens": max_tokens}
+    flags |= {"prompt": prompt, "prompt_name": prompt_name, "instruction": instruction}
+    cfg = load_config(None, settings, source="none", output="none", model=model, revision=revision, **flags)
+    described = describe(model, revision)
+    if reference and max_tokens is None:
+        cfg = cfg.model_copy(update={"max_tokens": min(described.max_tokens, others.MAX_TOKENS)})
+    cfg = cfg.resolve(described)
+    tokenizer = stages.tokenizer(described, cfg.max_tokens or 0)
+    with here.quiet():
+        embedder = here.load(described, cfg.max_tokens or 0, cfg.engine)
+        checks = list(gate.examine(described, cfg, tokenizer, embedder))
+        if reference:
+            path = str(locate(model, revision, weights=True))
+            for library in others.LIBRARIES:
+                checks += others.compare(library, path, described, cfg, tokenizer, embedder)
+    out.print(report.checks_text(described, cfg, embedder.version, checks), markup=False)
+    failed = [each.name for each in checks if not each.passed]
+    if failed:
+        raise GateError(f"model: {model} fails {len(failed)} of {len(checks)} checks: {', '.join(failed)}")
