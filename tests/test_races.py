@@ -64,4 +64,4 @@ def test_chaos() -> None:
     assert result.returncode == 0, result.stdout + result.stderr[-2000:]
     found = json.loads(result.stdout.splitlines()[-1])
     assert sum(found["killed"].values()) > 0
-    assert (found["lost"], found["doubled"], found["out_of_order"], found["problems"]) == (0, 0, 0, 0)
+    assert (found["lost"], found["doubled"], found["out_of_order"], found["problems"], found["different"]) == (0, 0, 0, 0, False)
