@@ -18,8 +18,8 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from pipeline import schema
 from pipeline.errors import SourceError, StorageError
 from pipeline.records import Counts, Receipt, Snapshot
 from pipeline.storage import Store, join
@@ -69,7 +69,7 @@ class Ledger:
         """Receipts of the shards that have rejects, for one of these reasons where any are named."""
 
         def wanted(receipt: Receipt) -> bool:
-            rejects = pq.read_table(pa.BufferReader(self.store.read(self.rejects(receipt.shard))), columns=["reason"])
+            rejects = schema.table_of(self.store.read(self.rejects(receipt.shard)), ["reason"])
             return bool(reasons.intersection(rejects["reason"].to_pylist()))
 
         return [each for each in self.read_receipts(shard_ids) if each.counts.rejects and (not reasons or wanted(each))]

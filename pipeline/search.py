@@ -73,7 +73,6 @@ def search(store: Store, ledger: Ledger, snapshot: Snapshot, query: npt.NDArray[
 
 def row_groups(store: Store, ledger: Ledger, snapshot: Snapshot) -> Iterator[pa.Table]:
     for shard_id in snapshot.shards:
-        with store.open(ledger.data(shard_id)) as file:
-            parquet = pq.ParquetFile(file, pre_buffer=True)
-            for number in range(parquet.num_row_groups):
-                yield parquet.read_row_group(number)
+        parquet = pq.ParquetFile(pa.BufferReader(store.read(ledger.data(shard_id))))
+        for number in range(parquet.num_row_groups):
+            yield parquet.read_row_group(number, use_threads=False)  # see schema.table_of

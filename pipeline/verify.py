@@ -46,7 +46,7 @@ def verify(store: Store, ledger: Ledger, snapshot: Snapshot) -> Iterator[str]:
             data = store.read(uri)
             if sha256(data).hexdigest() != receipt.data_sha256:
                 yield f"{uri}: its bytes are not those that its receipt was written for (sha256)"
-            table = pq.read_table(pa.BufferReader(data))
+            table = schema.table_of(data)
         except FileNotFoundError:
             yield f"{uri}: missing"
             continue
@@ -113,7 +113,7 @@ def resample(job: Job, snapshot: Snapshot, objects: list[SourceObject], embedder
     """Embeds `rows` random rows of the dataset again, from the source, and compares. Of at most SAMPLE_SHARDS shards."""
     random = np.random.default_rng(seed)
     shards = sorted(random.permutation(snapshot.shards)[:SAMPLE_SHARDS].tolist())
-    tables = {shard: pq.read_table(pa.BufferReader(job.store.read(job.ledger.data(shard)))) for shard in shards}
+    tables = {shard: schema.table_of(job.store.read(job.ledger.data(shard))) for shard in shards}
     ends = np.cumsum([table.num_rows for table in tables.values()])
     picked = np.sort(random.choice(int(ends[-1]), min(rows, int(ends[-1])), replace=False))
     known = {item.id: item for item in objects}

@@ -57,7 +57,7 @@ def footer_of(arrow: pa.Schema) -> dict[str, str]:
 def alike(standing: bytes, data: bytes) -> bool:
     """Whether a file is whole and holds the rows of `data`, made for the same: its vectors may differ in bits."""
     try:
-        old, new = pq.read_table(pa.BufferReader(standing)), pq.read_table(pa.BufferReader(data))
+        old, new = schema.table_of(standing), schema.table_of(data)
     except CORRUPT:
         return False
     made, wanted = footer_of(old.schema), footer_of(new.schema)

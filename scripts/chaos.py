@@ -31,6 +31,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import schema
 from pipeline.config import RunConfig
 from pipeline.embedder import SimulatedEmbedder
 from pipeline.ledger import dataset
@@ -144,7 +145,7 @@ def count(output: str, storage: dict[str, Any], documents: int) -> dict[str, int
     ledger, snapshot = dataset(store, output)
     ids: list[int] = []
     for shard in snapshot.shards:
-        ids += pq.read_table(pa.BufferReader(store.read(ledger.data(shard))), columns=["id"])["id"].to_pylist()
+        ids += schema.table_of(store.read(ledger.data(shard)), ["id"])["id"].to_pylist()
     seen = Counter(ids)
     return {
         "lost": documents - len(seen),
@@ -168,7 +169,7 @@ def undisturbed(source: Path, model: str) -> str:
 def rows(output: str, storage: dict[str, Any]) -> pa.Table:
     store = Store(storage)
     ledger, snapshot = dataset(store, output)
-    tables = [pq.read_table(pa.BufferReader(store.read(ledger.data(shard)))) for shard in snapshot.shards]
+    tables = [schema.table_of(store.read(ledger.data(shard))) for shard in snapshot.shards]
     return pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
 
 
