@@ -1,4 +1,4 @@
-"""The command line: bulkembed plan | run | status | verify | search | check.
+"""The command line: bulkembed plan | run | retry-rejects | tune | status | verify | search | check.
 
 Heavy modules are imported inside the commands, so that `--help` answers at once.
 """
@@ -10,13 +10,14 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline import __version__, inspection
 from pipeline.console import err, out
-from pipeline.errors import BulkembedError, InterruptedRun
+from pipeline.errors import BulkembedError, ConfigError, InterruptedRun
 from pipeline.flags import Output, StorageOption, configured, storage_of
 
 if TYPE_CHECKING:
@@ -77,6 +78,37 @@ def retry_rejects(
     for receipt in found:
         job.ledger.forget(receipt.shard)
     embed(cfg)
+
+
+@app.command(name="tune")
+@configured
+def tune_engine(
+    cfg: "RunConfig",
+    seconds: Annotated[float, typer.Option("--budget", min=1, help="Seconds that it may take, about.")] = 600,
+    documents: Annotated[int, typer.Option(min=1, help="Of the source, as a sample.")] = 2000,
+    write: Annotated[Path | None, typer.Option(help="Where the [engine] table goes, for --config. [default: shown only]")] = None,
+) -> None:
+    """Measure engine settings on this host with a sample of the source; the flags are those of a run."""
+    from pipeline import report, tune, tuning
+
+    if write is not None and write.exists():
+        raise ConfigError(f"--write {write}: is there already; name another file, or remove it")
+    os.environ.pop("RAY_ADDRESS", None)  # of this host, not of a cluster that it may belong to
+    trials = []
+    with out.status("starting Ray"), tuning.host(cfg, documents) as host:
+        catch_signals()  # Ray has set handlers of its own
+        out.print(f"{host.documents:,} documents, about {seconds:g} s; tokens/s of this host, over those as configured:", markup=False)
+        for trial in host.trials(seconds):
+            trials.append(trial)
+            out.print(report.trial_text(trial, trials[0].rate), markup=False)
+    if not trials[0].rate:
+        raise BulkembedError(f"engine: nothing could be measured: {trials[0].problem}")
+    best = tune.best_of(trials)
+    out.print(report.tuned_text(best, trials[0].rate, tune.untried(host.axes, trials)), markup=False)
+    table = tune.toml(best.changes)
+    if write is not None:
+        write.write_text(table, encoding="utf-8")
+    out.print(f"\n{table}", markup=False)
 
 
 def embed(cfg: "RunConfig", dry_run: bool = False) -> None:

@@ -60,6 +60,13 @@ def disconnect() -> None:
     ray.shutdown()
 
 
+def here() -> tuple[set[int], int]:
+    """The cores that this process may use, and the GPUs of the Ray that is connected."""
+    import ray
+
+    return os.sched_getaffinity(0), int(ray.cluster_resources().get("GPU", 0))
+
+
 def place(engine: EngineConfig, cfg: RayConfig) -> Placement:
     """Decides who runs where, waiting for an autoscaling cluster to grow. Raises ResourceError
     where the cluster can never give what was asked for."""

@@ -38,7 +38,9 @@ class EngineConfig(Section):
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     replicas: int | None = Field(default=None, ge=1, description="embedding actors; default one per GPU, or one per CPU host")
     max_replicas: int | None = Field(default=None, ge=1, description="actors an autoscaling cluster may grow to")
-    num_gpus: int | None = Field(default=None, ge=0, description="per actor; default tensor_parallel_size where there are GPUs")
+    num_gpus: float | None = Field(
+        default=None, ge=0, description="per actor; 0.5: two share a GPU; default tensor_parallel_size where there are GPUs"
+    )
     num_cpus: float | None = Field(default=None, gt=0, description="per actor; default all of a CPU host")
     tensor_parallel_size: int = Field(default=1, ge=1)
     step_tokens: int = Field(default=8192, ge=16, description="most tokens in one engine step")
@@ -48,6 +50,13 @@ class EngineConfig(Section):
     tokens_per_second: float = Field(default=100_000, gt=0, description="simulated only")
     args: dict[str, Any] = Field(default_factory=dict, description="passed to vllm.LLM as they are; simulated: faults, see Faults")
     env: dict[str, str] = Field(default_factory=dict, repr=False, description="environment of the embedding actors")
+
+    @field_validator("num_gpus")
+    @classmethod
+    def whole_gpus_or_a_share(cls, value: float | None) -> float | None:
+        if value is not None and not (value.is_integer() or 1 / value == round(1 / value)):
+            raise ValueError("must be whole, or 0.5, 0.25 or the like for a share of one GPU")
+        return value
 
 
 class ShardConfig(Section):

@@ -106,6 +106,8 @@ def build_vllm(path: str, model: Model, max_tokens: int, engine: EngineConfig) -
         "disable_log_stats": True,
         "seed": 0,
     }
+    if engine.num_gpus is not None and 0 < engine.num_gpus < 1:
+        settings["gpu_memory_utilization"] = 0.9 * engine.num_gpus  # others take the rest
     if vllm.platforms.current_platform.is_cpu():
         # Compiled mode measured slower than eager on CPU, and 20 s more to load. The share of host
         # memory only has to be below what is free; keys and values get kv_cache_gib (see environment).

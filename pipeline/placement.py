@@ -18,7 +18,7 @@ class Placement:
     layout: str  # "fused" or "split"
     replicas: int  # embedding actors
     actor_cpus: float
-    actor_gpus: int
+    actor_gpus: float
     helper_cpus: float  # of a prepare or publish task; split only
     engine_cpus: int | None  # threads of a CPU engine; None on GPUs
 
@@ -38,19 +38,19 @@ def fit(engine: EngineConfig, layout: str, nodes: list[dict[str, float]]) -> Pla
     return fit_gpus(engine, layout, wanted, nodes) if wanted else fit_cpus(engine, layout, cpus)
 
 
-def share_of_half(nodes: list[dict[str, float]], wanted: int) -> list[float]:
+def share_of_half(nodes: list[dict[str, float]], wanted: float) -> list[float]:
     """Cores of an actor on each host that has room for one, where all of the host's actors share half of its cores."""
     return [node.get("CPU", 0) / (2.0 * (node.get("GPU", 0) // wanted)) for node in nodes if node.get("GPU", 0) >= wanted]
 
 
-def fit_gpus(engine: EngineConfig, layout: str, wanted: int, nodes: list[dict[str, float]]) -> Placement:
+def fit_gpus(engine: EngineConfig, layout: str, wanted: float, nodes: list[dict[str, float]]) -> Placement:
     """One actor for every `wanted` GPUs of a node; the other cores prepare and publish."""
     cpus, gpus = ([int(node.get(kind, 0)) for node in nodes] for kind in ("CPU", "GPU"))
-    room = sum(count // wanted for count in gpus)
+    room = sum(int(count // wanted) for count in gpus)
     replicas = engine.replicas or room
     if not room or replicas > room:
         raise ResourceError(
-            f"engine: {replicas or 1} actors of {wanted} GPUs each do not fit the cluster's nodes ({gpus} GPUs): "
+            f"engine: {replicas or 1} actors of {wanted:g} GPUs each do not fit the cluster's nodes ({gpus} GPUs): "
             "lower engine.replicas or engine.num_gpus, or grow the cluster"
         )
     # An actor has a core to itself where half of its host's cores remain, else its share of that half: whichever

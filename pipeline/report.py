@@ -15,6 +15,7 @@ from pipeline.run import Summary
 from pipeline.search import Hit
 from pipeline.stages import Job
 from pipeline.storage import Store, join
+from pipeline.tune import Trial
 from pipeline.verify import Resample
 
 LOSS_TEXT = {
@@ -151,6 +152,19 @@ def checks_text(model: Model, cfg: RunConfig, engine: str, checks: list[Check]) 
     head = f"{model.name}: {model.pooling} pooling, {model.width} dims, {engine} in {cfg.engine.dtype}, at most {cfg.max_tokens:,} tokens"
     wide = max(len(each.name) for each in checks)
     return "\n".join([head, *(f"  {'ok  ' if each.passed else 'FAIL'}  {each.name:<{wide}}  {each.found}" for each in checks)])
+
+
+def trial_text(trial: Trial, base: float) -> str:
+    if not trial.rate:
+        return f"  {'failed':>9}        {trial.name}: {trial.problem}"
+    return f"  {trial.rate:>9,.0f}  {trial.rate / (base or trial.rate):>5.2f}  {trial.name}"
+
+
+def tuned_text(best: Trial, base: float, untried: list[str]) -> str:
+    found = f"fastest: {best.name}, {best.rate:,.0f} tokens/s ({best.rate / base:.2f} of those as configured)"
+    if "dtype" in best.changes:
+        found += "\nanother dtype makes other vectors: what is done already would be embedded anew"
+    return f"{found}\nnot tried for want of time: {', '.join(untried)}" if untried else found
 
 
 def hits_text(hits: list[Hit]) -> str:

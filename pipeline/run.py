@@ -174,8 +174,7 @@ def calibrated(job: Job, pending: list[Shard], engine: Engine) -> Job:
     wanted = {name: form for name, form in job.columns.items() if form.dtype == "int8"}
     if not wanted or job.ranges:
         return job
-    picked = {number * len(pending) // SAMPLE_SHARDS for number in range(SAMPLE_SHARDS)}
-    shards = [replace(pending[number], stop=min(pending[number].stop, pending[number].start + SAMPLE_ROWS)) for number in sorted(picked)]
+    shards = sample_of(pending, SAMPLE_ROWS)
     sampled = [vectors for vectors in engine.sample(shards, job) if isinstance(vectors, np.ndarray)]
     vectors = np.concatenate(sampled) if sampled else np.empty((0, job.model.width), np.float32)
     if not len(vectors):
@@ -185,6 +184,12 @@ def calibrated(job: Job, pending: list[Shard], engine: Engine) -> Job:
     found = {name: matryoshka.ranges_of(vectors, form.dim) for name, form in wanted.items()}
     texts = job.ledger.set_ranges(matryoshka.ranges_to_text(found))
     return replace(job, ranges=matryoshka.ranges_from_text(texts))
+
+
+def sample_of(pending: list[Shard], rows: int) -> list[Shard]:
+    """The first `rows` rows of each of up to SAMPLE_SHARDS shards, evenly out of all."""
+    picked = {number * len(pending) // SAMPLE_SHARDS for number in range(SAMPLE_SHARDS)}
+    return [replace(pending[number], stop=min(pending[number].stop, pending[number].start + rows)) for number in sorted(picked)]
 
 
 class InProcess:

@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import embedder, gate, model, stages
+from pipeline import embedder, gate, model, stages, tune
 from pipeline.embedder import Embedder, TokenIds, Vectors
 from pipeline.errors import BulkembedError, EngineError
 from pipeline.records import Embedded, Failure, Lost, Prepared, Receipt, Shard
@@ -23,6 +23,8 @@ from pipeline.stages import Job
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+
+RATE_SECONDS = 8.0
 
 
 def attempt(where: Shard, work: Callable[[], T]) -> T | Failure | Lost:
@@ -111,6 +113,16 @@ class Worker:
 
     def sample(self, shard: Shard, job: Job) -> npt.NDArray[np.float32] | Failure | Lost:
         return attempt(shard, lambda: stages.sample(shard, job, self.embedder))
+
+    def rate(self, shard: Shard, job: Job) -> float | Failure | Lost:
+        """Tokens/s of the engine alone on a shard's documents, over and over."""
+
+        def measure() -> float:
+            tokens = stages.prepare(shard, job).tokens
+            documents = [tokens.of(row) for row in range(len(tokens.lengths))]
+            return tune.rate(documents, job.cfg.engine.call_tokens, self.embedder, RATE_SECONDS)
+
+        return attempt(shard, measure)
 
     def run_shard(self, shard: Shard, job: Job) -> Receipt | Failure | Lost:
         return attempt(shard, lambda: stages.run_shard(shard, job, self.embedder))

@@ -1,0 +1,152 @@
+"""Which engine settings are fastest for these documents on this host: one after the other is measured, the best stays."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.config import merge
+from pipeline.embedder import Embedder, TokenIds
+
+Changes = dict[str, Any]  # of the [engine] table
+Axis = tuple[str, list[Changes]]
+
+SMALL_CALL_TOKENS = 4096
+MARGIN = 1.02  # by which a setting must win: less is noise
+# What glibc does where nothing is set, against the settings of `embedder.environment`.
+PLAIN_MALLOC = {"MALLOC_TOP_PAD_": "131072", "MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
+TCMALLOC = "/usr/lib/*-linux-gnu/libtcmalloc_minimal.so.4"  # of Debian and Ubuntu
+
+
+@dataclass(frozen=True)
+class Trial:
+    changes: Changes
+    rate: float  # tokens/s of the host; 0 where it failed
+    problem: str = ""
+
+    @property
+    def name(self) -> str:
+        return " ".join(f"{key}={value}" for key, value in flat(self.changes)) or "as configured"
+
+
+def cpu_axes(cores: set[int]) -> list[Axis]:
+    """Those that are likely to matter most come first: the time may not suffice for all."""
+    first, last = min(cores), max(cores)
+    fewer = sorted({len(cores) - 1, len(cores) // 2} - {0, len(cores)})
+    preloads = sorted(Path("/").glob(TCMALLOC.lstrip("/")))
+    return [
+        ("step tokens", [{"step_tokens": tokens} for tokens in (4096, 16384, 2048)]),
+        ("allocator", [*({"env": {"LD_PRELOAD": str(path)}} for path in preloads), {"env": PLAIN_MALLOC}]),
+        ("binding", [{"env": {"VLLM_CPU_OMP_THREADS_BIND": f"{first}-{last}"}}] if len(cores) == last - first + 1 else []),
+        ("call tokens", [{"call_tokens": tokens} for tokens in (32768, 262144)]),
+        ("threads", [{"env": {"OMP_NUM_THREADS": str(count)}} for count in fewer]),
+        ("actors", [{"replicas": 2}] if len(cores) >= 4 else []),
+        ("engine process", [{"env": {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}}]),
+        ("dtype", [{"dtype": "float32"}]),
+    ]
+
+
+def gpu_axes(gpus: int) -> list[Axis]:
+    return [
+        ("step tokens", [{"step_tokens": tokens} for tokens in (16384, 32768, 65536)]),
+        ("sequences", [{"args": {"max_num_seqs": count}} for count in (512, 1024)]),
+        ("compilation", [{"args": {"enforce_eager": True}}]),
+        ("actors on a GPU", [{"num_gpus": 0.5}]),
+        ("GPUs of an actor", [{"tensor_parallel_size": count} for count in (2, 4, 8) if count <= gpus]),
+        ("call tokens", [{"call_tokens": tokens} for tokens in (524288,)]),
+        ("dtype", [{"dtype": "float16"}]),
+    ]
+
+
+def search(axes: list[Axis], measure: Callable[[Changes], Trial], deadline: float) -> Iterator[Trial]:
+    """Trials as they are made: an axis at a time, from the best so far. Ends when the next one might pass the
+    deadline (of time.monotonic). What has won is measured once more, beside what it won over."""
+    longest = 0.0
+
+    def timed(changes: Changes) -> Trial:
+        nonlocal longest
+        started = time.monotonic()
+        trial = measure(changes)
+        longest = max(longest, time.monotonic() - started)
+        return trial
+
+    first = best = timed({})
+    yield first
+    for _, options in axes:
+        base = best
+        for option in options:
+            if time.monotonic() + 3 * longest > deadline:  # this one, and two to confirm the best
+                break
+            trial = timed(merge(base.changes, option))
+            yield trial
+            if trial.rate > best.rate * MARGIN:
+                best = trial
+    if best is not first:
+        yield timed(first.changes)
+        yield timed(best.changes)
+
+
+def best_of(trials: list[Trial]) -> Trial:
+    """The fastest by the mean of its trials; where it was not confirmed to be faster, the first one."""
+    means = [Trial(each.changes, float(np.mean([other.rate for other in trials if other.changes == each.changes]))) for each in trials]
+    confirmed = [mean for mean in means if sum(other.changes == mean.changes for other in trials) > 1]
+    best = max(confirmed, key=lambda mean: mean.rate, default=means[0])
+    return best if best.rate > means[0].rate else means[0]
+
+
+def untried(axes: list[Axis], trials: list[Trial]) -> list[str]:
+    """Names of the axes that the time did not suffice for."""
+    made = [set(flat(trial.changes)) for trial in trials]
+    return [name for name, options in axes if options and not any(set(flat(option)) <= seen for option in options for seen in made)]
+
+
+def rate(documents: TokenIds, call_tokens: int, embedder: Embedder, seconds: float) -> float:
+    """Tokens/s over about `seconds`, of calls alike: each takes its documents from all over the sample."""
+    order = np.random.default_rng(0).permutation(len(documents))
+    lengths = np.array([len(documents[n]) for n in order], np.int64)
+    small = calls(lengths, SMALL_CALL_TOKENS)
+    timed_call(documents, order[small[0]], embedder)  # warms up
+    guess = timed_call(documents, order[small[-1]], embedder)
+    # A slow model would take minutes for one whole call.
+    budget = min(call_tokens, max(SMALL_CALL_TOKENS, int(seconds * lengths[small[-1]].sum() / guess)))
+    tokens, spent = 0, 0.0
+    for call in itertools.cycle(calls(lengths, budget)):
+        spent += timed_call(documents, order[call], embedder)
+        tokens += int(lengths[call].sum())
+        if spent >= seconds:
+            break
+    return tokens / spent
+
+
+def calls(lengths: npt.NDArray[np.int64], budget: int) -> list[npt.NDArray[np.int64]]:
+    """Documents in the order given, cut into calls of about `budget` tokens, longest first in each."""
+    number = (np.cumsum(lengths) - lengths) // budget
+    parts = [np.flatnonzero(number == each) for each in np.unique(number)]
+    return [part[np.argsort(-lengths[part], kind="stable")] for part in parts]
+
+
+def timed_call(documents: TokenIds, rows: npt.NDArray[np.int64], embedder: Embedder) -> float:
+    started = time.perf_counter()
+    embedder.embed([documents[row] for row in rows])
+    return max(time.perf_counter() - started, 1e-9)
+
+
+def flat(changes: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in changes.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def toml(changes: Changes) -> str:
+    """An [engine] table: numbers, truth values and strings are written in TOML as in JSON."""
+    return "\n".join(["[engine]", *(f"{key} = {json.dumps(value)}" for key, value in flat(changes)), ""])
