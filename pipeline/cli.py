@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -81,30 +82,30 @@ def retry_rejects(
 
 
 @app.command(name="tune")
-@configured
+@partial(configured, output="none")
 def tune_engine(
     cfg: "RunConfig",
     seconds: Annotated[float, typer.Option("--budget", min=1, help="Seconds that it may take, about.")] = 600,
     documents: Annotated[int, typer.Option(min=1, help="Of the source, as a sample.")] = 2000,
     write: Annotated[Path | None, typer.Option(help="Where the [engine] table goes, for --config. [default: shown only]")] = None,
 ) -> None:
-    """Measure engine settings on this host with a sample of the source; the flags are those of a run."""
+    """Measure engine settings on this host with a sample of the source."""
     from pipeline import report, tune, tuning
 
-    if write is not None and write.exists():
-        raise ConfigError(f"--write {write}: is there already; name another file, or remove it")
+    if write is not None and (write.exists() or not write.parent.is_dir()):
+        raise ConfigError(f"--write {write}: is there already, or its folder is not; name another file")
     os.environ.pop("RAY_ADDRESS", None)  # of this host, not of a cluster that it may belong to
     trials = []
-    with out.status("starting Ray"), tuning.host(cfg, documents) as host:
+    with out.status("measuring"), tuning.host(cfg, documents) as host:
         catch_signals()  # Ray has set handlers of its own
-        out.print(f"{host.documents:,} documents, about {seconds:g} s; tokens/s of this host, over those as configured:", markup=False)
+        out.print(f"{len(host.documents):,} documents, about {seconds:g} s; tokens/s of this host, over those as configured:", markup=False)
         for trial in host.trials(seconds):
             trials.append(trial)
             out.print(report.trial_text(trial, trials[0].rate), markup=False)
     if not trials[0].rate:
         raise BulkembedError(f"engine: nothing could be measured: {trials[0].problem}")
-    best = tune.best_of(trials)
-    out.print(report.tuned_text(best, trials[0].rate, tune.untried(host.axes, trials)), markup=False)
+    first, best = tune.best_of(trials)
+    out.print(report.tuned_text(first, best, tune.untried(host.axes, trials)), markup=False)
     table = tune.toml(best.changes)
     if write is not None:
         write.write_text(table, encoding="utf-8")

@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 import string
-import tomllib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from pipeline.errors import ConfigError
@@ -275,22 +273,6 @@ def instructed(model: Model, task: str) -> str:
     return f"{match['before']}{task}{match['after']}"
 
 
-def load(path: Path | None, overrides: dict[str, Any]) -> RunConfig:
-    """The run of a TOML file (if any) with flags laid over it. Raises ConfigError naming the field."""
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"--config {path}: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"--config {path}: not valid TOML: {error}") from None
-    try:
-        return RunConfig.model_validate(merge(values, overrides))
-    except ValidationError as error:
-        raise ConfigError(first_line(error)) from None
-
-
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """`over` laid on `base`, table by table."""
     merged = dict(base)
@@ -298,19 +280,3 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         old = merged.get(key)
         merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
-
-
-def first_line(error: ValidationError) -> str:
-    """One line that names the field: `shards.max_rows: Input should be ... (got 0)`."""
-    problem = error.errors()[0]
-    field = ".".join(str(part) for part in problem["loc"])
-    kind = problem["type"]
-    if kind == "missing":
-        return f"{field}: is required (a flag --{field.replace('_', '-')}, or a key in the --config file)"
-    if kind == "credentials" or field.split(".")[0] == "storage" or field.startswith("engine.env"):  # never shown
-        return f"{field}: {problem['msg']}"
-    if kind == "extra_forbidden":
-        return f"{field}: unknown key"
-    message = problem["msg"].removeprefix("Value error, ")
-    # The model validator's messages name their field themselves.
-    return f"{field}: {message} (got {problem['input']!r})" if field else message

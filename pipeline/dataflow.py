@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import cluster, embedder, worker
+from pipeline.embedder import TokenIds
 from pipeline.errors import BulkembedError
 from pipeline.losses import Losses
 from pipeline.placement import Placement
@@ -118,13 +119,18 @@ class Flow:
         self.whole = "sample"
         return self.outcomes(shards, job)
 
-    def rates(self, shard: Shard, job: Job) -> Iterator[float | Failure | Lost]:
-        """Tokens/s of every actor on the same shard, all at once."""
+    def rates(self, documents: TokenIds, seconds: float) -> list[float]:
+        """Tokens/s of every actor on the same documents, all at once. Raises BulkembedError where one is lost."""
+        from ray.exceptions import RayError
+
         while self.loading:  # one that starts later would have the host to itself
             self.loaded(self.ray.wait(list(self.loading), num_returns=1)[0][0])
-        self.whole, self.slots = "rate", 1
-        self.free = dict.fromkeys(self.free, 1)
-        return self.outcomes([shard] * len(self.free), job)
+        sample = self.ray.put(documents)
+        try:
+            found: list[float] = self.ray.get([actor.rate.remote(sample, self.job, seconds) for actor in self.free])
+        except RayError as error:
+            raise BulkembedError(last_line(error)) from error
+        return found
 
     def outcomes(self, shards: list[Shard], job: Job) -> Iterator[Any]:
         self.job = self.ray.put(job)

@@ -1,4 +1,4 @@
-"""The flags of a run -> RunConfig. A flag has the name of its key; `--set` reaches every other key."""
+"""The flags of a run and its TOML file -> RunConfig. A flag has the name of its key; `--set` reaches every other key."""
 
 import functools
 import inspect
@@ -12,6 +12,8 @@ import typer
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pydantic import ValidationError
+
     from pipeline.config import RunConfig
     from pipeline.storage import Store
 
@@ -63,15 +65,15 @@ def run_options(
     """The flags that `plan` and `run` share; None where not given."""
 
 
-def configured(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the flags of `run_options` and hands it the RunConfig they make."""
-    shared = inspect.signature(run_options).parameters
+def configured(command: Callable[..., None], **fixed: Any) -> Callable[..., None]:
+    """Gives a command the flags of `run_options` but those that are `fixed`, and hands it the RunConfig they make."""
+    shared = {name: parameter for name, parameter in inspect.signature(run_options).parameters.items() if name not in fixed}
     own = dict(list(inspect.signature(command).parameters.items())[1:])
 
     @functools.wraps(command)
     def wrapped(**flags: Any) -> None:
         mine = {name: flags.pop(name) for name in own}
-        command(load_config(**flags), **mine)
+        command(load_config(**flags, **fixed), **mine)
 
     wrapped.__signature__ = inspect.Signature([*shared.values(), *own.values()])  # type: ignore[attr-defined]
     wrapped.__annotations__ = {name: parameter.annotation for name, parameter in (shared | own).items()}
@@ -79,7 +81,7 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def load_config(config: Path | None, settings: list[str] | None, **flags: Any) -> "RunConfig":
-    from pipeline.config import load, merge
+    from pipeline.config import merge
 
     renamed = {"text_column": "text_columns", "keep_column": "keep_columns"}
     overrides = {
@@ -93,6 +95,42 @@ def load_config(config: Path | None, settings: list[str] | None, **flags: Any) -
     for setting in settings or []:
         overrides = merge(overrides, parse_setting(setting))
     return load(config, overrides)
+
+
+def load(path: Path | None, overrides: dict[str, Any]) -> "RunConfig":
+    """The run of a TOML file (if any) with flags laid over it. Raises ConfigError naming the field."""
+    from pydantic import ValidationError
+
+    from pipeline.config import RunConfig, merge
+
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"--config {path}: {error.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"--config {path}: not valid TOML: {error}") from None
+    try:
+        return RunConfig.model_validate(merge(values, overrides))
+    except ValidationError as error:
+        raise ConfigError(first_line(error)) from None
+
+
+def first_line(error: "ValidationError") -> str:
+    """One line that names the field: `shards.max_rows: Input should be ... (got 0)`."""
+    problem = error.errors()[0]
+    field = ".".join(str(part) for part in problem["loc"])
+    kind = problem["type"]
+    if kind == "missing":
+        return f"{field}: is required (a flag --{field.replace('_', '-')}, or a key in the --config file)"
+    if kind == "credentials" or field.split(".")[0] == "storage" or field.startswith("engine.env"):  # never shown
+        return f"{field}: {problem['msg']}"
+    if kind == "extra_forbidden":
+        return f"{field}: unknown key"
+    message = problem["msg"].removeprefix("Value error, ")
+    # The model validator's messages name their field themselves.
+    return f"{field}: {message} (got {problem['input']!r})" if field else message
 
 
 def parse_setting(setting: str) -> dict[str, Any]:

@@ -157,11 +157,11 @@ def checks_text(model: Model, cfg: RunConfig, engine: str, checks: list[Check]) 
 def trial_text(trial: Trial, base: float) -> str:
     if not trial.rate:
         return f"  {'failed':>9}        {trial.name}: {trial.problem}"
-    return f"  {trial.rate:>9,.0f}  {trial.rate / (base or trial.rate):>5.2f}  {trial.name}"
+    return f"  {trial.rate:>9,.0f}  {trial.rate / base:>5.2f}  {trial.name}"
 
 
-def tuned_text(best: Trial, base: float, untried: list[str]) -> str:
-    found = f"fastest: {best.name}, {best.rate:,.0f} tokens/s ({best.rate / base:.2f} of those as configured)"
+def tuned_text(first: Trial, best: Trial, untried: list[str]) -> str:
+    found = f"fastest: {best.name}, {best.rate:,.0f} tokens/s ({best.rate / first.rate:.2f} of those as configured)"
     if "dtype" in best.changes:
         found += "\nanother dtype makes other vectors: what is done already would be embedded anew"
     return f"{found}\nnot tried for want of time: {', '.join(untried)}" if untried else found

@@ -24,8 +24,6 @@ from pipeline.stages import Job
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-RATE_SECONDS = 8.0
-
 
 def attempt(where: Shard, work: Callable[[], T]) -> T | Failure | Lost:
     """The result, or what went wrong as a value: one bad shard must not end the run of the others."""
@@ -114,15 +112,9 @@ class Worker:
     def sample(self, shard: Shard, job: Job) -> npt.NDArray[np.float32] | Failure | Lost:
         return attempt(shard, lambda: stages.sample(shard, job, self.embedder))
 
-    def rate(self, shard: Shard, job: Job) -> float | Failure | Lost:
-        """Tokens/s of the engine alone on a shard's documents, over and over."""
-
-        def measure() -> float:
-            tokens = stages.prepare(shard, job).tokens
-            documents = [tokens.of(row) for row in range(len(tokens.lengths))]
-            return tune.rate(documents, job.cfg.engine.call_tokens, self.embedder, RATE_SECONDS)
-
-        return attempt(shard, measure)
+    def rate(self, documents: TokenIds, job: Job, seconds: float) -> float:
+        """Tokens/s of the engine alone, in calls as this job makes them."""
+        return tune.rate(documents, job.cfg.engine.call_tokens, self.embedder, seconds)
 
     def run_shard(self, shard: Shard, job: Job) -> Receipt | Failure | Lost:
         return attempt(shard, lambda: stages.run_shard(shard, job, self.embedder))

@@ -217,7 +217,7 @@ def table_line(result: dict[str, Any]) -> str:
     return "  ".join(f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in result.items())
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Benchmarks of bulkembed.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     ratio_parser = commands.add_parser("ratio", help="the job over the best plain script")
@@ -247,7 +247,11 @@ def main() -> None:
     scale_parser.add_argument("--shards", type=int, action="append", help="repeatable; default 100, 1000")
     scale_parser.add_argument("--resume", type=int, default=100_000, help="shards of the resumed run")
     scale_parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments()
     if options.command == "scale":
         model = str(model_folder("small"))
         for shards in options.shards or [100, 1000]:

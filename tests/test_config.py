@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import RunConfig, load
+from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
+from pipeline.flags import load
 from pipeline.records import Model
 
 MODEL = Model(

@@ -154,6 +154,7 @@ def node(cpus: float, gpus: float = 0) -> dict[str, float]:
         ({}, "auto", [node(192, 8), node(192, 8)], ("split", 16, 1.0, 1, None)),
         ({"tensor_parallel_size": 4}, "auto", [node(192, 8)], ("split", 2, 1.0, 4, None)),
         ({"replicas": 3}, "auto", [node(192, 8)], ("split", 3, 1.0, 1, None)),
+        ({"num_gpus": 0.5}, "auto", [node(192, 8), node(2, 1)], ("split", 18, 0.5, 0.5, None)),
         ({"kind": "simulated"}, "auto", [node(16, 1)], ("fused", 1, 16.0, 0, 16)),
     ],
 )

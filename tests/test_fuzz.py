@@ -19,8 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline import manifest, reader
-from pipeline.config import RunConfig, load
+from pipeline.config import RunConfig
 from pipeline.errors import BulkembedError, ConfigError, ObjectError
+from pipeline.flags import load
 from pipeline.ledger import dataset
 from pipeline.run import carried_schema, open_job
 from pipeline.storage import Store

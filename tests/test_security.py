@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import RunConfig, load
+from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
+from pipeline.flags import load
 from pipeline.storage import Store
 from tests.conftest import bulkembed, write_corpus
 

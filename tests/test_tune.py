@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ NEVER = 1e12
 
 
 @given(st.lists(st.lists(st.floats(0.5, 2), min_size=1, max_size=3), min_size=1, max_size=4))
-def test_the_search_comes_within_3_percent_of_a_grid(factors: list[list[float]]) -> None:
+def test_the_search_comes_within_its_margin_of_a_grid(factors: list[list[float]]) -> None:
     axes = [(f"axis {n}", [{f"key{n}": str(k)} for k in range(len(options))]) for n, options in enumerate(factors)]
 
     def rate_of(changes: Changes) -> float:
@@ -33,37 +32,44 @@ def test_the_search_comes_within_3_percent_of_a_grid(factors: list[list[float]])
     trials = list(tune.search(axes, lambda changes: Trial(changes, rate_of(changes)), NEVER))
     grid = itertools.product(*([{}, *options] for _, options in axes))
     best = max(rate_of({key: value for change in point for key, value in change.items()}) for point in grid)
-    assert tune.best_of(trials).rate >= best / tune.MARGIN ** len(axes)
+    assert tune.best_of(trials)[1].rate >= best / tune.MARGIN ** len(axes)
     assert not tune.untried(axes, trials)
 
 
 def test_a_failed_setting_is_passed_over_and_noise_is_not_believed() -> None:
-    rates = iter([100.0, 0.0, 130.0, 100.0, 99.0])  # as configured, failed, lucky, and both once more
+    rates = iter([100.0, 0.0, 130.0, 100.0, 125.0])  # as configured, failed, better, and both once more
     trials = list(tune.search([("a", [{"x": 1}, {"x": 2}])], lambda changes: Trial(changes, next(rates)), NEVER))
     assert [trial.changes for trial in trials] == [{}, {"x": 1}, {"x": 2}, {}, {"x": 2}]
-    assert tune.best_of(trials).changes == {"x": 2}
-    rates = iter([100.0, 103.0, 103.0, 99.0])
-    assert tune.best_of(list(tune.search([("a", [{"x": 1}])], lambda changes: Trial(changes, next(rates)), NEVER))).changes == {}
+    assert tune.best_of(trials) == (Trial({}, 100), Trial({"x": 2}, 125))
+    rates = iter([100.0, 130.0, 103.0, 99.0])  # lucky
+    lucky = list(tune.search([("a", [{"x": 1}])], lambda changes: Trial(changes, next(rates)), NEVER))
+    assert tune.best_of(lucky)[1].changes == {}
 
 
-def test_the_search_ends_in_time_and_names_what_it_left_out() -> None:
+def test_nothing_is_tried_on_where_the_configured_settings_fail() -> None:
+    assert len(list(tune.search([("a", [{"x": 1}])], lambda changes: Trial(changes, 0, "no memory"), NEVER))) == 1
+
+
+def test_the_search_ends_in_time_and_names_what_it_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("pipeline.tune.time.monotonic", lambda: now)
+
     def measure(changes: Changes) -> Trial:
-        time.sleep(0.05)
-        return Trial(changes, 1)
+        nonlocal now
+        now += 10
+        return Trial(changes, 100 + len(changes) * 10)  # every axis wins, so that two more are to come
 
     axes: list[tune.Axis] = [(f"axis {n}", [{f"key{n}": 1}]) for n in range(50)]
-    started = time.monotonic()
-    trials = list(tune.search(axes, measure, started + 0.5))
-    assert time.monotonic() - started < 0.7
-    assert 1 < len(trials) < 10
-    assert tune.untried(axes, trials) == [name for name, _ in axes[len(trials) - 1 :]]
+    trials = list(tune.search(axes, measure, 100))
+    assert now == 100
+    assert tune.untried(axes, trials) == [name for name, _ in axes[7:]]
 
 
 @pytest.mark.parametrize("call_tokens", [2000, 100_000])
 def test_the_rate_is_that_of_the_device(call_tokens: int) -> None:
     documents = [np.full(1 + n % 300, n, np.int32) for n in range(1000)]
     found = tune.rate(documents, call_tokens, SimulatedEmbedder(8, 100_000), seconds=1)
-    assert 85_000 < found <= 100_500
+    assert 50_000 < found <= 100_500
 
 
 @given(st.lists(st.integers(1, 500), min_size=1), st.integers(16, 5000))
@@ -85,14 +91,13 @@ def test_every_setting_is_one_that_a_run_takes(axes: list[tune.Axis]) -> None:
 
 def test_tune_writes_settings_that_a_run_takes(tmp_path: Path, qwen: str) -> None:
     write_corpus(tmp_path / "in")
-    flags = ["--source", tmp_path / "in", "--output", tmp_path / "out", "--model", qwen, *SIMULATED]
+    flags = ["--source", tmp_path / "in", "--model", qwen, *SIMULATED]
     tuned = bulkembed("tune", *flags, "--budget", 40, "--documents", 50, "--write", tmp_path / "tuned.toml")
     assert tuned.returncode == 0, tuned.stderr
     assert "50 documents" in tuned.stdout
     assert "as configured" in tuned.stdout
     assert "step_tokens=" in tuned.stdout
-    assert not (tmp_path / "out").exists()
-    done = bulkembed("run", *flags, "--config", tmp_path / "tuned.toml")
+    done = bulkembed("run", *flags, "--output", tmp_path / "out", "--config", tmp_path / "tuned.toml")
     assert done.returncode == 0, done.stderr
     again = bulkembed("tune", *flags, "--write", tmp_path / "tuned.toml")
     assert (again.returncode, "is there already" in again.stderr) == (2, True)
