@@ -168,3 +168,11 @@ def ray_session() -> Iterator[None]:
     cluster.connect(RayConfig(num_cpus=2))
     yield
     cluster.disconnect()
+
+
+@pytest.fixture
+def shared_ray(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands join the Ray of `ray_session`: starting one of its own takes a command longer than a small run does."""
+    import ray
+
+    monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)

@@ -85,6 +85,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, qwen: str, change
     assert not list(tmp_path.glob("out/data/*/*"))
 
 
+@pytest.mark.usefixtures("shared_ray")
 def test_every_form_and_policy_by_flags(tmp_path: Path, qwen: str) -> None:
     write_corpus(tmp_path / "in")
     flags = ("--vectors", "64:float16,32:int8,16:binary", "--allow-untrained-dims", "--long-documents", "chunk", "--chunk-tokens", "32")
@@ -101,6 +102,7 @@ def test_every_form_and_policy_by_flags(tmp_path: Path, qwen: str) -> None:
     assert hits.stdout.count("lang: xx") == 2
 
 
+@pytest.mark.usefixtures("shared_ray")
 def test_an_incomplete_run_names_what_failed_and_exits_1(tmp_path: Path, qwen: str) -> None:
     write_corpus(tmp_path / "in")
     (tmp_path / "in" / "part-2.parquet").write_bytes(b"no parquet")
@@ -149,6 +151,7 @@ def test_kill_9_in_mid_run_loses_and_doubles_nothing(tmp_path: Path, qwen: str) 
             assert path.stat().st_mtime_ns == written, "a finished shard was embedded again"
 
 
+@pytest.mark.usefixtures("shared_ray")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_lets_shards_in_flight_finish_and_ends_with_its_code(tmp_path: Path, qwen: str, number: signal.Signals, code: int) -> None:
     write_corpus(tmp_path / "in")
@@ -166,6 +169,7 @@ def test_a_signal_lets_shards_in_flight_finish_and_ends_with_its_code(tmp_path: 
     assert bulkembed(*job(tmp_path, qwen)).returncode == 0
 
 
+@pytest.mark.usefixtures("shared_ray")
 def test_a_second_signal_ends_the_run_at_once(tmp_path: Path, qwen: str) -> None:
     write_corpus(tmp_path / "in")
     process = start(job(tmp_path, qwen, "--set", "engine.tokens_per_second=50", "--set", "shards.max_rows=5"))
@@ -181,6 +185,7 @@ def test_a_second_signal_ends_the_run_at_once(tmp_path: Path, qwen: str) -> None
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.usefixtures("shared_ray")
 def test_retry_rejects_embeds_them_after_a_fix(tmp_path: Path, qwen: str) -> None:
     (tmp_path / "in").mkdir()
     texts = ["@ @" if n == 7 else "" if n == 30 else "word" for n in range(40)]
@@ -199,6 +204,7 @@ def test_retry_rejects_embeds_them_after_a_fix(tmp_path: Path, qwen: str) -> Non
     assert bulkembed("verify", "--output", tmp_path / "out").returncode == 0
 
 
+@pytest.mark.usefixtures("shared_ray")
 @pytest.mark.parametrize(("most", "code"), [("0.5", 0), ("30", 0), ("0.1", 1), ("10", 1)])
 def test_max_rejects_stops_a_run_that_eats_a_broken_corpus(tmp_path: Path, qwen: str, most: str, code: int) -> None:
     (tmp_path / "in").mkdir()
@@ -266,6 +272,7 @@ def test_any_text_is_a_setting_or_a_clear_error(value: str) -> None:
     assert "a" in found
 
 
+@pytest.mark.usefixtures("shared_ray")
 def test_receipts_are_plain_json(tmp_path: Path, qwen: str) -> None:
     write_corpus(tmp_path / "in", files=1)
     bulkembed(*job(tmp_path, qwen))

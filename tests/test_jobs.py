@@ -33,6 +33,7 @@ def config(tmp_path: Path, qwen: str) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("shared_ray")
 def test_nightly_backfill_embeds_what_changed(tmp_path: Path, config: Path) -> None:
     first = module("nightly_backfill", BULKEMBED_CONFIG=str(config))
     assert first.returncode == 0, first.stderr
@@ -43,6 +44,7 @@ def test_nightly_backfill_embeds_what_changed(tmp_path: Path, config: Path) -> N
     assert read_dataset(tmp_path / "out").num_rows == 101
 
 
+@pytest.mark.usefixtures("shared_ray")
 def test_reindex_shows_its_plan_until_it_is_told_yes(tmp_path: Path, config: Path) -> None:
     asked = module("reindex_corpus", "--config", config, "--dims", "32")
     assert asked.returncode == 0, asked.stderr

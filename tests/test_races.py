@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from pipeline.ledger import Ledger, dataset
 from pipeline.storage import Store
 from tests.conftest import ROOT, bulkembed, read_dataset, write_corpus
@@ -19,6 +21,7 @@ def arguments(tmp_path: Path, model: str, *more: object) -> list[object]:
     return ["run", "--source", tmp_path / "in", "--output", tmp_path / "out", "--model", model, *SIMULATED, *SLOW, *more]
 
 
+@pytest.mark.usefixtures("shared_ray")
 def test_two_identical_runs_and_a_different_one_at_once(tmp_path: Path, qwen: str) -> None:
     rows = write_corpus(tmp_path / "in")
     runs = [
@@ -44,6 +47,7 @@ def test_two_identical_runs_and_a_different_one_at_once(tmp_path: Path, qwen: st
     assert snapshot.documents == len(rows)
 
 
+@pytest.mark.usefixtures("shared_ray")
 def test_a_run_during_verify_and_search_leaves_them_the_dataset_they_began_with(tmp_path: Path, qwen: str) -> None:
     write_corpus(tmp_path / "in", files=2)
     assert bulkembed(*arguments(tmp_path, qwen)).returncode == 0

@@ -44,6 +44,7 @@ def test_a_configuration_shows_no_secret() -> None:
     assert SECRET not in repr(RunConfig.model_validate(values))
 
 
+@pytest.mark.usefixtures("shared_ray")
 @pytest.mark.parametrize("trouble", ["none", "no bucket", "broken object"])
 def test_secrets_are_in_nothing_that_is_printed_or_written(tmp_path: Path, qwen: str, s3: dict[str, Any], trouble: str) -> None:
     write_corpus(tmp_path / "in", files=2)
