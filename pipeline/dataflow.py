@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from pipeline import cluster, embedder, worker
 from pipeline.embedder import TokenIds
-from pipeline.errors import BulkembedError
+from pipeline.errors import BulkembedError, EngineError
 from pipeline.losses import Losses
 from pipeline.placement import Placement
 from pipeline.records import Cause, Failure, Lost, Receipt, Shard
@@ -182,9 +182,12 @@ class Flow:
         try:
             problem = self.ray.get(reference)
         except RayError as error:
+            problem = EngineError(last_line(error))
+        if isinstance(problem, EngineError):  # of this process, or of what was asked: the next one shows
+            self.ray.kill(actor)
             self.lost_starts += 1
             if self.lost_starts >= STARTS:
-                raise BulkembedError(f"{STARTS} embedding actors in a row were lost while loading the model: {last_line(error)}") from error
+                raise BulkembedError(f"{STARTS} embedding actors in a row were lost while loading the model: {problem}")
             self.start()
             return
         if problem is not None:

@@ -63,7 +63,8 @@ class EmbeddingError(BulkembedError):
 class EngineError(EmbeddingError):
     """`cause`: see records.Cause."""
 
-    def __init__(self, reason: str, cause: Literal["engine", "memory", "bystander"]) -> None:
+    def __init__(self, reason: str, cause: Literal["engine", "memory", "bystander"] = "engine") -> None:
+        # The default is for pickle, which calls this with the reason alone and sets the cause afterwards.
         super().__init__(reason)
         self.cause = cause
 

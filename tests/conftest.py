@@ -159,7 +159,7 @@ def in_one_process(cfg: RunConfig, report: Callable[[Progress], None] = lambda p
     return run(cfg, report, InProcess(SimulatedEmbedder(64, 1e9)))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """A local Ray with two CPUs, as `bulkembed run` starts it."""
     from pipeline import cluster

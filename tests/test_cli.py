@@ -172,10 +172,10 @@ def test_a_signal_lets_shards_in_flight_finish_and_ends_with_its_code(tmp_path: 
 @pytest.mark.usefixtures("shared_ray")
 def test_a_second_signal_ends_the_run_at_once(tmp_path: Path, qwen: str) -> None:
     write_corpus(tmp_path / "in")
-    process = start(job(tmp_path, qwen, "--set", "engine.tokens_per_second=50", "--set", "shards.max_rows=5"))
+    process = start(job(tmp_path, qwen, "--set", "engine.tokens_per_second=100", "--set", "shards.max_rows=5"))
     wait_for_receipts(tmp_path / "out", 1, process)
     process.send_signal(signal.SIGTERM)
-    time.sleep(1.5)
+    time.sleep(1)
     process.send_signal(signal.SIGTERM)
     sent = time.monotonic()
     process.communicate(timeout=60)

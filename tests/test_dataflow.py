@@ -116,10 +116,19 @@ def test_out_of_memory_halves_until_it_fits(tmp_path: Path, qwen: str) -> None:
 
 @pytest.mark.usefixtures("ray_session")
 def test_an_engine_that_fails_on_everything_ends_the_run(tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_corpus(tmp_path / "in")
+    (tmp_path / "in").mkdir()
+    write_jsonl(tmp_path / "in" / "a.jsonl", [{"id": number, "text": "@ word", "lang": "xx"} for number in range(100)])
     monkeypatch.setattr(losses, "LOSSES_IN_A_ROW", 3)
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "args": {"raise_on": token(qwen, "@ ")}})
+    with pytest.raises(BulkembedError, match=r"3 attempts in a row were lost, the last of .*: RuntimeError: simulated"):
+        on_ray(cfg)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_an_engine_that_fails_the_gates_calls_is_started_anew_a_few_times(tmp_path: Path, qwen: str) -> None:
+    write_corpus(tmp_path / "in", files=1)
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "args": {"memory_tokens": 0}})
-    with pytest.raises(BulkembedError, match="in a row were lost"):
+    with pytest.raises(BulkembedError, match="3 embedding actors in a row were lost while loading the model: MemoryError: simulated"):
         on_ray(cfg)
 
 

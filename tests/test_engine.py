@@ -81,6 +81,7 @@ def test_vectors_are_those_of_the_reference(
         assert np.min(np.sum(vectors * cut, axis=1)) >= limit
 
 
+@pytest.mark.usefixtures("shared_ray")
 def test_queries_carry_the_models_own_prompt_and_find_their_document(minilm: str, corpus: Path, tmp_path: Path) -> None:
     source = pq.read_table(corpus / "a.parquet").slice(0, 40)
     (tmp_path / "in").mkdir()
@@ -122,6 +123,7 @@ def test_check_against_both_references(name: str, dtype: str, request: pytest.Fi
     assert min(compared) >= {"float32": 0.99999, "bfloat16": 0.9995}[dtype]
 
 
+@pytest.mark.usefixtures("shared_ray")
 def test_a_wrong_pooling_stops_the_run_before_its_first_shard(qwen: str, corpus: Path, tmp_path: Path) -> None:
     where = ("--source", corpus, "--output", tmp_path, "--model", qwen, "--max-tokens", 64)
     result = bulkembed("run", *where, "--set", 'engine.args.pooler_config={seq_pooling_type="MEAN", use_activation=true}')
@@ -131,6 +133,7 @@ def test_a_wrong_pooling_stops_the_run_before_its_first_shard(qwen: str, corpus:
     assert not list(tmp_path.glob("data/*/*"))
 
 
+@pytest.mark.usefixtures("shared_ray")
 def test_the_same_documents_in_other_company_have_the_same_vectors(
     minilm: str, corpus: Path, embedded: Callable[[str, str], Path], tmp_path: Path
 ) -> None:
