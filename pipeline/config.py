@@ -12,6 +12,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from pipeline import host
 from pipeline.errors import ConfigError
 from pipeline.records import Dtype, LongDocuments, Model, VectorForm
 
@@ -33,7 +34,9 @@ class EngineConfig(Section):
     """How vectors are made. Only `kind` and `dtype` change them."""
 
     kind: Literal["vllm", "simulated"] = "vllm"
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        default="auto", description="auto: bfloat16, on a CPU host without a unit for it float32; a run that was begun keeps its own"
+    )
     replicas: int | None = Field(default=None, ge=1, description="embedding actors; default one per GPU, or one per CPU host")
     max_replicas: int | None = Field(default=None, ge=1, description="actors an autoscaling cluster may grow to")
     num_gpus: float | None = Field(
@@ -180,7 +183,7 @@ class RunConfig(Section):
 
     def resolve(self, model: Model) -> RunConfig:
         """This configuration with the model's own defaults filled in, and checked against it:
-        `vectors`, `max_tokens`, `chunk_tokens` and `prompt` are set, what they were made of is not."""
+        `vectors`, `max_tokens`, `chunk_tokens`, `prompt` and `engine.dtype` are set, what they were made of is not."""
         max_tokens = self.max_tokens or model.max_tokens
         if max_tokens > model.max_tokens:
             raise ConfigError(f"max_tokens: {max_tokens} is more than the {model.max_tokens} that {model.name} takes")
@@ -193,7 +196,12 @@ class RunConfig(Section):
             "chunk_tokens": chunk_tokens,
             "prompt": self.resolved_prompt(model),
         }
-        return self.model_copy(update=filled | {"dims": None, "prompt_name": None, "instruction": None})
+        resolved = self.model_copy(update=filled | {"dims": None, "prompt_name": None, "instruction": None})
+        return resolved.in_dtype(host.engine_dtype(self.ray.address)) if self.engine.dtype == "auto" else resolved
+
+    def in_dtype(self, dtype: str) -> RunConfig:
+        """The same with a model in `dtype`."""
+        return self.model_copy(update={"engine": self.engine.model_copy(update={"dtype": dtype})})
 
     def resolved_vectors(self, model: Model) -> tuple[VectorForm, ...]:
         dims = self.dims or (model.width,)

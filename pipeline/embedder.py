@@ -5,17 +5,16 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import platform
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline import host
 from pipeline.config import EngineConfig
 from pipeline.errors import EngineError
 from pipeline.records import Model
@@ -108,7 +107,9 @@ def build_vllm(path: str, model: Model, max_tokens: int, engine: EngineConfig) -
     }
     if engine.num_gpus is not None and 0 < engine.num_gpus < 1:
         settings["gpu_memory_utilization"] = 0.9 * engine.num_gpus  # others take the rest
-    if vllm.platforms.current_platform.is_cpu():
+    device = vllm.platforms.current_platform
+    on_cpu = device.is_cpu()
+    if on_cpu:
         # Compiled mode measured slower than eager on CPU, and 20 s more to load. The share of host
         # memory only has to be below what is free; keys and values get kv_cache_gib (see environment).
         settings |= {"enforce_eager": True, "gpu_memory_utilization": 0.5}
@@ -116,17 +117,8 @@ def build_vllm(path: str, model: Model, max_tokens: int, engine: EngineConfig) -
     return (
         loaded,
         vllm.PoolingParams(task="embed", use_activation=True),
-        f"vllm {vllm.__version__} on {host_kind(vllm.platforms.current_platform)}",
+        f"vllm {vllm.__version__} on {host.cpu_kind() if on_cpu else device.get_device_name()}",
     )
-
-
-def host_kind(device: Any) -> str:
-    """What computed a vector, as far as its bits may depend on it: the GPU's name, or the CPU's architecture and widest bfloat16 unit."""
-    if not device.is_cpu():
-        return str(device.get_device_name())
-    information = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    units = [unit for unit in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if f" {unit} " in information]
-    return f"{platform.machine()} CPU{' with ' + units[0] if units else ''}"
 
 
 def cache_gib(model: Model, max_tokens: int, engine: EngineConfig) -> int:

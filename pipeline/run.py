@@ -62,13 +62,13 @@ def open_job(cfg: RunConfig) -> tuple[Job, Plan]:
     """Looks up the model, the source and what is done. Writes nothing; raises before any work."""
     refuse_overlap(cfg.source, cfg.output)
     described = model.describe(cfg.model, cfg.revision)
-    cfg = cfg.resolve(described)
+    store = Store(cfg.storage)
+    cfg = begun(cfg, cfg.resolve(described), described, store)
     limit = cfg.chunk_tokens or cfg.max_tokens or 0
     tokenizer = stages.tokenizer(described, limit)  # refuses a tokenizer that loses the end token
     if tokenizer.count(cfg.prompt or "") * 2 > tokenizer.room:
         raise ConfigError(f"prompt: takes more than half of the {limit} tokens of a document")
     fingerprint = cfg.fingerprint(described)
-    store = Store(cfg.storage)
     ledger = Ledger(store, cfg.output, fingerprint)
     try:
         done, known = ledger.done(), ledger.carried()
@@ -83,6 +83,20 @@ def open_job(cfg: RunConfig) -> tuple[Job, Plan]:
     job = Job(cfg, described, fingerprint, carried, provenance(cfg, described, fingerprint), ranges)
     most_rows = max(1, min(cfg.shards.max_rows, (cfg.shards.memory_mib << 20) // (described.width * 4)))
     return job, manifest.plan(store, objects, done, most_rows, cfg.limit, partial(require_columns, cfg))
+
+
+def begun(asked: RunConfig, resolved: RunConfig, described: Model, store: Store) -> RunConfig:
+    """`resolved`; where its engine dtype was left to this host, that of the run that another kind of host has begun here."""
+    if asked.engine.dtype != "auto":
+        return resolved
+    for dtype in (resolved.engine.dtype, "bfloat16", "float32"):
+        candidate = resolved.in_dtype(dtype)
+        try:
+            if Ledger(store, asked.output, candidate.fingerprint(described)).run() is not None:
+                return candidate
+        except StorageError as error:
+            raise ConfigError(f"output: cannot read {asked.output}: {error}") from error
+    return resolved
 
 
 def recalled_job(store: Store, output: str, source: str, snapshot: Snapshot, described: Model) -> Job:

@@ -37,8 +37,8 @@ class Trial:
         return " ".join(f"{key}={value}" for key, value in flat(self.changes)) or "as configured"
 
 
-def cpu_axes(cores: set[int]) -> list[Axis]:
-    """Those that are likely to matter most come first: the time may not suffice for all."""
+def cpu_axes(cores: set[int], dtype: str) -> list[Axis]:
+    """`dtype`: as configured. Those that are likely to matter most come first: the time may not suffice for all."""
     first, last = min(cores), max(cores)
     fewer = sorted({len(cores) - 1, len(cores) // 2} - {0, len(cores)})
     preloads = sorted(Path("/").glob(TCMALLOC))
@@ -50,7 +50,7 @@ def cpu_axes(cores: set[int]) -> list[Axis]:
         ("threads", [{"env": {"OMP_NUM_THREADS": str(count)}} for count in fewer]),
         ("actors", [{"replicas": 2}] if len(cores) >= 4 else []),
         ("engine process", [{"env": {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}}]),
-        ("dtype", [{"dtype": "float32"}]),
+        ("dtype", [{"dtype": other} for other in ("float32", "bfloat16") if other != dtype]),
     ]
 
 

@@ -59,6 +59,6 @@ def host(cfg: RunConfig, documents: int) -> Iterator[Host]:
     cluster.connect(job.cfg.ray)
     try:
         cores, gpus = cluster.here()
-        yield Host(job, found, tune.gpu_axes(gpus) if gpus else tune.cpu_axes(cores))
+        yield Host(job, found, tune.gpu_axes(gpus) if gpus else tune.cpu_axes(cores, job.cfg.engine.dtype))
     finally:
         cluster.disconnect()

@@ -152,7 +152,7 @@ def fingerprint(**values: Any) -> str:
         {"long_documents": "mean", "chunk_tokens": 100},
         {"vectors": "64:float32,64:int8"},
         {"prompt_name": "query"},
-        {"engine": {"dtype": "float32"}},
+        {"engine": {"dtype": "float16"}},
     ],
 )
 def test_what_changes_a_vector_or_a_row_changes_the_fingerprint(change: dict[str, Any]) -> None:

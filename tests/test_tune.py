@@ -80,7 +80,7 @@ def test_calls_hold_every_document_once_and_about_the_budget(lengths: list[int],
     assert all(sizes[call].sum() <= budget + max(lengths) for call in found)
 
 
-@pytest.mark.parametrize("axes", [tune.cpu_axes({0, 1, 2, 3, 4, 5, 6, 7}), tune.cpu_axes({3}), tune.gpu_axes(8)])
+@pytest.mark.parametrize("axes", [tune.cpu_axes({0, 1, 2, 3, 4, 5, 6, 7}, "bfloat16"), tune.cpu_axes({3}, "float32"), tune.gpu_axes(8)])
 def test_every_setting_is_one_that_a_run_takes(axes: list[tune.Axis]) -> None:
     for _, options in axes:
         for option in options:

@@ -1,0 +1,63 @@
+"""What a model runs in where nobody says: on hosts that are written down, and as a run goes from one to another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import host
+from pipeline.records import Shard
+from pipeline.run import open_job
+from tests.conftest import in_one_process, simulated, write_corpus
+
+ZEN3, ZEN4 = "flags : fpu avx2", "flags : fpu avx2 avx512f avx512_bf16"
+
+
+@pytest.fixture
+def on_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder for devices; the CPU's description goes into the file `cpu` beside it."""
+    (tmp_path / "dev").mkdir()
+    monkeypatch.setattr(host, "CPU_INFORMATION", tmp_path / "cpu")
+    monkeypatch.setattr(host, "DEVICES", tmp_path / "dev")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("cpu", "device", "address", "dtype"),
+    [
+        (ZEN4, None, None, "bfloat16"),
+        (ZEN3, None, None, "float32"),
+        ("Features : asimd bf16", None, None, "bfloat16"),
+        ("", None, None, "float32"),
+        (ZEN3, "nvidia0", None, "bfloat16"),
+        (ZEN3, "nvidiactl", None, "float32"),  # a driver without a GPU
+        (ZEN3, "kfd", None, "bfloat16"),
+        (ZEN3, None, "10.0.0.1:6379", "bfloat16"),
+    ],
+)
+def test_the_dtype_is_what_the_hosts_units_compute_in(on_host: Path, cpu: str, device: str | None, address: str | None, dtype: str) -> None:
+    (on_host / "cpu").write_text(cpu)
+    if device:
+        (on_host / "dev" / device).touch()
+    assert host.engine_dtype(address) == dtype
+
+
+def test_a_cluster_in_the_environment_counts_too(on_host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (on_host / "cpu").write_text(ZEN3)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert host.engine_dtype(None) == "bfloat16"
+
+
+def test_another_kind_of_host_resumes_the_same_run(on_host: Path, qwen: str) -> None:
+    write_corpus(on_host / "in")
+    cfg = simulated(on_host / "in", on_host / "out", qwen)
+    (on_host / "cpu").write_text(ZEN4)
+    in_one_process(cfg)
+    (on_host / "cpu").write_text(ZEN3)
+    job, plan = open_job(cfg)
+    assert (job.cfg.engine.dtype, plan.pending) == ("bfloat16", list[Shard]())
+    other, fresh = open_job(cfg.model_copy(update={"output": str(on_host / "elsewhere")}))
+    assert (other.cfg.engine.dtype, fresh.rows_pending) == ("float32", 200)
+    assert open_job(cfg.in_dtype("float32"))[1].rows_pending == 200  # what is asked for by name is done
