@@ -121,7 +121,7 @@ def embed(cfg: "RunConfig", dry_run: bool = False) -> None:
     if dry_run:
         out.print(report.estimate_text(job, planned), markup=False)
         raise typer.Exit(1 if planned.failures else 0)
-    from pipeline import cluster, dataflow
+    from pipeline import backlog, cluster, dataflow
 
     stop = Stop(cfg.grace_seconds)
     with out.status("starting Ray and loading the model") as status, ExitStack() as stack:
@@ -133,7 +133,7 @@ def embed(cfg: "RunConfig", dry_run: bool = False) -> None:
             cluster.connect(job.cfg.ray)
             stack.callback(cluster.disconnect)
             catch_signals()  # Ray has set handlers of its own
-            engine = stack.enter_context(dataflow.engine(job, len(planned.pending), stop))
+            engine = stack.enter_context(dataflow.engine(job, backlog.engines_for(planned.pending), stop))
             catch_signals(stop)
         summary = finish(job, planned, show, engine, stop)
     out.print(report.summary_text(job, summary), markup=False)
@@ -149,7 +149,7 @@ def shower(status: Any, last: float) -> Callable[["Progress"], None]:
         line = report.progress_text(progress)
         if out.is_terminal:
             status.update(line)
-        elif time.monotonic() - last >= LINE_EVERY_SECONDS or progress.shards == progress.shards_total:
+        elif time.monotonic() - last >= LINE_EVERY_SECONDS or progress.counts.rows == progress.rows_total:
             out.print(line, markup=False)
             last = time.monotonic()
 

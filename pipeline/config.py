@@ -65,6 +65,7 @@ class ShardConfig(Section):
 
     max_rows: int = Field(default=8192, ge=1)
     memory_mib: int = Field(default=64, ge=1, description="of full-width float32 vectors")
+    text_mib: int = Field(default=32, ge=1, description="of text, about; long documents make shards of fewer rows")
 
 
 class RayConfig(Section):

@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import cluster, embedder, worker
+from pipeline.backlog import Backlog
 from pipeline.embedder import TokenIds
 from pipeline.errors import BulkembedError, EngineError
 from pipeline.losses import Losses
@@ -52,13 +53,13 @@ STARTS = 3  # of actors in a row that are lost before their model is loaded
 
 
 @contextmanager
-def engine(job: Job, shards: int, stop: Stop | None = None) -> Iterator[Flow]:
-    """Embedding actors for at most `shards` shards. Ray must be connected.
+def engine(job: Job, most: int, stop: Stop | None = None) -> Iterator[Flow]:
+    """At most so many embedding actors. Ray must be connected.
 
     Raises BulkembedError where no actor can load the model, GateError where its vectors are wrong."""
     placed = cluster.place(job.cfg.engine, job.cfg.ray)
     log.info("%s", placed)
-    flow = Flow(job, placed, shards, stop)
+    flow = Flow(job, placed, most, stop)
     try:
         yield flow
     finally:
@@ -79,7 +80,7 @@ class Flight:
 class Flow:
     """The driver's side of a run: which shard is where."""
 
-    def __init__(self, job: Job, placed: Placement, shards: int, stop: Stop | None) -> None:
+    def __init__(self, job: Job, placed: Placement, most: int, stop: Stop | None) -> None:
         import ray
 
         self.ray = ray
@@ -98,8 +99,7 @@ class Flow:
             max_concurrency=self.slots,
             runtime_env={"env_vars": settings},
         )(worker.Worker)
-        self.waiting: deque[Shard] = deque()
-        self.left = 0  # shards without an outcome
+        self.waiting = Backlog()
         self.ready: deque[tuple[Shard, Any]] = deque()  # for an actor: with the reference of what is prepared, or None
         self.suspects: deque[tuple[Shard, Any]] = deque()  # the same, for an actor of their own
         self.flights: dict[Any, Flight] = {}  # by the reference of the call's result
@@ -108,7 +108,7 @@ class Flow:
         self.losses = Losses()
         self.lost_starts = 0
         self.quiet_since = time.monotonic()
-        for _ in range(min(max(placed.replicas, job.cfg.engine.max_replicas or 0), shards)):
+        for _ in range(min(max(placed.replicas, job.cfg.engine.max_replicas or 0), most)):
             self.start()
 
     def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | Lost]:
@@ -134,8 +134,8 @@ class Flow:
 
     def outcomes(self, shards: list[Shard], job: Job) -> Iterator[Any]:
         self.job = self.ray.put(job)
-        self.waiting, self.left = deque(shards), len(shards)
-        while self.left and not self.over():
+        self.waiting = Backlog(shards)
+        while (self.waiting or self.ready or self.suspects or self.flights) and not self.over():
             if not self.stopping():
                 self.submit()
             # Not fetched: the data of a shard does not come to the driver.
@@ -147,7 +147,6 @@ class Flow:
                     continue
                 outcome = self.settle(reference)
                 if outcome is not None:
-                    self.left -= not isinstance(outcome, Lost)
                     yield outcome
 
     def notice(self, progress: bool) -> None:
@@ -199,7 +198,7 @@ class Flow:
         """Gives every free slot a shard, and prepares as many shards again as there are slots."""
         most = 2 * self.slots * max(1, len(self.free))
         while self.waiting and len(self.flights) + len(self.ready) + len(self.suspects) < most:
-            shard = self.waiting.popleft()
+            shard = self.waiting.take(len(self.free) + len(self.loading))
             if self.whole:
                 self.line_up(shard, None)
             else:
@@ -258,10 +257,9 @@ class Flow:
         if self.losses.hopeless(len(self.free) + len(self.loading)):
             raise BulkembedError(f"{self.losses.in_a_row} attempts in a row were lost, the last of {shard.id}: {reason}")
         if verdict == "again":
-            self.waiting.appendleft(shard)
+            self.waiting.put_back(shard)
         elif verdict == "halve":
-            self.waiting.extendleft(reversed(self.losses.halves(shard)))
-            self.left += 1
+            self.waiting.put_back(*self.losses.halves(shard))
         elif verdict == "reject":
             self.flights[self.give_up.remote(shard, self.job, reason)] = Flight(shard, "publish")
         else:

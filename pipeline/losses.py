@@ -9,7 +9,7 @@ are nobody's fault, and running out of memory is no fault of a shard that can be
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pipeline.records import Cause, Shard
@@ -52,12 +52,10 @@ class Losses:
 
     def halves(self, shard: Shard) -> tuple[Shard, Shard]:
         """The shard in two, both as suspect as it is."""
-        middle = (shard.start + shard.stop) // 2
-        first = replace(shard, stop=middle)
-        second = replace(shard, start=middle, skip=shard.skip + middle - shard.start)
-        for half in (first, second):
+        halves = shard.halves()
+        for half in halves:
             self.process[half.id] = min(1, self.process[shard.id])
-        return first, second
+        return halves
 
     def hopeless(self, actors: int) -> bool:
         return self.in_a_row >= max(LOSSES_IN_A_ROW, 3 * actors)

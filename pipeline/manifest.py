@@ -11,12 +11,14 @@ from __future__ import annotations
 import hashlib
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import BinaryIO
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -46,12 +48,23 @@ class Layout:
     """Where an object may be cut: rows of each part, and for JSONL the byte offset of each part."""
 
     part_rows: list[int]  # Parquet: row groups; JSONL: runs of PART_LINES lines
+    part_bytes: list[int]  # of each part's text, decompressed; JSONL: of its lines
     offsets: list[int]  # JSONL: byte offset of each part, else empty
     schema: pa.Schema  # JSONL: of a sample from its start
 
     @property
     def rows(self) -> int:
-        return sum(self.part_rows)
+        return self.borders[-1]
+
+    @cached_property
+    def borders(self) -> list[int]:
+        """Rows before each part, and at the end."""
+        return [0, *accumulate(self.part_rows)]
+
+    def text_bytes(self, ranges: Sequence[Range]) -> list[int]:
+        """Of each range of rows, as if the text of a part were spread evenly."""
+        before = np.interp(np.array(ranges, np.float64).reshape(-1, 2), self.borders, [0, *accumulate(self.part_bytes)])
+        return [int(size) for size in np.diff(before, axis=1)[:, 0]]
 
 
 @dataclass(frozen=True)
@@ -169,8 +182,11 @@ def plan(
     most_rows: int,
     limit: int | None,
     check: Callable[[SourceObject, Layout], None],
+    text_columns: Sequence[str] = (),
+    most_bytes: int | None = None,
 ) -> Plan:
-    """Shards still to do. `check` sees every object that is opened and may refuse it (ObjectError)."""
+    """Shards still to do, of at most so many rows and (about) bytes of text each. `check` sees every object that is
+    opened and may refuse it (ObjectError)."""
     covered: dict[str, list[str]] = {}
     for shard_id in done:
         covered.setdefault(parse(shard_id)[0], []).append(shard_id)
@@ -181,7 +197,7 @@ def plan(
         if ranges and not gaps(ranges, parse(covered[item.id][0])[3]):
             return None  # all of it is done: no need to open it
         try:
-            layout = layout_of(store, item)
+            layout = layout_of(store, item, text_columns)
             check(item, layout)
         except BulkembedError as error:
             if isinstance(error, ConfigError):
@@ -206,23 +222,28 @@ def plan(
             if layout:
                 ranges = [(start, stop) for _, start, stop, _ in map(parse, mine)]
                 for gap in gaps(ranges, int(min(total, left))):
-                    pending += [shard(item, layout, each) for each in cut(gap, layout.part_rows, most_rows)]
+                    pending += shards(item, layout, cut(gap, layout.part_rows, most_rows), most_bytes)
             left -= total
     return Plan(objects, finished, pending, failures)
 
 
-def shard(item: SourceObject, layout: Layout, rows: Range) -> Shard:
-    """The shard of these rows; for JSONL with the nearest known line start at or before the first."""
-    offset, skip = 0, rows[0]
-    for part, part_offset in zip(layout.part_rows, layout.offsets, strict=False):
-        offset = part_offset
-        if skip < part:
-            break
-        skip -= part
-    return Shard(item.id, item.uri, item.version, item.format, *rows, layout.rows, offset, skip)
+def shards(item: SourceObject, layout: Layout, ranges: list[Range], most_bytes: int | None) -> Iterator[Shard]:
+    """Of these rows, halved until each fits; for JSONL with the nearest known line start at or before the first."""
+    for (start, stop), text_bytes in zip(ranges, layout.text_bytes(ranges), strict=True):
+        offset, skip = 0, start
+        if layout.offsets:
+            part = bisect_right(layout.borders, start) - 1
+            offset, skip = layout.offsets[part], start - layout.borders[part]
+        found = [Shard(item.id, item.uri, item.version, item.format, start, stop, layout.rows, offset, skip, text_bytes)]
+        while found:
+            shard = found.pop()
+            if most_bytes is None or shard.text_bytes <= most_bytes or shard.rows == 1:
+                yield shard
+            else:
+                found += reversed(shard.halves())
 
 
-def layout_of(store: Store, item: SourceObject) -> Layout:
+def layout_of(store: Store, item: SourceObject, text_columns: Sequence[str] = ()) -> Layout:
     """Reads the footer (Parquet) or counts the lines (JSONL). Raises ObjectError where it is corrupt."""
 
     def read() -> Layout:
@@ -231,8 +252,9 @@ def layout_of(store: Store, item: SourceObject) -> Layout:
                 return scan_lines(file)
         with store.open(item.uri) as file:
             metadata = pq.ParquetFile(file).metadata
-            groups = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
-            return Layout(groups, [], metadata.schema.to_arrow_schema())
+            groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+            sizes = [text_bytes(group, text_columns) for group in groups]
+            return Layout([group.num_rows for group in groups], sizes, [], metadata.schema.to_arrow_schema())
 
     try:
         return store.retrying(read, f"reading {item.uri}")
@@ -240,9 +262,16 @@ def layout_of(store: Store, item: SourceObject) -> Layout:
         raise ObjectError(f"{item.uri}: not a readable {item.format} file: {describe(error)}") from error
 
 
+def text_bytes(group: pq.RowGroupMetaData, columns: Sequence[str]) -> int:
+    """Of a row group, decompressed."""
+    found = (group.column(number) for number in range(group.num_columns))
+    return sum(column.total_uncompressed_size for column in found if column.path_in_schema in columns)
+
+
 def scan_lines(file: BinaryIO) -> Layout:
     """Counts non-blank lines, and remembers where every `PART_LINES`-th starts."""
     part_rows: list[int] = []
+    part_bytes: list[int] = []
     offsets: list[int] = []
     sample: list[bytes] = []
     offset = rows = 0
@@ -250,13 +279,15 @@ def scan_lines(file: BinaryIO) -> Layout:
         if not line.isspace():
             if rows % PART_LINES == 0:
                 part_rows.append(0)
+                part_bytes.append(0)
                 offsets.append(offset)
             if rows < SAMPLE_LINES:
                 sample.append(line)
             part_rows[-1] += 1
+            part_bytes[-1] += length
             rows += 1
         offset += length
-    return Layout(part_rows, offsets, sampled_schema(sample))
+    return Layout(part_rows, part_bytes, offsets, sampled_schema(sample))
 
 
 def sampled_schema(sample: Iterable[bytes]) -> pa.Schema:

@@ -82,7 +82,8 @@ def open_job(cfg: RunConfig) -> tuple[Job, Plan]:
     ranges = matryoshka.ranges_from_text(ledger.ranges())
     job = Job(cfg, described, fingerprint, carried, provenance(cfg, described, fingerprint), ranges)
     most_rows = max(1, min(cfg.shards.max_rows, (cfg.shards.memory_mib << 20) // (described.width * 4)))
-    return job, manifest.plan(store, objects, done, most_rows, cfg.limit, partial(require_columns, cfg))
+    check = partial(require_columns, cfg)
+    return job, manifest.plan(store, objects, done, most_rows, cfg.limit, check, cfg.text_columns, cfg.shards.text_mib << 20)
 
 
 def begun(asked: RunConfig, resolved: RunConfig, described: Model, store: Store) -> RunConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b, sha256
@@ -18,7 +18,7 @@ from pipeline import bucketing, matryoshka, model, pieces, reader, schema, write
 from pipeline.config import RunConfig
 from pipeline.embedder import Embedder
 from pipeline.ledger import Ledger
-from pipeline.records import Counts, Embedded, Model, Prepared, Receipt, Shard, VectorForm
+from pipeline.records import Counts, Documents, Embedded, Model, Prepared, Receipt, Shard, VectorForm
 from pipeline.retry import retries_taken
 from pipeline.storage import Store
 from pipeline.tokenizer import Tokenizer
@@ -52,15 +52,35 @@ class Job:
         return tokenizer(self.model, self.cfg.chunk_tokens or self.cfg.max_tokens or 0)
 
 
-def run_shard(shard: Shard, job: Job, embedder: Embedder) -> Receipt:
-    return publish(embed(prepare(shard, job), job, embedder), job)
+def run_shard(shard: Shard, job: Job, embedder: Embedder, turn: AbstractContextManager[object] | None = None) -> Receipt:
+    """`turn` is held while something is computed: shards of one process wait for the store side by side, and for its cores one
+    after the other. Python beside an engine on the CPU takes the interpreter's lock and a core from it, and both its threads wait."""
+    documents, seconds = read(shard, job)
+    with turn or nullcontext():
+        embedded = embed(tokenize(shard, documents, job, seconds), job, embedder)
+        data = encode(embedded, job)
+    return write(embedded, data, job)
 
 
 def prepare(shard: Shard, job: Job) -> Prepared:
     """Reads a shard's documents and turns them into token ids."""
+    documents, seconds = read(shard, job)
+    return tokenize(shard, documents, job, seconds)
+
+
+def publish(embedded: Embedded, job: Job) -> Receipt:
+    """Writes a shard: data, then rejects, then the receipt that says it is done."""
+    return write(embedded, encode(embedded, job), job)
+
+
+def read(shard: Shard, job: Job) -> tuple[Documents, dict[str, float]]:
+    """A shard's documents, and the seconds that took."""
     seconds: dict[str, float] = {}
     with timed(seconds, "read"):
-        documents = reader.read(job.store, shard, job.cfg, job.carried)
+        return reader.read(job.store, shard, job.cfg, job.carried), seconds
+
+
+def tokenize(shard: Shard, documents: Documents, job: Job, seconds: dict[str, float]) -> Prepared:
     with timed(seconds, "tokenize"):
         cut = pieces.split(documents, job.cfg, job.tokenizer)
         hashes = [blake2b(text.encode(), digest_size=16).digest() for text in documents.texts]
@@ -99,15 +119,18 @@ def full_vectors(prepared: Prepared, job: Job, embedder: Embedder) -> npt.NDArra
     return vectors
 
 
-def publish(embedded: Embedded, job: Job) -> Receipt:
-    """Writes a shard: data, then rejects, then the receipt that says it is done."""
-    prepared, ledger = embedded.prepared, job.ledger
-    shard, seconds = prepared.shard, dict(prepared.seconds)
-    provenance = job.provenance | {"engine": embedded.engine}
-    footer = provenance | matryoshka.ranges_to_text(job.ranges)
-    with timed(seconds, "encode"):
+def encode(embedded: Embedded, job: Job) -> bytes:
+    """The data file."""
+    footer = job.provenance | {"engine": embedded.engine} | matryoshka.ranges_to_text(job.ranges)
+    with timed(embedded.prepared.seconds, "encode"):
         encoded = {name: matryoshka.encode(embedded.vectors, form, job.ranges.get(name)) for name, form in job.columns.items()}
-        data = writer.parquet_bytes(writer.data_table(prepared.rows, encoded, job.cfg.vectors or ()), footer)
+        return writer.parquet_bytes(writer.data_table(embedded.prepared.rows, encoded, job.cfg.vectors or ()), footer)
+
+
+def write(embedded: Embedded, data: bytes, job: Job) -> Receipt:
+    prepared, ledger = embedded.prepared, job.ledger
+    shard, seconds = prepared.shard, prepared.seconds
+    provenance = job.provenance | {"engine": embedded.engine}
     with timed(seconds, "write"):
         data, standing = publish_data(ledger, shard.id, data)
         if prepared.rejects.num_rows:

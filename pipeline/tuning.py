@@ -38,7 +38,7 @@ class Host:
         engine = EngineConfig.model_validate(merge(self.job.cfg.engine.model_dump(), changes))
         job = replace(self.job, cfg=self.job.cfg.model_copy(update={"engine": engine}))
         try:
-            with dataflow.engine(job, shards=1 << 20) as flow:
+            with dataflow.engine(job, most=1 << 20) as flow:
                 return Trial(changes, sum(flow.rates(self.documents, seconds)))
         except BulkembedError as error:
             return Trial(changes, 0, str(error))

@@ -94,6 +94,9 @@ class Worker:
 
     embedder: Embedder
 
+    def __init__(self) -> None:
+        self.turn = threading.Lock()
+
     def load(self, job: Job) -> BulkembedError | None:
         """What stands in the way of embedding, if anything."""
         needs_weights = job.cfg.engine.kind == "vllm"
@@ -117,7 +120,7 @@ class Worker:
         return tune.rate(documents, job.cfg.engine.call_tokens, self.embedder, seconds)
 
     def run_shard(self, shard: Shard, job: Job) -> Receipt | Failure | Lost:
-        return attempt(shard, lambda: stages.run_shard(shard, job, self.embedder))
+        return attempt(shard, lambda: stages.run_shard(shard, job, self.embedder, self.turn))
 
     def embed(self, prepared: Prepared, job: Job) -> tuple[Failure | Lost | None, Embedded | None]:
         return staged(prepared.shard, lambda: stages.embed(prepared, job, self.embedder))

@@ -27,6 +27,7 @@ LAYERS = [
         "ledger",
         "model",
         "placement",
+        "backlog",
         "losses",
     },
     {"pieces", "gate", "here", "tune"},

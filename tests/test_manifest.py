@@ -97,7 +97,7 @@ def test_finished_objects_are_not_opened_again(tmp_path: Path, monkeypatch: pyte
     write_corpus(tmp_path)
     done = [shard.id for shard in planned(tmp_path).pending]
     opened: list[str] = []
-    monkeypatch.setattr(manifest, "layout_of", lambda store, item: opened.append(item.uri))
+    monkeypatch.setattr(manifest, "layout_of", lambda store, item, columns: opened.append(item.uri))
     assert planned(tmp_path, done=done).pending == []
     assert opened == []
 
@@ -151,3 +151,20 @@ def test_a_source_is_a_prefix_a_glob_or_one_object(tmp_path: Path, uri: str, cou
 def test_a_source_without_documents_is_an_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(SourceError, match=r"expected|none of them"):
         manifest.source_objects(Store(), str(tmp_path / name))
+
+
+def test_shards_know_their_text_and_are_halved_where_it_is_too_much(tmp_path: Path) -> None:
+    rows = [{"id": number, "text": "x" * (10 if number < 40 else 1000), "other": "y" * 5000} for number in range(80)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=20, use_dictionary=False)
+    write_jsonl(tmp_path / "b.jsonl", [{"id": row["id"], "text": row["text"]} for row in rows])
+    store = Store()
+    objects = manifest.source_objects(store, str(tmp_path))
+    plan = manifest.plan(store, objects, [], 40, None, lambda item, layout: None, ["text"], most_bytes=25_000)
+    assert len(set(covered_rows(plan))) == len(covered_rows(plan)) == 160
+    parquet = [shard for shard in plan.pending if shard.format == "parquet"]
+    assert [shard.rows for shard in parquet] == [40, 20, 20]
+    assert 400 <= parquet[0].text_bytes < 1500
+    assert all(20_000 <= shard.text_bytes <= 25_000 for shard in parquet[1:])
+    lines = [shard for shard in plan.pending if shard.format == "jsonl"]
+    assert sum(shard.text_bytes for shard in lines) == pytest.approx((tmp_path / "b.jsonl").stat().st_size, abs=len(lines))
+    assert all(shard.text_bytes <= 25_000 for shard in lines)
