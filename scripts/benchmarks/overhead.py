@@ -1,0 +1,10 @@
+"""."""
+
+from collections.abc import Iterator
+
+from typing import Any
+
+
+def overhead() -> Iterator[dict[str, Any]]:
+    """overhead."""
+    yield {}
