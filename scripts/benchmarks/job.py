@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -76,7 +77,7 @@ def run(
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "pipeline", "run", "--source", str(source), "--output", str(out), "--model", str(model), *flags]
     for name, value in ({"engine.dtype": engine_dtype()} | dict(settings)).items():
-        command += ["--set", f"{name}={value}"]
+        command += ["--set", f"{name}={json.dumps(value)}"]  # numbers and strings are written in TOML as in JSON
     process = watched(command, os.environ | (env or {}), sample, every)
     ledger, snapshot = dataset(Store(), str(out))
     return Ran(process, list(ledger.read_receipts(snapshot.shards)))

@@ -1,10 +1,11 @@
 """What a shard costs the driver, what many objects cost to plan, and what resuming costs when nearly everything is done.
 
-As a command of its own (python -m scripts.benchmarks.scale CONFIG): plans a run, prints {"shards", "seconds"}."""
+As a command of its own (python -m scripts.benchmarks.scale CONFIG): plans a run."""
 
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import sys
 import time
@@ -131,7 +132,7 @@ def resumed(model: Path, shards: int) -> Row:
     for shard in done:
         (folder / f"{shard.id}.json").write_bytes(orjson.dumps(replace(example, shard=shard.id).to_dict()))
     found = planned(cfg)
-    if found["shards"] != len(plan.pending) - len(done):
+    if found["pending_shards"] != len(plan.pending) - len(done):
         raise SystemExit(f"bench: {found['shards']} shards are left")
     return {"row": "resume", "all_shards": len(plan.pending), **found}
 
@@ -142,16 +143,17 @@ def config(model: Path, source: Path, out: Path) -> dict[str, Any]:
 
 def planned(cfg: dict[str, Any]) -> Row:
     """In a process of its own, whose peak memory is that of planning."""
-    printed, memory, _ = child("scale", json.dumps(cfg))
-    found = json.loads(printed)
-    return {"shards": found["shards"], "plan_s": round(found["seconds"], 2), "peak_mb": round(memory / 1e6)}
+    printed, _, _ = child("scale", json.dumps(cfg))
+    found: Row = json.loads(printed)
+    return found
 
 
 def main(cfg: str) -> None:
     started = time.monotonic()
     _, plan = open_job(RunConfig.model_validate_json(cfg))
-    print(json.dumps({"shards": len(plan.pending), "seconds": time.monotonic() - started}))
-    time.sleep(1.5)  # its memory is sampled once a second
+    seconds = time.monotonic() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    print(json.dumps({"pending_shards": len(plan.pending), "plan_s": round(seconds, 2), "peak_mb": peak}))
 
 
 if __name__ == "__main__":
