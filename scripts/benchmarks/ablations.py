@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow.parquet as pq
 import typer
 
@@ -36,14 +37,15 @@ ORDERS = ("order-source", "order-sorted", "order-buckets")
 def changes() -> dict[str, dict[str, Any]]:
     """Settings of a run by the name of the ablation."""
     cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
-    return {
+    found = tcmallocs()
+    tcmalloc = {"tcmalloc": {"engine.env.LD_PRELOAD": str(found[0])}} if found else {}
+    return tcmalloc | {
         "call-tokens-4096": {"engine.call_tokens": 4096},
         "call-tokens-32768": {"engine.call_tokens": 32768},
         "in-flight-1": {"ray.shards_in_flight": 1},
         "in-flight-3": {"ray.shards_in_flight": 3},
         "engine-process": {"engine.env.VLLM_ENABLE_V1_MULTIPROCESSING": "1"},
         "plain-malloc": {f"engine.env.{name}": value for name, value in PLAIN_MALLOC.items()},
-        **{"tcmalloc": {"engine.env.LD_PRELOAD": str(path)} for path in tcmallocs()[:1]},
         "bound": {"engine.env.VLLM_CPU_OMP_THREADS_BIND": cores},
         "split": {"ray.layout": "split"},
     }
@@ -96,7 +98,7 @@ def compared(rates: dict[str, list[float]], base: str) -> Iterator[Row]:
         }
 
 
-def calls_of(order: str, lengths: np.typing.NDArray[np.int64]) -> list[np.typing.NDArray[np.int64]]:
+def calls_of(order: str, lengths: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
     """Rows of each engine call: shards whole, in source order or longest first; or longest first in calls of BUCKET_TOKENS."""
     shards = [np.arange(start, min(start + SHARD_ROWS, len(lengths))) for start in range(0, len(lengths), SHARD_ROWS)]
     if order == "order-source":

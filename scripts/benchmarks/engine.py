@@ -23,7 +23,9 @@ def engine_config() -> EngineConfig:
 
 
 def ask(module: str, model: Path, max_tokens: int, question: Mapping[str, Any]) -> Any:
-    """What `python -m scripts.benchmarks.MODULE MODEL MAX_TOKENS QUESTION` prints last, as JSON. glibc reads its settings as a process starts."""
+    """What `python -m scripts.benchmarks.MODULE MODEL MAX_TOKENS QUESTION` prints last, as JSON.
+
+    A process of its own, since glibc reads its settings as one starts."""
     settings = environment(engine_config(), describe(str(model), None), max_tokens, len(os.sched_getaffinity(0)))
     printed, _, _ = child(module, model, max_tokens, json.dumps(question), env=settings)
     return json.loads(printed.splitlines()[-1])
