@@ -91,15 +91,12 @@ def compare(embedder: VLLMEmbedder, model: str, length: int, documents: int, rou
     same = fresh()[:4]
     if not np.allclose(embedder.embed(same), bare(embedder, [each.tolist() for each in same]), atol=1e-3):
         raise SystemExit("bench: the embedder and the bare engine do not make the same vectors")
-    ours(fresh()), theirs(fresh())  # warms up
+    for way in (ours, theirs):
+        way(fresh())  # warms up
     pairs = []
     for number in range(rounds):  # in turns, and who comes first in turns too
-        if number % 2:
-            mine = ours(fresh())
-            pairs.append((mine, theirs(fresh())))
-        else:
-            others = theirs(fresh())
-            pairs.append((ours(fresh()), others))
+        spent = {way: way(fresh()) for way in ((ours, theirs) if number % 2 else (theirs, ours))}
+        pairs.append((spent[ours], spent[theirs]))
     return {
         "tokens": length,
         "documents": documents,
