@@ -75,8 +75,9 @@ def ablations(
 def jobs(name: str, wanted: dict[str, dict[str, Any]], documents: int, rounds: int) -> Iterator[Row]:
     source = corpus(documents)
     rates: dict[str, list[float]] = defaultdict(list)
+    every: dict[str, dict[str, Any]] = {"default": {}, **wanted}
     for _ in range(rounds):
-        for title, settings in ({"default": {}} | wanted).items():
+        for title, settings in every.items():
             rates[title].append(run_job(name, source, min(SHARD_ROWS, documents // 4), settings).rate)
     return compared(rates, "default")
 
