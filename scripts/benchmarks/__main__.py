@@ -51,7 +51,7 @@ def printed(row: Callable[..., Iterator[Row]]) -> Callable[..., None]:
 
 
 def table_line(result: Row) -> str:
-    return "  ".join(f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in result.items())
+    return "  ".join(f"{name} {value:,}" if type(value) is int else f"{name} {value}" for name, value in result.items())
 
 
 for each in ROWS:

@@ -36,8 +36,8 @@ FORMATS = ("parquet", "jsonl")
 
 
 def reads(
-    files: Annotated[int, typer.Option(help="Objects of a corpus.")] = 8,
-    rows: Annotated[int, typer.Option(help="Documents of an object.")] = 5000,
+    files: Annotated[int, typer.Option(help="Objects of a corpus.")] = 4,
+    rows: Annotated[int, typer.Option(help="Documents of an object: a few make its requests dear.")] = 20_000,
     kind: Annotated[list[str] | None, typer.Option("--format", help="parquet or jsonl; repeatable. [default: both]")] = None,
     threads: Annotated[list[int] | None, typer.Option(help="Repeatable. [default: 1, 4]")] = None,
     rounds: int = 3,
@@ -62,7 +62,7 @@ def upload(options: dict[str, Any], source: str, kind: str, files: int, rows: in
     if kind not in FORMATS:
         raise SystemExit(f"bench: --format {kind}: one of {', '.join(FORMATS)}")
     store = s3(options)
-    texts = list(simulated.texts([simulated.CHARACTERS] * (files * rows)))
+    texts = list(simulated.texts([simulated.CHARACTERS] * (files * rows), simulated.CHARACTERS))
     names = [f"{source.removeprefix('s3://')}/{number:04d}.{kind}" for number in range(files)]
     for number, name in enumerate(names):
         part = range(number * rows, (number + 1) * rows)
