@@ -17,7 +17,7 @@ DIMS = (2560, 1024)
 
 
 def texts(sizes: list[int], step: int = CHARACTERS // 3) -> Iterator[str]:
-    """Slices of the demo corpus with so many characters each, `step` characters apart: the closer, the more alike, and the better compressed."""
+    """Slices of the demo corpus with so many characters each, `step` apart: the closer, the more alike, and the better compressed."""
     text = "\n\n".join(row["text"] for row in make_corpus.documents())
     starts = itertools.cycle(range(0, len(text) - max(sizes), step))
     return (text[start : start + size] for start, size in zip(starts, sizes, strict=False))
