@@ -1,6 +1,6 @@
 """Make a Qwen3-Embedding-shaped model with random weights: for tests and benchmarks without a hub.
 
-    python scripts/random_qwen3.py OUT [--shape tiny|small|0.6B]
+    python scripts/random_qwen3.py OUT [--shape tiny|small|one-layer|0.6B]
 
 Takes exactly the code path of Qwen3-Embedding: same architecture, last-token pooling on an appended
 <|endoftext|>, query prompt, sentence-transformers files. Only the vectors mean nothing. The
@@ -22,6 +22,8 @@ SHAPES: dict[str, dict[str, int]] = {
     "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
     | {"intermediate_size": 128, "vocab_size": 4096},
     "small": {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64}
+    | {"intermediate_size": 768, "vocab_size": 151_669},
+    "one-layer": {"hidden_size": 256, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64}
     | {"intermediate_size": 768, "vocab_size": 151_669},
     "0.6B": {"hidden_size": 1024, "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128}
     | {"intermediate_size": 3072, "vocab_size": 151_669},

@@ -1,6 +1,6 @@
 """The ceiling: the best plain script for the same work, one process, no Ray, nothing of this package.
 
-    python scripts/plain.py MODEL CORPUS OUT MAX_TOKENS STEP_TOKENS SHARD_ROWS DIM,DIM,...
+    python scripts/benchmarks/plain.py MODEL CORPUS OUT MAX_TOKENS STEP_TOKENS SHARD_ROWS DIM,DIM,... DTYPE
 
 Reads Parquet, tokenizes, embeds with vLLM, truncates, writes Parquet, one slice of rows after the
 other; prints {"tokens", "seconds", "documents"} of the time from the first slice on the engine to
@@ -21,14 +21,14 @@ import vllm
 from tokenizers import Tokenizer
 
 
-def main(model: str, corpus: str, out: str, max_tokens: int, step_tokens: int, shard_rows: int, dims: list[int]) -> None:
+def main(model: str, corpus: str, out: str, max_tokens: int, step_tokens: int, shard_rows: int, dims: list[int], dtype: str) -> None:
     tokenizer = Tokenizer.from_file(f"{model}/tokenizer.json")
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_tokens)
     engine = vllm.LLM(
         model=model,
         runner="pooling",
-        dtype="bfloat16",
+        dtype=dtype,
         enforce_eager=True,
         enable_prefix_caching=False,
         max_model_len=max_tokens,
@@ -66,5 +66,5 @@ def main(model: str, corpus: str, out: str, max_tokens: int, step_tokens: int, s
 
 
 if __name__ == "__main__":
-    model, corpus, out, max_tokens, step_tokens, shard_rows, dims = sys.argv[1:]
-    main(model, corpus, out, int(max_tokens), int(step_tokens), int(shard_rows), [int(dim) for dim in dims.split(",")])
+    model, corpus, out, max_tokens, step_tokens, shard_rows, dims, dtype = sys.argv[1:]
+    main(model, corpus, out, int(max_tokens), int(step_tokens), int(shard_rows), [int(dim) for dim in dims.split(",")], dtype)

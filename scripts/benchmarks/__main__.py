@@ -1,0 +1,61 @@
+"""The command line: a command for every row, each with --json."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from scripts import benchmarks
+from scripts.benchmarks.ablations import ablations
+from scripts.benchmarks.devices import devices
+from scripts.benchmarks.host import host
+from scripts.benchmarks.machine import machine
+from scripts.benchmarks.material import Row
+from scripts.benchmarks.memory import memory
+from scripts.benchmarks.overhead import overhead
+from scripts.benchmarks.ratio import ratio
+from scripts.benchmarks.reads import reads
+from scripts.benchmarks.recall import recall
+from scripts.benchmarks.scale import scale
+from scripts.benchmarks.start import start
+from scripts.benchmarks.tail import tail
+from scripts.benchmarks.tune import tune
+
+ROWS = [machine, ratio, overhead, host, devices, tail, scale, memory, start, reads, recall, tune, ablations]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+
+app = typer.Typer(
+    help=(benchmarks.__doc__ or "").partition("\n")[0], no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
+
+
+def printed(row: Callable[..., Iterator[Row]]) -> Callable[..., None]:
+    """A command with the parameters of `row`, which prints its results as they come."""
+
+    @functools.wraps(row)
+    def command(as_json: bool, **options: Any) -> None:
+        for result in row(**options):
+            print(json.dumps(result) if as_json else table_line(result), flush=True)
+
+    hints = get_type_hints(row, include_extras=True) | {"return": None}
+    parameters = [each.replace(annotation=hints[name]) for name, each in inspect.signature(row).parameters.items()]
+    flag = inspect.Parameter("as_json", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=False, annotation=Json)
+    command.__signature__ = inspect.Signature([*parameters, flag])  # type: ignore[attr-defined]
+    command.__annotations__ = hints | {"as_json": Json}
+    return command
+
+
+def table_line(result: Row) -> str:
+    return "  ".join(f"{name} {value:,}" if type(value) is int else f"{name} {value}" for name, value in result.items())
+
+
+for each in ROWS:
+    app.command(name=each.__name__)(printed(each))
+
+if __name__ == "__main__":
+    app(prog_name="scripts/bench")

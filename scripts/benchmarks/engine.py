@@ -1,0 +1,46 @@
+"""Engines in a process of their own, as rows measure them: started by `ask` with the environment that an embedding actor would have."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline import here
+from pipeline.config import EngineConfig
+from pipeline.embedder import VLLMEmbedder, environment
+from pipeline.model import describe, read_json
+from scripts.benchmarks.material import child, engine_dtype
+
+
+def engine_config() -> EngineConfig:
+    return EngineConfig(dtype=engine_dtype())
+
+
+def ask(module: str, model: Path, max_tokens: int, question: Mapping[str, Any]) -> Any:
+    """What `python -m scripts.benchmarks.MODULE MODEL MAX_TOKENS QUESTION` prints last, as JSON.
+
+    A process of its own, since glibc reads its settings as one starts."""
+    settings = environment(engine_config(), describe(str(model), None), max_tokens, len(os.sched_getaffinity(0)))
+    printed, _, _ = child(module, model, max_tokens, json.dumps(question), env=settings)
+    return json.loads(printed.splitlines()[-1])
+
+
+def load(model: str, max_tokens: int) -> VLLMEmbedder:
+    """In this process, as an embedding actor does."""
+    with here.quiet():
+        loaded = here.load(describe(model, None), max_tokens, engine_config())
+    if not isinstance(loaded, VLLMEmbedder):
+        raise SystemExit("bench: this row needs the vLLM engine")
+    return loaded
+
+
+def random_ids(generator: np.random.Generator, model: str, documents: int, tokens: int) -> list[npt.NDArray[np.int32]]:
+    """Fresh documents of equal length: nothing that ran before can have been kept for them."""
+    vocabulary = int(read_json(Path(model) / "config.json")["vocab_size"])
+    return list(generator.integers(1000, vocabulary, (documents, tokens), np.int32))

@@ -1,0 +1,83 @@
+"""`bulkembed run` as a command, and what its receipts say."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pipeline.ledger import dataset
+from pipeline.records import Receipt
+from pipeline.storage import Store
+from scripts.benchmarks.material import WORK, Watched, engine_dtype, tree_memory, watched
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A run from nothing to its snapshot."""
+
+    process: Watched
+    receipts: list[Receipt]
+
+    @cached_property
+    def tokens(self) -> int:
+        return sum(receipt.counts.tokens for receipt in self.receipts)
+
+    @cached_property
+    def documents(self) -> int:
+        return sum(receipt.counts.documents for receipt in self.receipts)
+
+    @cached_property
+    def began(self) -> float:
+        """Unix seconds: the first shard on an engine."""
+        return min(receipt.embed_started for receipt in self.receipts)
+
+    @cached_property
+    def ended(self) -> float:
+        """Unix seconds: the last shard off an engine."""
+        return max(receipt.embed_finished for receipt in self.receipts)
+
+    @property
+    def embedding(self) -> float:
+        return self.ended - self.began
+
+    @property
+    def rate(self) -> float:
+        """Steady tokens/s: from the first shard's start on an engine to the last shard's end."""
+        return self.tokens / self.embedding
+
+    def phases(self) -> dict[str, float]:
+        """Where the wall went. The plan is the first thing that a run prints."""
+        started, wall = self.process.started, self.process.wall
+        return {
+            "planning_s": self.process.first_line,
+            "cold_start_s": self.began - started - self.process.first_line,
+            "embedding_s": self.embedding,
+            "publishing_s": started + wall - self.ended,
+        }
+
+
+def run(
+    source: Path,
+    model: Path,
+    *flags: str,
+    settings: Mapping[str, Any],
+    env: Mapping[str, str] | None = None,
+    sample: Callable[[int], float] = tree_memory,
+    every: float = 1.0,
+) -> Ran:
+    """Embeds a source in a command of its own. `settings`: keys of the configuration; the engine's dtype is this host's."""
+    out = WORK / "out-job"
+    shutil.rmtree(out, ignore_errors=True)
+    command = [sys.executable, "-m", "pipeline", "run", "--source", str(source), "--output", str(out), "--model", str(model), *flags]
+    for name, value in ({"engine.dtype": engine_dtype()} | dict(settings)).items():
+        command += ["--set", f"{name}={json.dumps(value)}"]  # numbers and strings are written in TOML as in JSON
+    process = watched(command, os.environ | (env or {}), sample, every)
+    ledger, snapshot = dataset(Store(), str(out))
+    return Ran(process, list(ledger.read_receipts(snapshot.shards)))

@@ -1,0 +1,124 @@
+"""What the embedder adds to the bare engine: one loaded engine of one layer, in turns, on one thread.
+
+As a command of its own (python -m scripts.benchmarks.overhead MODEL MAX_TOKENS QUESTION): measures one model."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from pipeline.embedder import TokenIds, Vectors, VLLMEmbedder
+from pipeline.model import read_json
+from scripts.benchmarks import engine
+from scripts.benchmarks.material import WORK, Row, engine_dtype, model_folder
+
+MODELS = ("qwen3", "minilm")
+
+
+def overhead(
+    model: Annotated[list[str] | None, typer.Option(help="qwen3 or minilm, of one layer; repeatable. [default: both]")] = None,
+    tokens: Annotated[list[int] | None, typer.Option(help="Of every document; repeatable. [default: 16, 128, 512 (minilm: 256)]")] = None,
+    call_tokens: Annotated[int, typer.Option(help="Of one call.")] = 65_536,
+    rounds: int = 5,
+) -> Iterator[Row]:
+    """VLLMEmbedder.embed over bare LLM.encode calls of the same engine, with a model of one layer. Goal: at least 0.95."""
+    for name in model or MODELS:
+        folder, longest = one_layer(name), {"qwen3": 512, "minilm": 256}.get(name, 0)
+        lengths = sorted({min(length, longest) for length in tokens or (16, 128, 512)})
+        question = {"lengths": lengths, "call_tokens": call_tokens, "rounds": rounds}
+        for found in engine.ask("overhead", folder, longest, question):
+            yield {"model": f"{name}, one layer", **found, "engine_dtype": engine_dtype()}
+
+
+def one_layer(name: str) -> Path:
+    if name not in MODELS:
+        raise SystemExit(f"bench: --model {name}: one of {', '.join(MODELS)}")
+    return model_folder("one-layer") if name == "qwen3" else one_layer_minilm()
+
+
+def one_layer_minilm() -> Path:
+    """MiniLM without all of its layers but the first."""
+    from safetensors.numpy import load_file, save_file
+
+    whole, folder = model_folder("minilm"), WORK / "minilm-one-layer"
+    if not folder.exists():
+        partial = folder.with_name(f"{folder.name}.partial")
+        for path in whole.rglob("*.json"):
+            place = partial / path.relative_to(whole)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(path.read_bytes())
+        config = read_json(whole / "config.json") | {"num_hidden_layers": 1}
+        (partial / "config.json").write_text(json.dumps(config))
+        weights = load_file(whole / "model.safetensors")
+        kept = {key: value for key, value in weights.items() if "encoder.layer." not in key or "encoder.layer.0." in key}
+        save_file(kept, partial / "model.safetensors")
+        partial.rename(folder)
+    return folder
+
+
+def bare(embedder: VLLMEmbedder, prompts: list[list[int]]) -> Vectors:
+    """The least that a user does: lists of token ids in, an array of vectors out. On the engine's own thread, where it is fastest."""
+
+    def call() -> Vectors:
+        asked = [{"prompt_token_ids": ids} for ids in prompts]
+        outputs = embedder._engine.encode(asked, pooling_params=embedder._params, pooling_task="embed", use_tqdm=False)
+        return np.stack([output.outputs.data.numpy() for output in outputs])
+
+    return embedder._thread.submit(call).result()
+
+
+def compare(embedder: VLLMEmbedder, model: str, length: int, documents: int, rounds: int) -> Row:
+    generator = np.random.default_rng(length)
+
+    def fresh() -> list[Any]:
+        return engine.random_ids(generator, model, documents, length)
+
+    def ours(ids: TokenIds) -> float:
+        return seconds_of(lambda: embedder.embed(ids))
+
+    def theirs(ids: TokenIds) -> float:
+        prompts = [each.tolist() for each in ids]
+        return seconds_of(lambda: bare(embedder, prompts))
+
+    same = fresh()[:4]
+    if not np.allclose(embedder.embed(same), bare(embedder, [each.tolist() for each in same]), atol=1e-3):
+        raise SystemExit("bench: the embedder and the bare engine do not make the same vectors")
+    for way in (ours, theirs):
+        way(fresh())  # warms up
+    pairs = []
+    for number in range(rounds):  # in turns, and who comes first in turns too
+        spent = {way: way(fresh()) for way in ((ours, theirs) if number % 2 else (theirs, ours))}
+        pairs.append((spent[ours], spent[theirs]))
+    return {
+        "tokens": length,
+        "documents": documents,
+        "embedder_documents_per_s": round(documents / statistics.median(mine for mine, _ in pairs)),
+        "bare_documents_per_s": round(documents / statistics.median(others for _, others in pairs)),
+        "ratio": round(statistics.median(others / mine for mine, others in pairs), 3),
+        "ratios": [round(others / mine, 3) for mine, others in pairs],
+    }
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def main(model: str, max_tokens: str, question: str) -> None:
+    asked = json.loads(question)
+    embedder = engine.load(model, int(max_tokens))
+    sizes = [(length, max(1, asked["call_tokens"] // length)) for length in asked["lengths"]]
+    print(json.dumps([compare(embedder, model, length, documents, asked["rounds"]) for length, documents in sizes]))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,125 @@
+"""Documents from an S3 server over loopback, beside the bare bytes.
+
+All three in this process, MB of the objects as they are stored a second:
+
+reader    pipeline.reader over the shards of a plan: ranged GETs of what is needed, decoded, checked row by row, as Python strings
+decoded   s3fs.cat_file of each object, then pyarrow (Parquet) or orjson (JSONL) to Python strings: what any program must do
+bare      s3fs.cat_file of each object: bytes that nobody has looked at
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import typer
+
+from pipeline import reader
+from pipeline.config import RunConfig
+from pipeline.run import open_job
+from scripts.benchmarks import simulated
+from scripts.benchmarks.material import Row
+
+T = TypeVar("T")
+FORMATS = ("parquet", "jsonl")
+
+
+def reads(
+    files: Annotated[int, typer.Option(help="Objects of a corpus.")] = 4,
+    rows: Annotated[int, typer.Option(help="Documents of an object: a few make its requests dear.")] = 20_000,
+    kind: Annotated[list[str] | None, typer.Option("--format", help="parquet or jsonl; repeatable. [default: both]")] = None,
+    threads: Annotated[list[int] | None, typer.Option(help="Repeatable. [default: 1, 4]")] = None,
+    rounds: int = 3,
+) -> Iterator[Row]:
+    """MB/s of the reader from an S3 server over loopback, beside bare reads of the same bytes. Goal: at least 0.8 of them."""
+    if importlib.util.find_spec("moto") is None:
+        raise SystemExit('bench: needs an S3 server: pip install "moto[server]" (scripts/setup installs it)')
+    from tests.conftest import s3_server
+
+    model = simulated.model()
+    with tempfile.TemporaryDirectory() as folder, s3_server(Path(folder)) as options:
+        for each in kind or FORMATS:
+            source = f"s3://corpus/{each}"
+            names = upload(options, source, each, files, rows)
+            values = {"source": source, "output": str(Path(folder) / "out"), "model": str(model), "storage": options}
+            for count in threads or [1, 4]:
+                yield {"format": each, "threads": count, **compare(RunConfig.model_validate(values), names, each, count, rounds)}
+
+
+def upload(options: dict[str, Any], source: str, kind: str, files: int, rows: int) -> list[str]:
+    """The corpus as objects of one format; their names."""
+    if kind not in FORMATS:
+        raise SystemExit(f"bench: --format {kind}: one of {', '.join(FORMATS)}")
+    store = s3(options)
+    texts = list(simulated.texts([simulated.CHARACTERS] * (files * rows), simulated.CHARACTERS))
+    names = [f"{source.removeprefix('s3://')}/{number:04d}.{kind}" for number in range(files)]
+    for number, name in enumerate(names):
+        part = range(number * rows, (number + 1) * rows)
+        store.pipe_file(name, encoded(kind, list(part), [texts[row] for row in part]))
+    return names
+
+
+def encoded(kind: str, ids: list[int], texts: list[str]) -> bytes:
+    if kind == "jsonl":
+        return "".join(json.dumps({"id": row, "text": text}) + "\n" for row, text in zip(ids, texts, strict=True)).encode()
+    made = io.BytesIO()
+    pq.write_table(pa.table({"id": ids, "text": texts}), made, row_group_size=1000)
+    return made.getvalue()
+
+
+def s3(options: dict[str, Any]) -> Any:
+    """A file system of its own, with the defaults of s3fs."""
+    import s3fs
+
+    return s3fs.S3FileSystem(**options, skip_instance_cache=True, use_listings_cache=False)
+
+
+def compare(cfg: RunConfig, names: list[str], kind: str, threads: int, rounds: int) -> Row:
+    job, plan = open_job(cfg)
+    store = s3(cfg.storage)
+    megabytes = sum(int(store.info(name)["size"]) for name in names) / 1e6
+    seconds: dict[str, list[float]] = {"reader": [], "decoded": [], "bare": []}
+    works: dict[str, tuple[Callable[[Any], object], Sequence[Any]]] = {
+        "reader": (lambda shard: reader.read(job.store, shard, job.cfg, job.carried), plan.pending),
+        "decoded": (lambda name: decoded(kind, store.cat_file(name)), names),
+        "bare": (store.cat_file, names),
+    }
+    for number in range(rounds + 1):  # the first opens connections
+        for title, (work, items) in works.items():
+            spent = spent_on(work, items, threads)
+            if number:
+                seconds[title].append(spent)
+    ours, theirs, least = (seconds[title] for title in ("reader", "decoded", "bare"))
+    return {
+        "megabytes": round(megabytes, 1),
+        "shards": len(plan.pending),
+        **{f"{title}_mb_per_s": round(megabytes / statistics.median(found), 1) for title, found in seconds.items()},
+        "reader_over_decoded": round(statistics.median(b / a for a, b in zip(ours, theirs, strict=True)), 3),
+        "reader_over_bare": round(statistics.median(b / a for a, b in zip(ours, least, strict=True)), 3),
+    }
+
+
+def decoded(kind: str, data: bytes) -> list[Any]:
+    if kind == "jsonl":
+        return [orjson.loads(line)["text"] for line in data.splitlines()]
+    texts: list[Any] = pq.ParquetFile(pa.BufferReader(data)).read(["id", "text"], use_threads=False)["text"].to_pylist()
+    return texts
+
+
+def spent_on(work: Callable[[T], object], items: Sequence[T], threads: int) -> float:
+    started = time.perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(work, items):
+            pass
+    return time.perf_counter() - started

@@ -1,0 +1,58 @@
+"""Material of the rows with simulated devices: documents of stated sizes, and a model of which nothing but the weights is real."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from scripts import make_corpus, random_qwen3
+from scripts.benchmarks.material import WORK, model_folder, write_corpus
+
+CHARACTERS = 1250  # of a document: about 300 tokens
+DIMS = (2560, 1024)
+
+
+def texts(sizes: list[int], step: int = CHARACTERS // 3) -> Iterator[str]:
+    """Slices of the demo corpus with so many characters each, `step` apart: the closer, the more alike, and the better compressed."""
+    text = "\n\n".join(row["text"] for row in make_corpus.documents())
+    starts = itertools.cycle(range(0, len(text) - max(sizes), step))
+    return (text[start : start + size] for start, size in zip(starts, sizes, strict=False))
+
+
+def corpus(documents: int) -> Path:
+    """Documents of CHARACTERS characters out of the demo corpus, in one Parquet file."""
+    place = WORK / f"simulated-{documents}"
+    if not place.exists():
+        write_corpus(place, range(documents), list(texts([CHARACTERS] * documents)))
+    return place
+
+
+def model(tokenizer: Path | None = None) -> Path:
+    """The files of a model of 2,560 dimensions; its weights are never loaded."""
+    place = WORK / f"Qwen3-Embedding-{'given' if tokenizer else 'own'}-tokenizer"
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(model_folder("small"), place)
+    config = json.loads((place / "config.json").read_text())
+    (place / "config.json").write_text(json.dumps(config | {"hidden_size": DIMS[0]}))
+    if tokenizer:
+        if not tokenizer.is_file():
+            raise SystemExit(f"bench: --tokenizer {tokenizer}: no such file")
+        (place / "tokenizer.json").write_text(json.dumps(ending(json.loads(tokenizer.read_text(encoding="utf-8")))), encoding="utf-8")
+    return place
+
+
+def ending(tokenizer: dict[str, Any]) -> dict[str, Any]:
+    """A tokenizer.json of Qwen3 that appends the end token, as that of Qwen3-Embedding does."""
+    token = random_qwen3.END
+    number = next(each["id"] for each in tokenizer["added_tokens"] if each["content"] == token)
+    text, last = {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": token, "type_id": 0}}
+    appended: dict[str, Any] = {"type": "TemplateProcessing", "single": [text, last], "pair": [text, last]}
+    return tokenizer | {"post_processor": appended | {"special_tokens": {token: {"id": token, "ids": [number], "tokens": [token]}}}}
+
+
+def flags(max_tokens: int = 8192) -> list[str]:
+    return ["--dims", ",".join(map(str, DIMS)), "--max-tokens", str(max_tokens)]

@@ -1,0 +1,101 @@
+"""The benchmarks' own arithmetic and material, and that their command line stands. Nothing is measured here."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.records import Counts, Receipt
+from scripts import benchmarks
+from scripts.benchmarks import __main__ as command_line
+from scripts.benchmarks import ablations, devices, material, ratio, tail
+from scripts.benchmarks.job import Ran
+from scripts.benchmarks.material import LENGTH_LEAST, LENGTH_MEDIAN, LENGTH_SIGMA, Watched
+
+
+def ran(*spans: tuple[float, float, int]) -> Ran:
+    """A run that began at 100 and took 60 seconds; spans: start and end of each shard on the engine, and its tokens."""
+    receipts = [
+        Receipt(f"{number}", "", Counts(tokens=tokens, documents=tokens // 10), 0, "", {}, began, ended, {})
+        for number, (began, ended, tokens) in enumerate(spans)
+    ]
+    return Ran(Watched("", 2e9, 100.0, 1.5, 60.0), receipts)
+
+
+def test_synthetic_lengths_have_the_stated_distribution() -> None:
+    unclipped = material.token_counts(50_000, 10**9)
+    logarithms = np.log(unclipped[unclipped > LENGTH_LEAST])
+    assert abs(float(np.median(unclipped)) / LENGTH_MEDIAN - 1) < 0.02
+    assert abs(float(logarithms.std()) - LENGTH_SIGMA) < 0.02
+    clipped = material.token_counts(50_000, 256)
+    assert clipped.min() >= LENGTH_LEAST
+    assert clipped.max() == 256
+    assert (clipped == np.minimum(unclipped, 256)).all()
+
+
+def test_synthetic_corpora_are_the_same_every_time() -> None:
+    lengths = material.token_counts(100, 64)
+    assert (lengths == material.token_counts(100, 64)).all()
+    assert (lengths != material.token_counts(100, 64, seed=1)).any()
+    texts = material.texts_of(lengths, ["often", "rarely"], [9, 1])
+    assert texts == material.texts_of(lengths, ["often", "rarely"], [9, 1])
+    assert [len(text.split()) for text in texts] == lengths.tolist()
+    words = " ".join(texts).split()
+    assert abs(words.count("often") / len(words) - 0.9) < 0.02
+
+
+def test_the_rate_is_of_the_time_on_the_engine_and_the_phases_make_up_the_wall() -> None:
+    found = ran((110.0, 120.0, 1000), (120.0, 130.0, 3000))
+    assert found.rate == 4000 / 20
+    phases = found.phases()
+    assert phases == {"planning_s": 1.5, "cold_start_s": 8.5, "embedding_s": 20.0, "publishing_s": 30.0}
+    assert math.isclose(sum(phases.values()), found.process.wall)
+
+
+def test_the_ratio_is_the_median_of_the_rounds_own_ratios() -> None:
+    script = {"tokens": 4000, "documents": 400, "memory": 1e9}
+    turns = [(script | {"seconds": seconds}, ran((110.0, 110.0 + spent, 4000))) for seconds, spent in [(10, 20), (40, 20), (18, 20)]]
+    found = ratio.compared(turns)
+    assert found["ratios"] == [0.5, 2.0, 0.9]
+    assert found["ratio"] == 0.9
+    assert found["job_tokens_per_s"] == 200
+    assert found["ceiling_tokens_per_s"] == 222
+    with pytest.raises(SystemExit, match="the same tokens"):
+        ratio.compared([(script | {"tokens": 3999, "seconds": 1}, turns[0][1])])
+
+
+def test_the_ideal_of_the_long_shard_has_every_device_busy_to_the_end() -> None:
+    assert tail.ideal_seconds(320_000, devices=16, rate=20_000) == 1
+    for place, number in [("first", 0), ("middle", 2), ("last", 4)]:
+        sizes = np.array(tail.sizes(5, place)).reshape(5, tail.SHARD_ROWS)
+        assert (sizes[number] == tail.CHARACTERS * tail.TIMES).all()
+        assert (np.delete(sizes, number, axis=0) == tail.CHARACTERS).all()
+
+
+def test_the_steady_rate_leaves_the_beginning_and_the_end_out() -> None:
+    slow_at_the_ends = [(0.0, 50.0, 10), *((0.0, 60.0 + each, 10) for each in range(8)), (0.0, 500.0, 10)]
+    assert devices.steady_rate(ran(*slow_at_the_ends).receipts) == 10
+    with pytest.raises(SystemExit, match="--seconds"):
+        devices.steady_rate(ran((0.0, 1.0, 10)).receipts)
+
+
+def test_every_order_calls_every_document_once() -> None:
+    lengths = material.token_counts(1200, 256)
+    for order in ablations.ORDERS:
+        calls = ablations.calls_of(order, lengths)
+        assert sorted(np.concatenate(calls).tolist()) == list(range(1200))
+    assert len(ablations.calls_of("order-buckets", lengths)) > len(ablations.calls_of("order-source", lengths))
+
+
+def test_the_help_and_the_docstring_list_every_row() -> None:
+    shown = CliRunner().invoke(command_line.app, ["--help"])
+    assert shown.exit_code == 0
+    listed = {line.split()[0] for line in (benchmarks.__doc__ or "").splitlines()[1:] if line}
+    assert listed == {row.__name__ for row in command_line.ROWS}
+    for row in command_line.ROWS:
+        assert f" {row.__name__} " in shown.output
+        assert "--json" in CliRunner().invoke(command_line.app, [row.__name__, "--help"], env=os.environ | {"COLUMNS": "200"}).output
