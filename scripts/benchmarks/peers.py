@@ -1,0 +1,222 @@
+"""The job beside what a user would pick instead: the same documents, cores, token limit and engine dtype, Parquet to Parquet.
+
+Each peer is a script of `peer_scripts/`, run as a process and measured from outside. Peers get their best: all cores, eager
+vLLM without the prefix cache, the best of several batch sizes; not the allocator settings that the job brings along.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.ledger import dataset
+from pipeline.storage import Store
+from scripts.bench import DIMS, MAX_TOKENS, WORK, corpus, measured, model_folder
+from scripts.benchmarks import peer_environments
+
+SCRIPTS = Path(__file__).parent / "peer_scripts"
+BATCHES = (8, 32, 128)  # of sentence-transformers: 32 is its default; shorter ones pad less
+TIME_LIMIT = "7200"  # seconds: a Ray Data graph short of CPUs waits for ever
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A command that ends with {"documents", "seconds"}, and what the row says of it."""
+
+    setting: str
+    dtype: str
+    command: list[str]
+    env: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the job and all peers are given."""
+
+    name: str
+    documents: int
+    dtype: str
+
+    @property
+    def model(self) -> str:
+        return str(model_folder(self.name))
+
+    @property
+    def out(self) -> Path:
+        return WORK / "out"
+
+    def arguments(self, model: str, dtype: str) -> list[str]:
+        return [model, str(corpus(self.documents)), str(self.out / "peer"), str(MAX_TOKENS[self.name]), dtype]
+
+
+@dataclass(frozen=True)
+class Result:
+    rate: float  # documents/s while embedding
+    wall: float
+    memory: int
+
+
+def engine_dtype() -> str:
+    """The fastest dtype of this CPU: without these instructions bfloat16 is emulated, several times slower than float32."""
+    flags = set(Path("/proc/cpuinfo").read_text().split()) if Path("/proc/cpuinfo").exists() else set()
+    return "bfloat16" if flags & {"avx512_bf16", "amx_bf16"} else "float32"
+
+
+def peers(name: str, documents: int, peers: list[str], dtype: str | None = None) -> Iterator[dict[str, Any]]:
+    """A row for the job, then one for the best variant of each peer. `..._over` is how many times the job is ahead:
+    its rate over the peer's, the peer's wall and peak memory over the job's. What cannot run is a row with `problem`."""
+    work = Work(name, documents, dtype or engine_dtype())
+    shutil.rmtree(work.out, ignore_errors=True)
+    ours = job(work)
+    yield row(work, ours, ours, Variant("", work.dtype, []), "bulkembed")
+    wanted = vectors_of(work.out / "job" / "data")
+    for peer in peers:
+        try:
+            found = [best(work, variants, wanted) for variants in by_dtype(PEERS[peer](work))]
+        except (RuntimeError, SystemExit) as failed:
+            yield {"model": name, "peer": peer, "problem": last_line(str(failed))}
+            continue
+        yield from (row(work, result, ours, variant, peer) | agreed for variant, result, agreed in found)
+
+
+def job(work: Work) -> Result:
+    out = work.out / "job"
+    command = [sys.executable, "-m", "pipeline", "run", "--source", str(corpus(work.documents)), "--output", str(out)]
+    command += ["--model", work.model, "--keep-column", "text", "--dims", DIMS[work.name], "--allow-untrained-dims"]
+    command += ["--max-tokens", str(MAX_TOKENS[work.name]), "--set", "shards.max_rows=1000", "--set", f"engine.dtype={work.dtype}"]
+    _, memory, wall = measured(command, dict(os.environ))
+    ledger, snapshot = dataset(Store(), str(out))
+    receipts = list(ledger.read_receipts(snapshot.shards))
+    seconds = max(receipt.embed_finished for receipt in receipts) - min(receipt.embed_started for receipt in receipts)
+    return Result(sum(receipt.counts.documents for receipt in receipts) / seconds, wall, memory)
+
+
+def by_dtype(variants: list[Variant]) -> list[list[Variant]]:
+    return [[each for each in variants if each.dtype == dtype] for dtype in dict.fromkeys(each.dtype for each in variants)]
+
+
+def best(work: Work, variants: list[Variant], wanted: dict[str, Any]) -> tuple[Variant, Result, dict[str, Any]]:
+    """The fastest of these, and how its vectors agree with the job's. Raises RuntimeError where they do not."""
+    results = []
+    for variant in variants:
+        shutil.rmtree(work.out / "peer", ignore_errors=True)
+        printed, memory, wall = measured(["timeout", TIME_LIMIT, *variant.command], os.environ | cores() | variant.env)
+        said = json.loads([line for line in printed.splitlines() if line.startswith("{")][-1])
+        agreed = agreement(wanted, vectors_of(work.out / "peer"))
+        results.append((variant, Result(said["documents"] / said["seconds"], wall, memory), agreed))
+    return max(results, key=lambda result: result[1].rate)
+
+
+def cores() -> dict[str, str]:
+    """All cores for the engine, of which vLLM would keep one free, and a cache that one step fills: one GiB."""
+    return {
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": str(os.cpu_count() or 1),
+    }
+
+
+def row(work: Work, result: Result, ours: Result, variant: Variant, peer: str) -> dict[str, Any]:
+    return {
+        "model": work.name,
+        "peer": peer,
+        "setting": variant.setting,
+        "dtype": variant.dtype,
+        "documents_per_s": round(result.rate, 1),
+        "ours_over": round(ours.rate / result.rate, 2),
+        "wall_s": round(result.wall, 1),
+        "wall_over": round(result.wall / ours.wall, 2),
+        "peak_gb": round(result.memory / 1e9, 2),
+        "memory_over": round(result.memory / ours.memory, 2),
+    } | variant.notes
+
+
+def last_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "failed without a word")[:300]
+
+
+def vectors_of(folder: Path) -> dict[str, npt.NDArray[np.float32]]:
+    """Full-width vectors of unit length by id, from all Parquet files below `folder`."""
+    table = pa.concat_tables([pq.read_table(path, columns=["id", "embedding"]) for path in sorted(folder.rglob("*.parquet"))])
+    column = table["embedding"].combine_chunks()
+    # Ray writes tensors as an extension type of lists.
+    lists = column.storage if isinstance(column, pa.ExtensionArray) else column
+    vectors = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(table.num_rows, -1)
+    return dict(zip(table["id"].to_pylist(), vectors / np.linalg.norm(vectors, axis=1, keepdims=True), strict=True))
+
+
+def agreement(wanted: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """The worst cosine between the job's and the peer's vectors. Nobody is compared on different work: raises
+    RuntimeError where documents are missing or more than one in a hundred have a cosine below 0.99."""
+    if wanted.keys() != found.keys():
+        raise RuntimeError(f"embedded {len(wanted.keys() & found.keys())} of {len(wanted)} documents, and {len(found)} in all")
+    cosines = np.array([float(vector @ found[key]) for key, vector in wanted.items()])
+    share = float((cosines >= 0.99).mean())
+    if share < 0.99:
+        raise RuntimeError(f"other vectors: {share:.1%} of documents agree by a cosine of 0.99, the worst has {cosines.min():.4f}")
+    return {"worst_cosine": round(float(cosines.min()), 5)}
+
+
+def sentence_transformers(work: Work) -> list[Variant]:
+    script = str(SCRIPTS / "sentence_transformers_peer.py")
+    return [
+        Variant(f"batches of {batch}", dtype, [sys.executable, script, *work.arguments(work.model, dtype), "torch", str(batch)])
+        for dtype in dict.fromkeys([work.dtype, "float32"])
+        for batch in BATCHES
+    ]
+
+
+def openvino(work: Work) -> list[Variant]:
+    """The export is made once and counts for no rate."""
+    python, folder = str(peer_environments.openvino()), WORK / f"openvino-{work.name}"
+    said = folder / "export.json"
+    if not said.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        printed, _, _ = measured([python, str(SCRIPTS / "openvino_export.py"), work.model, str(folder)], os.environ | cores())
+        said.write_text(printed.splitlines()[-1])
+    notes = {"export_s": round(json.loads(said.read_text())["seconds"], 1)}
+    script = str(SCRIPTS / "sentence_transformers_peer.py")
+    return [
+        Variant(
+            f"batches of {batch}",
+            work.dtype,
+            [python, script, *work.arguments(str(folder), work.dtype), "openvino", str(batch)],
+            notes=notes,
+        )
+        for batch in BATCHES
+    ]
+
+
+def ray_data(work: Work) -> list[Variant]:
+    return [ray_graph(work, "ray_data_peer.py", 256)]
+
+
+def ray_data_llm(work: Work) -> list[Variant]:
+    return [ray_graph(work, "ray_data_llm_peer.py", 32), ray_graph(work, "ray_data_llm_peer.py", 128)]
+
+
+def ray_graph(work: Work, script: str, batch: int) -> Variant:
+    command = [sys.executable, str(SCRIPTS / script), *work.arguments(work.model, work.dtype), str(batch)]
+    return Variant(f"batches of {batch}", work.dtype, command, {"PYTHONPATH": str(peer_environments.ray_data())})
+
+
+PEERS: dict[str, Callable[[Work], list[Variant]]] = {
+    "sentence-transformers": sentence_transformers,
+    "sentence-transformers, OpenVINO": openvino,
+    "Ray Data": ray_data,
+    "Ray Data LLM": ray_data_llm,
+}
