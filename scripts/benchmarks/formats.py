@@ -99,8 +99,8 @@ def measure(path: Path, column: pa.Array, encoding: str, codec: str, level: int 
     measured: dict[str, Callable[[], Any]] = {
         "write_mb_s": write,
         "pyarrow_mb_s": lambda: pq.ParquetFile(path).read(),
-        "duckdb_scan_mb_s": lambda: connection.sql(f"select sum(embedding[1]) from '{path}'").fetchall(),  # noqa: S608
-        "duckdb_arrow_mb_s": lambda: connection.sql(f"select embedding from '{path}'").to_arrow_table(),
+        "duckdb_scan_mb_s": lambda: connection.sql("select sum(embedding[1]) from read_parquet(?)", params=[str(path)]).fetchall(),
+        "duckdb_arrow_mb_s": lambda: connection.sql("select embedding from read_parquet(?)", params=[str(path)]).to_arrow_table(),
     }
     write()
     found: dict[str, Any] = {"bytes_per_vector": round(path.stat().st_size / len(column), 1)}
@@ -108,7 +108,7 @@ def measure(path: Path, column: pa.Array, encoding: str, codec: str, level: int 
         try:
             found[name] = round(size / seconds(call))
         except duckdb.Error as failed:
-            found["problem"] = f"{name}: {str(failed).splitlines()[0]}"
+            found["problem"] = f"DuckDB: {str(failed).splitlines()[0]}"
     return found
 
 
