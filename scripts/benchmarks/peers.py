@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -84,11 +85,11 @@ def peers(name: str, documents: int, peers: list[str], dtype: str | None = None)
     wanted = vectors_of(work.out / "job" / "data")
     for peer in peers:
         try:
-            found = [best(work, variants, wanted) for variants in by_dtype(PEERS[peer](work))]
+            for variants in by_dtype(PEERS[peer](work)):
+                variant, result, agreed = best(work, variants, wanted)
+                yield row(work, result, ours, variant, peer) | agreed
         except (RuntimeError, SystemExit) as failed:
-            yield {"model": name, "peer": peer, "problem": last_line(str(failed))}
-            continue
-        yield from (row(work, result, ours, variant, peer) | agreed for variant, result, agreed in found)
+            yield {"model": name, "peer": peer, "problem": cause(str(failed))}
 
 
 def job(work: Work) -> Result:
@@ -145,8 +146,11 @@ def row(work: Work, result: Result, ours: Result, variant: Variant, peer: str) -
     } | variant.notes
 
 
-def last_line(text: str) -> str:
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "failed without a word")[:300]
+def cause(text: str) -> str:
+    """The last line that names an error, of all that a process said."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if re.search(r"(Error|Exception)\b", line)]
+    return (errors or lines or ["failed without a word"])[-1][:300]
 
 
 def vectors_of(folder: Path) -> dict[str, npt.NDArray[np.float32]]:

@@ -44,7 +44,7 @@ def main(model: str, corpus: str, out: str, max_tokens: str, dtype: str, batch: 
         },
         batch_size=int(batch),
         concurrency=1,
-        log_engine_metrics=False,  # vLLM exports them with `ray[default]` alone, which nothing here needs
+        log_engine_metrics=False,  # vLLM exports them to Ray only where Ray Serve is installed too
         placement_group_config={"bundles": [{"CPU": cpus, "GPU": 0}]},  # without it the stage asks for a GPU
         # Its tokenizer stage does not truncate, and takes a CPU; the engine's own tokenizing does, by `tokenization_kwargs`.
         tokenize_stage=False,
