@@ -11,6 +11,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import here, matryoshka, stages
-from pipeline.config import EngineConfig
+from pipeline.config import EngineConfig, parse_forms
 from pipeline.matryoshka import Vectors
 from pipeline.model import describe
-from pipeline.records import VectorForm
 from pipeline.writer import ROWS_PER_GROUP
 from scripts import make_corpus
 from scripts.bench import MAX_TOKENS, WORK, model_folder
@@ -82,7 +82,7 @@ def widened(real: Vectors, rows: int, dim: int) -> Vectors:
 
 def stored(vectors: Vectors, dtype: str) -> pa.Array:
     """The column that the job would write."""
-    form = VectorForm(vectors.shape[1], dtype)  # type: ignore[arg-type]
+    (form,) = parse_forms([f"{vectors.shape[1]}:{dtype}"])
     values = matryoshka.encode(vectors, form, matryoshka.ranges_of(vectors[::8], form.dim))
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
 
@@ -149,14 +149,18 @@ def ten_rows(path: Path, ids: list[str]) -> dict[str, Any]:
         listed = ", ".join(f"'{each}'" for each in wanted)
         query = f"select embedding from '{path}' where id in ({listed})"  # noqa: S608
         reads: dict[str, Callable[[], Any]] = {
-            f"pyarrow_{name}_ms": lambda wanted=wanted: pq.read_table(path, filters=[("id", "in", wanted)]),  # type: ignore[misc]
-            f"duckdb_{name}_ms": lambda query=query: connection.sql(query).to_arrow_table(),  # type: ignore[misc]
+            f"pyarrow_{name}_ms": partial(pq.read_table, path, filters=[("id", "in", wanted)]),
+            f"duckdb_{name}_ms": partial(arrow_of, connection, query),
         }
         for key, call in reads.items():
             if len(call()) != len(wanted):
                 raise SystemExit(f"formats: {key} did not find its rows")
             found[key] = round(1000 * seconds(call), 1)
     return found
+
+
+def arrow_of(connection: duckdb.DuckDBPyConnection, query: str) -> Any:
+    return connection.sql(query).to_arrow_table()
 
 
 def seconds(call: Callable[[], Any]) -> float:
