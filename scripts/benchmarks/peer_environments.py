@@ -39,7 +39,7 @@ def openvino() -> Path:
     folder = WORK / "openvino-venv"
     python = folder / "bin" / "python"
     if begun(folder):
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        call(sys.executable, "-m", "venv", str(folder))
         pip(python, "install", TORCH)  # alone: each look-up in an index that cannot be reached takes seconds
         pip(python, "install", TORCH, *OPENVINO)
         pip(python, "uninstall", "--yes", "torchvision")  # breaks the import of transformers beside a CPU build of torch
@@ -60,7 +60,11 @@ def finish(folder: Path) -> None:
 
 
 def pip(python: Path, *arguments: str) -> None:
-    done = subprocess.run([str(python), "-m", "pip", "--no-input", *arguments], capture_output=True, text=True, check=False)
+    call(str(python), "-m", "pip", "--no-input", *arguments)
+
+
+def call(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        raise RuntimeError(f"pip {' '.join(arguments)}: {errors[-1] if errors else done.stderr[-300:]}")
+        raise RuntimeError(f"{' '.join(command)}: {errors[-1] if errors else done.stderr[-300:]}")
