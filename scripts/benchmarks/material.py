@@ -21,11 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
+from pipeline import host
 from scripts import make_corpus, random_qwen3
 
 Row = dict[str, Any]  # a result: flat, JSON values
 WORK = Path(".demo/bench").resolve()
-BFLOAT16_UNITS = ("amx_bf16", "avx512_bf16")
 LENGTH_MEDIAN, LENGTH_SIGMA, LENGTH_LEAST = 160.0, 0.9, 4  # of synthetic documents, in tokens
 VOCABULARY = 4000
 
@@ -66,15 +66,9 @@ def model_folder(name: str) -> Path:
     return folder
 
 
-def bfloat16_unit() -> str | None:
-    """The CPU's unit for bfloat16, by /proc/cpuinfo."""
-    flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
-    return next((unit for unit in BFLOAT16_UNITS if unit in flags), None)
-
-
 def engine_dtype() -> Literal["bfloat16", "float32"]:
-    """Of every engine that is measured: a CPU without a bfloat16 unit emulates it, several times slower than float32."""
-    return "bfloat16" if bfloat16_unit() else "float32"
+    """Of every engine that is measured, and of every peer's."""
+    return host.engine_dtype(None)
 
 
 def corpus(documents: int) -> Path:

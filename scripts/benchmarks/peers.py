@@ -1,0 +1,222 @@
+"""The job beside what a user would pick instead: the same documents, cores, token limit and engine dtype, Parquet to Parquet.
+
+Each peer is a script of `peer_scripts/`, run as a process and measured from outside. Peers get their best: all cores, eager
+vLLM without the prefix cache, the best of several batch sizes; not the allocator settings that the job brings along.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import typer
+
+from scripts.benchmarks import peer_environments, ratio
+from scripts.benchmarks.material import WORK, Row, corpus, engine_dtype, measured, model_folder, shape_of
+
+SCRIPTS = Path(__file__).parent / "peer_scripts"
+BATCHES = (8, 32, 128)  # of sentence-transformers: 32 is its default; shorter ones pad less
+TIME_LIMIT = "7200"  # seconds: a Ray Data graph short of CPUs waits for ever
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A command that ends with {"documents", "seconds"}, and what the row says of it."""
+
+    setting: str
+    dtype: str
+    command: list[str]
+    env: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the job and all peers are given."""
+
+    name: str
+    documents: int
+    dtype: str
+
+    @property
+    def model(self) -> str:
+        return str(model_folder(self.name))
+
+    @property
+    def out(self) -> Path:
+        return WORK / "out"
+
+    def arguments(self, model: str, dtype: str) -> list[str]:
+        return [model, str(corpus(self.documents)), str(self.out / "peer"), str(shape_of(self.name).max_tokens), dtype]
+
+
+@dataclass(frozen=True)
+class Result:
+    rate: float  # documents/s while embedding
+    wall: float
+    memory: int
+
+
+def peers(
+    model: Annotated[list[str] | None, typer.Option(help="minilm, small or 0.6B; repeatable. [default: minilm, small]")] = None,
+    documents: int = 10_000,
+    peer: Annotated[list[str] | None, typer.Option(help="Repeatable. [default: all]")] = None,
+) -> Iterator[Row]:
+    """A row for the job, then one for the best variant of each peer. `..._over` is how many times the job is ahead:
+    its rate over the peer's, the peer's wall and peak memory over the job's. What cannot run is a row with `problem`."""
+    for unknown in set(peer or []) - set(PEERS):
+        raise SystemExit(f"bench: --peer {unknown}: one of {', '.join(PEERS)}")
+    for name in model or ["minilm", "small"]:
+        yield from beside(Work(name, documents, engine_dtype()), peer or list(PEERS))
+
+
+def beside(work: Work, wanted: list[str]) -> Iterator[Row]:
+    shutil.rmtree(work.out, ignore_errors=True)
+    ours = run_job(work)
+    yield row(work, ours, ours, Variant("", work.dtype, []), "bulkembed")
+    vectors = vectors_of(WORK / "out-job" / "data")
+    for peer in wanted:
+        try:
+            for variants in by_dtype(PEERS[peer](work)):
+                variant, result, agreed = best(work, variants, vectors)
+                yield row(work, result, ours, variant, peer) | agreed
+        except (RuntimeError, SystemExit) as failed:
+            yield {"model": work.name, "peer": peer, "problem": cause(str(failed))}
+
+
+def run_job(work: Work) -> Result:
+    ran = ratio.run_job(work.name, corpus(work.documents), shard_rows=1000)
+    return Result(ran.documents / ran.embedding, ran.process.wall, int(ran.process.peak))
+
+
+def by_dtype(variants: list[Variant]) -> list[list[Variant]]:
+    return [[each for each in variants if each.dtype == dtype] for dtype in dict.fromkeys(each.dtype for each in variants)]
+
+
+def best(work: Work, variants: list[Variant], wanted: dict[str, Any]) -> tuple[Variant, Result, dict[str, Any]]:
+    """The fastest of these, and how its vectors agree with the job's. Raises RuntimeError where they do not."""
+    results = []
+    for variant in variants:
+        shutil.rmtree(work.out / "peer", ignore_errors=True)
+        printed, memory, wall = measured(["timeout", TIME_LIMIT, *variant.command], os.environ | cores() | variant.env)
+        said = json.loads([line for line in printed.splitlines() if line.startswith("{")][-1])
+        agreed = agreement(wanted, vectors_of(work.out / "peer"))
+        results.append((variant, Result(said["documents"] / said["seconds"], wall, memory), agreed))
+    return max(results, key=lambda result: result[1].rate)
+
+
+def cores() -> dict[str, str]:
+    """All cores for the engine, of which vLLM would keep one free, and a cache that one step fills: one GiB."""
+    return {
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": str(os.cpu_count() or 1),
+    }
+
+
+def row(work: Work, result: Result, ours: Result, variant: Variant, peer: str) -> dict[str, Any]:
+    return {
+        "model": work.name,
+        "peer": peer,
+        "setting": variant.setting,
+        "dtype": variant.dtype,
+        "documents_per_s": round(result.rate, 1),
+        "ours_over": round(ours.rate / result.rate, 2),
+        "wall_s": round(result.wall, 1),
+        "wall_over": round(result.wall / ours.wall, 2),
+        "peak_gb": round(result.memory / 1e9, 2),
+        "memory_over": round(result.memory / ours.memory, 2),
+    } | variant.notes
+
+
+def cause(text: str) -> str:
+    """The last line that names an error, of all that a process said."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if re.search(r"(Error|Exception)\b", line)]
+    return (errors or lines or ["failed without a word"])[-1][:300]
+
+
+def vectors_of(folder: Path) -> dict[str, npt.NDArray[np.float32]]:
+    """Full-width vectors of unit length by id, from all Parquet files below `folder`."""
+    table = pa.concat_tables([pq.read_table(path, columns=["id", "embedding"]) for path in sorted(folder.rglob("*.parquet"))])
+    column = table["embedding"].combine_chunks()
+    # Ray writes tensors as an extension type of lists.
+    lists = column.storage if isinstance(column, pa.ExtensionArray) else column
+    vectors = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(table.num_rows, -1)
+    return dict(zip(table["id"].to_pylist(), vectors / np.linalg.norm(vectors, axis=1, keepdims=True), strict=True))
+
+
+def agreement(wanted: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """The worst cosine between the job's and the peer's vectors. Nobody is compared on different work: raises
+    RuntimeError where documents are missing or more than one in a hundred have a cosine below 0.99."""
+    if wanted.keys() != found.keys():
+        raise RuntimeError(f"embedded {len(wanted.keys() & found.keys())} of {len(wanted)} documents, and {len(found)} in all")
+    cosines = np.array([float(vector @ found[key]) for key, vector in wanted.items()])
+    share = float((cosines >= 0.99).mean())
+    if share < 0.99:
+        raise RuntimeError(f"other vectors: {share:.1%} of documents agree by a cosine of 0.99, the worst has {cosines.min():.4f}")
+    return {"worst_cosine": round(float(cosines.min()), 5)}
+
+
+def sentence_transformers(work: Work) -> list[Variant]:
+    script = str(SCRIPTS / "sentence_transformers_peer.py")
+    return [
+        Variant(f"batches of {batch}", dtype, [sys.executable, script, *work.arguments(work.model, dtype), "torch", str(batch)])
+        for dtype in dict.fromkeys([work.dtype, "float32"])
+        for batch in BATCHES
+    ]
+
+
+def openvino(work: Work) -> list[Variant]:
+    """The export is made once and counts for no rate."""
+    python, folder = str(peer_environments.openvino()), WORK / f"openvino-{work.name}"
+    said = folder / "export.json"
+    if not said.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        printed, _, _ = measured([python, str(SCRIPTS / "openvino_export.py"), work.model, str(folder)], os.environ | cores())
+        said.write_text(printed.splitlines()[-1])
+    notes = {"export_s": round(json.loads(said.read_text())["seconds"], 1)}
+    script = str(SCRIPTS / "sentence_transformers_peer.py")
+    return [
+        Variant(
+            f"batches of {batch}",
+            work.dtype,
+            [python, script, *work.arguments(str(folder), work.dtype), "openvino", str(batch)],
+            notes=notes,
+        )
+        for batch in BATCHES
+    ]
+
+
+def ray_data(work: Work) -> list[Variant]:
+    return [ray_graph(work, "ray_data_peer.py", 256)]
+
+
+def ray_data_llm(work: Work) -> list[Variant]:
+    return [ray_graph(work, "ray_data_llm_peer.py", 32), ray_graph(work, "ray_data_llm_peer.py", 128)]
+
+
+def ray_graph(work: Work, script: str, batch: int) -> Variant:
+    command = [sys.executable, str(SCRIPTS / script), *work.arguments(work.model, work.dtype), str(batch)]
+    return Variant(f"batches of {batch}", work.dtype, command, {"PYTHONPATH": str(peer_environments.ray_data())})
+
+
+PEERS: dict[str, Callable[[Work], list[Variant]]] = {
+    "sentence-transformers": sentence_transformers,
+    "sentence-transformers, OpenVINO": openvino,
+    "Ray Data": ray_data,
+    "Ray Data LLM": ray_data_llm,
+}
