@@ -109,15 +109,14 @@ def template_pieces(cfg: RunConfig) -> list[tuple[str, int | None]]:
 def compose(values: tuple[Any, ...], pieces: list[tuple[str, int | None]]) -> str:
     """One document from its text columns. Raises Unusable."""
     parts = [as_text(value) for value in values]
-    if all(part is None for part in parts):
-        raise Unusable("null_text", "")
-    if not any(part and not part.isspace() for part in parts):
-        raise Unusable("empty_text", "")
-    return "".join(literal + ("" if column is None else parts[column] or "") for literal, column in pieces)
+    whole = "".join([part for part in parts if part])
+    if not whole or whole.isspace():
+        raise Unusable("empty_text" if any(part is not None for part in parts) else "null_text", "")
+    return "".join([literal if column is None else literal + (parts[column] or "") for literal, column in pieces])
 
 
 def as_text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
+    if isinstance(value, str) or value is None:
         return value
     if isinstance(value, bytes):
         try:

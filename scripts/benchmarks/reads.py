@@ -3,6 +3,7 @@
 All three in this process, MB of the objects as they are stored a second:
 
 reader    pipeline.reader over the shards of a plan: ranged GETs of what is needed, decoded, checked row by row, as Python strings
+fetched   the same, but only its time and bytes in ranged GETs: what the reader does with them left out (one thread only)
 decoded   s3fs.cat_file of each object, then pyarrow (Parquet) or orjson (JSONL) to Python strings: what any program must do
 bare      s3fs.cat_file of each object: bytes that nobody has looked at
 """
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
+from unittest import mock
 
 import orjson
 import pyarrow as pa
@@ -101,13 +103,36 @@ def compare(cfg: RunConfig, names: list[str], kind: str, threads: int, rounds: i
             if number:
                 seconds[title].append(spent)
     ours, theirs, least = (seconds[title] for title in ("reader", "decoded", "bare"))
+    fetched = fetch_rate(works["reader"][0], plan.pending) if threads == 1 else None
+    bare = megabytes / statistics.median(least)
     return {
         "megabytes": round(megabytes, 1),
         "shards": len(plan.pending),
         **{f"{title}_mb_per_s": round(megabytes / statistics.median(found), 1) for title, found in seconds.items()},
         "reader_over_decoded": round(statistics.median(b / a for a, b in zip(ours, theirs, strict=True)), 3),
         "reader_over_bare": round(statistics.median(b / a for a, b in zip(ours, least, strict=True)), 3),
+        **({"fetched_mb_per_s": round(fetched, 1), "fetched_over_bare": round(fetched / bare, 3)} if fetched else {}),
     }
+
+
+def fetch_rate(work: Callable[[Any], object], shards: Sequence[Any]) -> float:
+    """MB/s of the ranged GETs of one reader, one after the other."""
+    from s3fs import S3File
+
+    fetch, spent, size = S3File._fetch_range, 0.0, 0
+
+    def clocked(file: Any, start: int, end: int) -> bytes:
+        nonlocal spent, size
+        began = time.perf_counter()
+        data: bytes = fetch(file, start, end)
+        spent += time.perf_counter() - began
+        size += len(data)
+        return data
+
+    with mock.patch.object(S3File, "_fetch_range", clocked):
+        for shard in shards:
+            work(shard)
+    return size / 1e6 / spent
 
 
 def decoded(kind: str, data: bytes) -> list[Any]:
