@@ -204,7 +204,8 @@ def calibrated(job: Job, pending: list[Shard], engine: Engine) -> Job:
 def sample_of(pending: list[Shard], rows: int) -> list[Shard]:
     """The first `rows` rows of each of up to SAMPLE_SHARDS shards, evenly out of all."""
     picked = {number * len(pending) // SAMPLE_SHARDS for number in range(SAMPLE_SHARDS)}
-    return [replace(pending[number], stop=min(pending[number].stop, pending[number].start + rows)) for number in sorted(picked)]
+    # Of unknown size: not worth cutting any further.
+    return [replace(each, stop=min(each.stop, each.start + rows), text_bytes=0) for each in (pending[number] for number in sorted(picked))]
 
 
 class InProcess:

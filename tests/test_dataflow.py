@@ -17,6 +17,7 @@ from pipeline.config import EngineConfig
 from pipeline.errors import BulkembedError, ResourceError
 from pipeline.ledger import dataset
 from pipeline.metrics import Progress
+from pipeline.run import open_job
 from pipeline.storage import Store
 from pipeline.tokenizer import Tokenizer
 from pipeline.verify import verify
@@ -33,6 +34,24 @@ def test_ray_gives_what_one_process_gives(tmp_path: Path, qwen: str, layout: str
     assert seen == list(range(1, 13))
     in_one_process(cfg.model_copy(update={"output": str(tmp_path / "alone")}))
     assert read_dataset(tmp_path / layout).equals(read_dataset(tmp_path / "alone"))
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("layout", ["fused", "split"])
+def test_two_engines_share_what_one_shard_would_have_been(tmp_path: Path, qwen: str, layout: str) -> None:
+    rows = [{"id": number, "text": f"document {number} " * 2000, "lang": "xx"} for number in range(60)]
+    for name, part in (("a", rows[:20]), ("b", rows[20:])):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        write_jsonl(tmp_path / "in" / f"{name}.jsonl", part)
+    engine = {"kind": "simulated", "tokens_per_second": 1e5, "replicas": 2, "num_cpus": 0.5}
+    cfg = simulated(tmp_path / "in", tmp_path / layout, qwen, shards={"max_rows": 100}, ray={"layout": layout}, engine=engine)
+    summary = on_ray(cfg)
+    summary.require_complete()
+    assert len(summary.plan.pending) == 2
+    assert summary.progress.shards > 4
+    in_one_process(cfg.model_copy(update={"output": str(tmp_path / "alone")}))
+    assert read_dataset(tmp_path / layout).equals(read_dataset(tmp_path / "alone"))
+    assert open_job(cfg)[1].pending == []
 
 
 @pytest.mark.usefixtures("ray_session")
