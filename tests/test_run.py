@@ -90,7 +90,7 @@ def test_the_footer_says_what_the_vectors_were_made_with(tmp_path: Path, qwen: s
     footer = {key.decode(): value.decode() for key, value in pq.read_schema(path).metadata.items()}
     wanted = {"model": qwen, "revision": "", "dims": "64", "dtype": "float32", "prompt": "passage: ", "normalization": "l2"}
     assert {key.removeprefix("bulkembed."): value for key, value in footer.items()}.items() >= wanted.items()
-    assert footer["bulkembed.engine"] == "simulated 1"
+    assert footer["bulkembed.engine"] == "simulated 2"
 
 
 def test_bad_rows_of_one_file(tmp_path: Path, qwen: str) -> None:
@@ -334,7 +334,10 @@ def test_int8_ranges_are_the_same_for_every_shard_and_after_a_resume(tmp_path: P
     for name, form in schema.forms_of(snapshot.provenance).items():
         decoded = matryoshka.decode(schema.stored(found, name), form, ranges.get(name))
         least = {"float32": 0.999999, "int8": 0.999, "binary": 0.6}[form.dtype]
-        assert np.min(matryoshka.cosines(decoded, full[:, : form.dim])) >= least
+        alike = np.sort(matryoshka.cosines(decoded, full[:, : form.dim]))
+        # What the new document has outside the ranges is clipped.
+        assert alike[1 if order == "in two runs" else 0] >= least
+        assert alike[0] >= min(least, 0.99)
     assert problems(tmp_path / "out") == []
 
 
