@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from pipeline.records import Shard
 
-PIECES = 2  # of what is left, for each engine
-LEAST_BYTES = 128 << 10  # of text: smaller pieces cost more than they balance, and readers like few files
+PIECES = 4  # of what is left, for each engine: text is not time, and some pieces take twice what they should
+LEAST_BYTES = 64 << 10  # of text: smaller pieces cost more than they balance, and readers like few files
 ENGINE_BYTES = 4 << 20  # of text, about a million tokens: for less, loading another model is not worth while
 
 

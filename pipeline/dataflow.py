@@ -8,7 +8,7 @@ Two layouts of the same verbs:
 On a GPU host preparing and publishing belong on the idle cores. On a CPU host the engine uses
 every core anyway: helper processes would only preempt its threads, so a shard stays in one process.
 
-The driver keeps a bounded number of shards in flight and hands each to the actor with the fewest.
+The driver keeps a bounded number of shards in flight and hands each to the actor with the least to do.
 It never sees their data: what one process makes goes to the next by reference. What becomes of a shard
 whose process is lost is for `losses` to say.
 """
@@ -207,10 +207,15 @@ class Flow:
         while self.suspects and (idle := next((actor for actor, free in self.free.items() if free == self.slots), None)):
             self.hand_over(*self.suspects.popleft(), idle, alone=True)
         # The freest actor is left to run empty while a suspect waits for one.
-        actors = sorted(self.free, key=lambda actor: -self.free[actor])[bool(self.suspects) :] if self.ready else []
-        while self.ready and actors and self.free[actors[0]]:
+        while self.ready and (actors := self.freest()[bool(self.suspects) :]) and self.free[actors[0]]:
             self.hand_over(*self.ready.popleft(), actors[0], alone=self.slots == 1)
-            actors.sort(key=lambda actor: -self.free[actor])
+
+    def freest(self) -> list[Any]:
+        """Loaded actors: those with most free slots first, of these the one with least text under way."""
+        text_bytes: Counter[Any] = Counter()
+        for flight in self.flights.values():
+            text_bytes[flight.actor] += flight.shard.text_bytes
+        return sorted(self.free, key=lambda actor: (-self.free[actor], text_bytes[actor]))
 
     def line_up(self, shard: Shard, prepared: Any) -> None:
         (self.suspects if self.losses.suspect(shard) else self.ready).append((shard, prepared))

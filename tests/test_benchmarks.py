@@ -76,6 +76,13 @@ def test_the_ideal_of_the_long_shard_has_every_device_busy_to_the_end() -> None:
         assert (np.delete(sizes, number, axis=0) == tail.CHARACTERS).all()
 
 
+def test_what_devices_lose_as_they_start_is_told_from_the_tail() -> None:
+    late = ran(*((103.0, 104.0 + second, 100) for second in range(20)))  # one shard a second, of 100 tokens: three seconds late, by `began`
+    assert late.began == 103.0
+    assert tail.lost_at_start(late, devices=1, rate=100) == 0.0
+    assert tail.lost_at_start(ran((101.0, 104.0, 100), *((103.0, 105.0 + n, 100) for n in range(20))), 1, 100) == 2.0
+
+
 def test_the_steady_rate_leaves_the_beginning_and_the_end_out() -> None:
     slow_at_the_ends = [(0.0, 50.0, 10), *((0.0, 60.0 + each, 10) for each in range(8)), (0.0, 500.0, 10)]
     assert devices.steady_rate(ran(*slow_at_the_ends).receipts) == 10
