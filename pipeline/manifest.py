@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import BinaryIO
 
 import numpy as np
@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import BulkembedError, ConfigError, ObjectError, SourceError
+from pipeline.ranges import Range, cut, disjoint, gaps, parse
 from pipeline.records import Failure, Format, Shard, SourceObject
 from pipeline.retry import CORRUPT, describe
 from pipeline.storage import Store, StoredObject, lines
@@ -36,11 +37,9 @@ SUFFIXES: dict[str, Format] = {
     ".jsonl.gz": "jsonl",
     ".jsonl.zst": "jsonl",
 }
-Range = tuple[int, int]
 PART_LINES = 1024
 SAMPLE_LINES = 100
 INSPECT_THREADS = 16  # footers are small and far away: this waits, it does not compute
-SHARD_ID = re.compile(r"(?P<object>.+)-(?P<start>\d{10})-(?P<stop>\d{10})-of-(?P<total>\d{10})")
 
 
 @dataclass(frozen=True)
@@ -121,58 +120,6 @@ def object_id(relative_path: str, version: str) -> str:
     readable = re.sub(r"[^A-Za-z0-9.=_-]", "_", relative_path).lstrip("._")[:80]
     digest = hashlib.sha256(f"{relative_path}\0{version}".encode()).hexdigest()[:16]
     return f"{readable}-{digest}"
-
-
-def parse(shard_id: str) -> tuple[str, int, int, int]:
-    """(object id, start, stop, total) of a shard id. Raises ValueError for any other name."""
-    match = SHARD_ID.fullmatch(shard_id)
-    if match is None:
-        raise ValueError(f"{shard_id!r} is no shard id")
-    return match["object"], int(match["start"]), int(match["stop"]), int(match["total"])
-
-
-def gaps(covered: Iterable[Range], total: int) -> list[Range]:
-    """Rows of [0, total) that no range covers."""
-    missing, at = [], 0
-    for start, stop in sorted(covered):
-        if start > at:
-            missing.append((at, min(start, total)))
-        at = max(at, stop)
-    if at < total:
-        missing.append((at, total))
-    return missing
-
-
-def disjoint(shard_ids: Iterable[str]) -> list[str]:
-    """Shards of one object of which no two hold the same row. Two runs at once with other shard
-    sizes can publish overlapping ones: what the others leave open is then embedded again."""
-    chosen, at = [], 0
-    for shard_id in sorted(shard_ids):
-        _, start, stop, _ = parse(shard_id)
-        if start >= at:
-            chosen.append(shard_id)
-            at = stop
-    return chosen
-
-
-def cut(gap: Range, part_rows: Sequence[int], most_rows: int) -> list[Range]:
-    """A gap as ranges of at most `most_rows`, ending where parts end unless one part is larger."""
-    start, stop = gap
-    borders = [*(border for border in accumulate(part_rows) if start < border < stop), stop]
-    ranges: list[Range] = []
-    while start < stop:
-        fitting = borders[bisect_right(borders, start + most_rows) - 1]
-        if start < fitting <= start + most_rows:
-            ranges.append((start, fitting))
-            start = fitting
-            continue
-        # The next part alone is larger than a shard: cut it evenly, so that no tiny piece remains.
-        border = borders[bisect_right(borders, start)]
-        pieces = -(-(border - start) // most_rows)
-        marks = [start + (border - start) * piece // pieces for piece in range(pieces + 1)]
-        ranges += pairwise(marks)
-        start = border
-    return ranges
 
 
 def plan(

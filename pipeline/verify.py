@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import manifest, matryoshka, pieces, schema, stages, writer
+from pipeline import matryoshka, pieces, ranges, schema, stages, writer
 from pipeline.embedder import Embedder
 from pipeline.ledger import Ledger
 from pipeline.records import Counts, Receipt, Shard, Snapshot, SourceObject, VectorForm
@@ -121,7 +121,7 @@ def resample(job: Job, snapshot: Snapshot, objects: list[SourceObject], embedder
     problems: list[str] = []
     for (shard_id, table), start, end in zip(tables.items(), [0, *ends[:-1]], ends, strict=True):
         mine = picked[(picked >= start) & (picked < end)] - start
-        item = known.get(manifest.parse(shard_id)[0])
+        item = known.get(ranges.parse(shard_id)[0])
         if item is None:
             problems.append(f"{shard_id}: its source object is not there any more, or has changed: cannot be embedded again")
         elif len(mine):
@@ -138,7 +138,7 @@ def resample(job: Job, snapshot: Snapshot, objects: list[SourceObject], embedder
 
 
 def shard_of(shard_id: str, item: SourceObject) -> Shard:
-    _, start, stop, total = manifest.parse(shard_id)
+    _, start, stop, total = ranges.parse(shard_id)
     return Shard(item.id, item.uri, item.version, item.format, start, stop, total, offset=0, skip=start)
 
 

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = {path.stem: path for path in (ROOT / "pipeline").glob("*.py")}
 LAYERS = [
-    {"errors", "records", "host", "__init__"},
+    {"errors", "records", "host", "ranges", "__init__"},
     {"config"},
     {"retry"},
     {"storage", "schema"},

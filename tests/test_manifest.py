@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from pipeline import manifest
 from pipeline.errors import SourceError
-from pipeline.manifest import Plan, cut, gaps, parse, scan_lines
+from pipeline.manifest import Plan, scan_lines
+from pipeline.ranges import cut, disjoint, gaps, parse
 from pipeline.storage import Store
 from tests.conftest import write_corpus, write_jsonl
 
@@ -87,7 +88,7 @@ def test_other_shard_sizes_resume_the_same_rows(tmp_path_factory: pytest.TempPat
 @given(st.lists(RANGES.filter(bool).map(lambda ranges: ranges[0]).filter(lambda each: each[0] < each[1]), max_size=8))
 def test_overlapping_receipts_count_no_row_twice(ranges: list[tuple[int, int]]) -> None:
     ids = [f"o-{start:010d}-{stop:010d}-of-{100:010d}" for start, stop in ranges]
-    chosen = [parse(each) for each in manifest.disjoint(ids)]
+    chosen = [parse(each) for each in disjoint(ids)]
     rows = [row for _, start, stop, _ in chosen for row in range(start, stop)]
     assert len(rows) == len(set(rows))
     assert len(chosen) > 0 or not ids
