@@ -195,9 +195,9 @@ def layout_of(store: Store, item: SourceObject, text_columns: Sequence[str] = ()
 
     def read() -> Layout:
         if item.format == "jsonl":
-            with store.open_lines(item.uri) as file:
+            with store.open_lines(item.uri, item.version) as file:
                 return scan_lines(file)
-        with store.open(item.uri) as file:
+        with store.open(item.uri, item.version) as file:
             metadata = pq.ParquetFile(file).metadata
             groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
             sizes = [text_bytes(group, text_columns) for group in groups]

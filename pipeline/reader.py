@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import islice
 from string import Formatter
 from typing import Any
@@ -29,10 +30,11 @@ from pipeline.config import RunConfig
 from pipeline.errors import ObjectError
 from pipeline.records import Documents, Shard
 from pipeline.retry import CORRUPT, describe
-from pipeline.storage import MAX_LINE_BYTES, Store, lines
+from pipeline.storage import MAX_LINE_BYTES, Store, changed, lines
 
 Reasons = dict[int, tuple[str, str]]  # row of the shard -> (reason, detail)
 READ_ROWS = 16_384
+LEAST_AHEAD_BYTES, MOST_AHEAD_BYTES = 1 << 20, 32 << 20
 
 
 class Unusable(Exception):
@@ -43,7 +45,6 @@ def read(store: Store, shard: Shard, cfg: RunConfig, carried: pa.Schema) -> Docu
     """The documents of a shard. `carried` is the schema of the id and the kept columns in the output.
 
     Raises ObjectError where the object is corrupt, lacks a column, or changed since it was planned."""
-    require_unchanged(store, shard)
     read_rows = {"parquet": parquet_rows, "jsonl": jsonl_rows}[shard.format]
     try:
         columns, reasons = store.retrying(lambda: read_rows(store, shard, cfg, carried), f"reading {shard.uri}")
@@ -60,13 +61,13 @@ def read(store: Store, shard: Shard, cfg: RunConfig, carried: pa.Schema) -> Docu
 
 
 def require_unchanged(store: Store, shard: Shard) -> None:
-    """Raises ObjectError where the object is another one than was planned: before a read, and after it, which may have seen both."""
+    """Raises ObjectError where the object is not any more what was opened: what was read may be of both."""
     try:
         current = store.version(shard.uri)
     except FileNotFoundError:
         current = "gone"
     if current != shard.version:
-        raise ObjectError(f"{shard.uri}: changed since this run was planned; run again to plan it anew")
+        raise changed(shard.uri)
 
 
 def documents(
@@ -136,8 +137,9 @@ def source_name(name: str, cfg: RunConfig) -> str:
 
 def parquet_rows(store: Store, shard: Shard, cfg: RunConfig, carried: pa.Schema) -> tuple[dict[str, Any], Reasons]:
     """Columns of the output by name, and texts as `text:<column>`, of one row range."""
-    with store.open(shard.uri) as file:
-        parquet = pq.ParquetFile(file, pre_buffer=True)
+    metadata = footer(store, shard.uri, shard.version)
+    with store.open(shard.uri, shard.version) as file:
+        parquet = pq.ParquetFile(file, metadata=metadata, pre_buffer=True)
         present = parquet.schema_arrow.names
         wanted = tuple(dict.fromkeys((cfg.id_column, *cfg.text_columns, *cfg.keep_columns)))
         schema.require_columns(present, wanted, shard.uri)
@@ -166,6 +168,13 @@ def parquet_rows(store: Store, shard: Shard, cfg: RunConfig, carried: pa.Schema)
     return columns, {}
 
 
+@lru_cache(maxsize=4)
+def footer(store: Store, uri: str, version: str) -> pq.FileMetaData:
+    """Of one version of an object: read once a process, since most shards have a neighbour in the same object."""
+    with store.open(uri, version) as file:
+        return pq.read_metadata(file)
+
+
 def text_values(column: pa.ChunkedArray) -> list[Any]:
     """Python values; of a string column with bytes that are no UTF-8, the raw bytes."""
     try:
@@ -177,7 +186,7 @@ def text_values(column: pa.ChunkedArray) -> list[Any]:
 
 def jsonl_rows(store: Store, shard: Shard, cfg: RunConfig, carried: pa.Schema) -> tuple[dict[str, Any], Reasons]:
     """As `parquet_rows`, of a range of non-blank lines."""
-    with store.open_lines(shard.uri) as file:
+    with store.open_lines(shard.uri, shard.version, ahead_bytes(shard)) as file:
         file.seek(shard.offset)
         mine = islice((each for each in lines(file) if not each[0].isspace()), shard.skip, shard.skip + shard.rows)
         rows, reasons = parse_lines(mine)
@@ -188,6 +197,12 @@ def jsonl_rows(store: Store, shard: Shard, cfg: RunConfig, carried: pa.Schema) -
     for name in cfg.text_columns:
         columns[f"text:{name}"] = [row.get(name) for row in rows]
     return columns, reasons
+
+
+def ahead_bytes(shard: Shard) -> int:
+    """What a shard takes of its object, within bounds, so that it is one GET; of a compressed one that is more than is stored."""
+    needed = shard.text_bytes * (shard.skip + shard.rows) // shard.rows
+    return min(max(needed, LEAST_AHEAD_BYTES), MOST_AHEAD_BYTES)
 
 
 def parse_lines(found: Iterable[tuple[bytes, int]]) -> tuple[list[dict[str, Any]], Reasons]:

@@ -22,9 +22,11 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 import fsspec
 import orjson
+from fsspec.compression import compr
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.utils import infer_compression
 
-from pipeline.errors import SourceError
+from pipeline.errors import ObjectError, SourceError
 from pipeline.retry import retry
 
 T = TypeVar("T")
@@ -68,6 +70,12 @@ class Store:
     def __init__(self, options: dict[str, Any] | None = None) -> None:
         self.settings = options or {}
         self.options = orjson.dumps(self.settings, option=orjson.OPT_SORT_KEYS)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Store) and self.options == other.options
+
+    def __hash__(self) -> int:
+        return hash(self.options)
 
     def _locate(self, uri: str) -> tuple[Any, str]:
         protocol = uri.split("://", 1)[0] if "://" in uri else "file"
@@ -118,17 +126,32 @@ class Store:
         filesystem, path = self._locate(uri)
         return version(retry(lambda: cast("dict[str, Any]", filesystem.info(path)), f"reading {uri}"))
 
-    def open(self, uri: str) -> BinaryIO:
-        """A seekable file of which each read is one ranged GET. Wrap the whole use of it in `retrying`."""
-        filesystem, path = self._locate(uri)
-        return cast(BinaryIO, filesystem.open(path, "rb", cache_type="none"))
+    def open(self, uri: str, wanted: str | None = None) -> BinaryIO:
+        """A seekable file of which each read is one ranged GET. Wrap the whole use of it in `retrying`.
 
-    def open_lines(self, uri: str) -> BinaryIO:
-        """A file to read from front to back, decompressed by its suffix. Wrap its use in `retrying`."""
-        filesystem, path = self._locate(uri)
-        file = filesystem.open(path, "rb", compression="infer", cache_type="readahead", block_size=READ_AHEAD_BYTES)
+        `wanted`: the version it must be. Raises ObjectError where it is another one, or gone."""
+        return self._open(uri, wanted, cache_type="none")
+
+    def open_lines(self, uri: str, wanted: str | None = None, ahead_bytes: int = READ_AHEAD_BYTES) -> BinaryIO:
+        """As `open`, to read from front to back, decompressed by its suffix; each GET is of about so many (stored) bytes."""
+        file = self._open(uri, wanted, cache_type="readahead", block_size=ahead_bytes)
         # fsspec's own files split lines in Python; the buffer does it in C.
-        return cast(BinaryIO, io.BufferedReader(file, 1 << 20))
+        return cast(BinaryIO, io.BufferedReader(compr[infer_compression(uri)](file, mode="r"), 1 << 20))
+
+    def _open(self, uri: str, wanted: str | None, **reading: Any) -> BinaryIO:
+        filesystem, path = self._locate(uri)
+        try:
+            file = cast(BinaryIO, filesystem.open(path, "rb", **reading))
+            # What a file of a store knows of itself it had from the request that opened it; a local one knows nothing.
+            found = version(getattr(file, "details", None) or filesystem.info(path)) if wanted else None
+        except FileNotFoundError:
+            if wanted is None:
+                raise
+            raise changed(uri) from None
+        if found != wanted:
+            file.close()
+            raise changed(uri)
+        return file
 
     def retrying(self, work: Callable[[], T], what: str) -> T:
         """`work` again after a transient fault of the store; it must be safe to repeat."""
@@ -186,6 +209,10 @@ def lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
             if more.endswith(b"\n"):
                 break
         yield b"", length
+
+
+def changed(uri: str) -> ObjectError:
+    return ObjectError(f"{uri}: changed since this run was planned; run again to plan it anew")
 
 
 def version(info: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """An HTTP proxy before an S3 server that does what networks and stores do: seeded, in a thread of its own.
 
     with FaultyS3("http://127.0.0.1:5000", seed=1, rate=0.2, faults=["503", "reset"]) as s3:
-        ... s3.url ...; s3.faults = []; s3.counts
+        ... s3.url ...; s3.faults = []; s3.counts; s3.methods
 
 500, 503   an error instead of an answer: InternalError, SlowDown
 reset      the connection breaks: in the middle of a body, or after a PUT went through, so that its success is hidden
@@ -33,6 +33,7 @@ class FaultyS3:
         self.target, self.rate, self.faults, self.stall_seconds = target, rate, list(faults), stall_seconds
         self.random = random.Random(seed)
         self.counts: Counter[str] = Counter()
+        self.methods: Counter[str] = Counter()
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
 
@@ -69,6 +70,7 @@ class FaultyS3:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         fault = self.draw()
         self.counts[fault or "good"] += 1
+        self.methods[request.method] += 1
         if fault in CODES:
             status, code = CODES[fault]
             body = "" if request.method == "HEAD" else f"<Error><Code>{code}</Code><Message>{code}, says the proxy</Message></Error>"

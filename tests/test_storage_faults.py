@@ -77,18 +77,34 @@ def test_an_object_that_changes_between_plan_and_read_fails_its_shard(tmp_path: 
         prepare(plan.pending[0], job)
 
 
-def test_an_object_that_changes_while_it_is_read_fails_its_shard(tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_object_that_changes_while_it_is_read_fails_its_shard(
+    tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
     write_corpus(tmp_path / "in")
     job, plan = open_job(simulated(tmp_path / "in", tmp_path / "out", qwen))
     original = reader.parquet_rows
 
-    def change_then_read(*arguments: Any) -> Any:
-        (tmp_path / "in" / "part-0.parquet").write_bytes((tmp_path / "in" / "part-2.parquet").read_bytes() + b"")
-        return original(*arguments)
+    def read_and_change(*arguments: Any) -> Any:
+        rows = original(*arguments) if when == "after" else None
+        (tmp_path / "in" / "part-0.parquet").write_bytes((tmp_path / "in" / "part-2.parquet").read_bytes())
+        return rows or original(*arguments)
 
-    monkeypatch.setattr(reader, "parquet_rows", change_then_read)
+    monkeypatch.setattr(reader, "parquet_rows", read_and_change)
     with pytest.raises(ObjectError, match="changed since"):
         prepare(plan.pending[0], job)
+
+
+def test_a_shard_is_one_get_and_a_footer_is_read_once(tmp_path: Path, qwen: str, s3: dict[str, Any]) -> None:
+    root = uploaded(tmp_path, s3)
+    with FaultyS3(s3["endpoint_url"], seed=7, rate=0, faults=[]) as proxy:
+        job, plan = open_job(through(proxy, s3, root, qwen))
+        assert {shard.format for shard in plan.pending} == {"parquet", "jsonl"}
+        assert len(plan.pending) > 2
+        proxy.methods.clear()
+        for shard in plan.pending:
+            reader.read(job.store, shard, job.cfg, job.carried)
+        assert proxy.methods == {"GET": len(plan.pending) + 1, "HEAD": 2 * len(plan.pending) + 1}
 
 
 FULL_DISK = """

@@ -4,6 +4,7 @@ All three in this process, MB of the objects as they are stored a second:
 
 reader    pipeline.reader over the shards of a plan: ranged GETs of what is needed, decoded, checked row by row, as Python strings
 fetched   the same, but only its time and bytes in ranged GETs: what the reader does with them left out (one thread only)
+ranges    s3fs.cat_file of the same ranges, bare
 decoded   s3fs.cat_file of each object, then pyarrow (Parquet) or orjson (JSONL) to Python strings: what any program must do
 bare      s3fs.cat_file of each object: bytes that nobody has looked at
 """
@@ -103,36 +104,59 @@ def compare(cfg: RunConfig, names: list[str], kind: str, threads: int, rounds: i
             if number:
                 seconds[title].append(spent)
     ours, theirs, least = (seconds[title] for title in ("reader", "decoded", "bare"))
-    fetched = fetch_rate(works["reader"][0], plan.pending) if threads == 1 else None
     bare = megabytes / statistics.median(least)
+    fetches = fetch_rates(works["reader"][0], plan.pending, store, rounds) if threads == 1 else None
     return {
         "megabytes": round(megabytes, 1),
         "shards": len(plan.pending),
         **{f"{title}_mb_per_s": round(megabytes / statistics.median(found), 1) for title, found in seconds.items()},
         "reader_over_decoded": round(statistics.median(b / a for a, b in zip(ours, theirs, strict=True)), 3),
         "reader_over_bare": round(statistics.median(b / a for a, b in zip(ours, least, strict=True)), 3),
-        **({"fetched_mb_per_s": round(fetched, 1), "fetched_over_bare": round(fetched / bare, 3)} if fetched else {}),
+        **(fetched_row(*fetches, bare) if fetches else {}),
     }
 
 
-def fetch_rate(work: Callable[[Any], object], shards: Sequence[Any]) -> float:
-    """MB/s of the ranged GETs of one reader, one after the other."""
+def fetched_row(fetched: float, ranges: float, bare: float) -> Row:
+    return {
+        "fetched_mb_per_s": round(fetched, 1),
+        "fetched_over_bare": round(fetched / bare, 3),
+        "fetched_over_ranges": round(fetched / ranges, 3),
+    }
+
+
+def fetch_rates(work: Callable[[Any], object], shards: Sequence[Any], store: Any, rounds: int) -> tuple[float, float]:
+    """MB/s of the ranged GETs of one reader, one after the other, and of bare ones of the same ranges; medians."""
+    found = []
+    for _ in range(rounds):
+        reader.footer.cache_clear()
+        ranges, spent = fetches_of(work, shards)
+        megabytes = sum(stop - start for _, start, stop in ranges) / 1e6
+        began = time.perf_counter()
+        for name, start, stop in ranges:
+            store.cat_file(name, start=start, end=stop)
+        found.append((megabytes / spent, megabytes / (time.perf_counter() - began)))
+    fetched, bare = zip(*found, strict=True)
+    return statistics.median(fetched), statistics.median(bare)
+
+
+def fetches_of(work: Callable[[Any], object], shards: Sequence[Any]) -> tuple[list[tuple[str, int, int]], float]:
+    """Every (name, start, stop) that a reader gets, and the seconds in that."""
     from s3fs import S3File
 
-    fetch, spent, size = S3File._fetch_range, 0.0, 0
+    fetch, spent, ranges = S3File._fetch_range, 0.0, []
 
     def clocked(file: Any, start: int, end: int) -> bytes:
-        nonlocal spent, size
+        nonlocal spent
         began = time.perf_counter()
         data: bytes = fetch(file, start, end)
         spent += time.perf_counter() - began
-        size += len(data)
+        ranges.append((file.path, start, start + len(data)))
         return data
 
     with mock.patch.object(S3File, "_fetch_range", clocked):
         for shard in shards:
             work(shard)
-    return size / 1e6 / spent
+    return ranges, spent
 
 
 def decoded(kind: str, data: bytes) -> list[Any]:
