@@ -34,6 +34,8 @@ T = TypeVar("T")
 WILD = re.compile(r"[*?\[]")
 READ_AHEAD_BYTES = 8 << 20
 MAX_LINE_BYTES = 64 << 20
+ETAGS, TIMES = ("ETag", "etag"), ("mtime", "LastModified", "updated", "last_modified")  # of an object, as file systems name them
+TELLING = {*ETAGS, *TIMES}
 LINKLESS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}  # file systems without hard links
 # Of S3 file systems, below what the user gives. Retries happen here alone, where they are counted: s3fs and botocore make one
 # attempt each. A body that stalls is given up after `read_timeout`.
@@ -91,7 +93,8 @@ class Store:
         def listing() -> dict[str, dict[str, Any]]:
             filesystem.invalidate_cache()
             found = filesystem.glob(path, detail=True) if wild else filesystem.find(path, detail=True)
-            return cast("dict[str, dict[str, Any]]", found)
+            # Over HTTP, one object is found without a word about it.
+            return {name: info or filesystem.info(name) for name, info in found.items()}
 
         return [
             StoredObject(
@@ -142,8 +145,11 @@ class Store:
         filesystem, path = self._locate(uri)
         try:
             file = cast(BinaryIO, filesystem.open(path, "rb", **reading))
-            # What a file of a store knows of itself it had from the request that opened it; a local one knows nothing.
-            found = version(getattr(file, "details", None) or filesystem.info(path)) if wanted else None
+            if wanted is None:
+                return file
+            # What a file of S3 knows of itself it had from the request that opened it; others know nothing, or their size alone.
+            details = getattr(file, "details", None) or {}
+            found = version(details if TELLING.intersection(details) else filesystem.info(path))
         except FileNotFoundError:
             if wanted is None:
                 raise
@@ -217,8 +223,8 @@ def changed(uri: str) -> ObjectError:
 
 def version(info: dict[str, Any]) -> str:
     """What changes when an object's content does: its ETag, else its size and modification time."""
-    etag = info.get("ETag") or info.get("etag")
-    modified = info.get("mtime") or info.get("LastModified") or info.get("updated") or info.get("last_modified") or ""
+    etag = next((info[name] for name in ETAGS if info.get(name)), None)
+    modified = next((info[name] for name in TIMES if info.get(name)), "")
     return str(etag).strip('"') if etag else f"{info['size']}-{modified}"
 
 
