@@ -5,9 +5,9 @@
 The last line printed is {"documents", "seconds"} of the engine stage, taken from what the stage itself says of each row:
 `time_taken_llm`, seconds from the row's submission (the wait for a free place in the engine included) to its vector. The
 clock in `postprocess`, which runs when the row's whole batch left the engine, less that time, is when the row went in, or
-later; so seconds are from the earliest of those to the last `postprocess`. `postprocess` runs when a whole block has left the
-engine, which makes the beginning late by a block's time at most: the rate is an upper bound, good with 10,000 documents and
-meaningless with two blocks of 500. The wall is right in any case.
+later; so seconds are from the earliest of those to the last `postprocess`. That is an upper bound of the rate, and on two cores a
+useless one: `postprocess` finds no core until the engine has ended (half of 5,000 documents in 20 blocks within 0.2 s). The wall is
+right in any case, and so is a rate from the walls of two corpora of different sizes.
 """
 
 from __future__ import annotations
