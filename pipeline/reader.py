@@ -34,7 +34,6 @@ from pipeline.storage import MAX_LINE_BYTES, Store, changed, lines
 
 Reasons = dict[int, tuple[str, str]]  # row of the shard -> (reason, detail)
 READ_ROWS = 16_384
-LEAST_AHEAD_BYTES, MOST_AHEAD_BYTES = 1 << 20, 32 << 20
 
 
 class Unusable(Exception):
@@ -186,7 +185,8 @@ def text_values(column: pa.ChunkedArray) -> list[Any]:
 
 def jsonl_rows(store: Store, shard: Shard, cfg: RunConfig, carried: pa.Schema) -> tuple[dict[str, Any], Reasons]:
     """As `parquet_rows`, of a range of non-blank lines."""
-    with store.open_lines(shard.uri, shard.version, ahead_bytes(shard)) as file:
+    expected_bytes = shard.text_bytes * (shard.skip + shard.rows) // shard.rows
+    with store.open_lines(shard.uri, shard.version, expected_bytes) as file:
         file.seek(shard.offset)
         mine = islice((each for each in lines(file) if not each[0].isspace()), shard.skip, shard.skip + shard.rows)
         rows, reasons = parse_lines(mine)
@@ -197,12 +197,6 @@ def jsonl_rows(store: Store, shard: Shard, cfg: RunConfig, carried: pa.Schema) -
     for name in cfg.text_columns:
         columns[f"text:{name}"] = [row.get(name) for row in rows]
     return columns, reasons
-
-
-def ahead_bytes(shard: Shard) -> int:
-    """What a shard takes of its object, within bounds, so that it is one GET; of a compressed one that is more than is stored."""
-    needed = shard.text_bytes * (shard.skip + shard.rows) // shard.rows
-    return min(max(needed, LEAST_AHEAD_BYTES), MOST_AHEAD_BYTES)
 
 
 def parse_lines(found: Iterable[tuple[bytes, int]]) -> tuple[list[dict[str, Any]], Reasons]:

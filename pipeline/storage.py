@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 WILD = re.compile(r"[*?\[]")
 READ_AHEAD_BYTES = 8 << 20
+LEAST_AHEAD_BYTES, MOST_AHEAD_BYTES = 1 << 20, 32 << 20
 MAX_LINE_BYTES = 64 << 20
 ETAGS, TIMES = ("ETag", "etag"), ("mtime", "LastModified", "updated", "last_modified")  # of an object, as file systems name them
 TELLING = {*ETAGS, *TIMES}
@@ -135,11 +136,17 @@ class Store:
         `wanted`: the version it must be. Raises ObjectError where it is another one, or gone."""
         return self._open(uri, wanted, cache_type="none")
 
-    def open_lines(self, uri: str, wanted: str | None = None, ahead_bytes: int = READ_AHEAD_BYTES) -> BinaryIO:
-        """As `open`, to read from front to back, decompressed by its suffix; each GET is of about so many (stored) bytes."""
+    def open_lines(self, uri: str, wanted: str | None = None, expected_bytes: int = 0) -> BinaryIO:
+        """As `open`, to read from front to back, decompressed by its suffix.
+
+        `expected_bytes`: about what will be read, so that it is one GET; 0 where nobody knows."""
+        codec = infer_compression(uri)
+        # A compressed object is read from its start, wherever the lines are.
+        known = expected_bytes and not codec
+        ahead_bytes = min(max(expected_bytes, LEAST_AHEAD_BYTES), MOST_AHEAD_BYTES) if known else READ_AHEAD_BYTES
         file = self._open(uri, wanted, cache_type="readahead", block_size=ahead_bytes)
         # fsspec's own files split lines in Python; the buffer does it in C.
-        return cast(BinaryIO, io.BufferedReader(compr[infer_compression(uri)](file, mode="r"), 1 << 20))
+        return cast(BinaryIO, io.BufferedReader(compr[codec](file, mode="r"), 1 << 20))
 
     def _open(self, uri: str, wanted: str | None, **reading: Any) -> BinaryIO:
         filesystem, path = self._locate(uri)

@@ -17,7 +17,8 @@ import asyncio
 import random
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Self
 
 import aiohttp
@@ -28,39 +29,49 @@ CODES = {"500": (500, "InternalError"), "503": (503, "SlowDown"), "expired": (40
 HOP = {"transfer-encoding", "connection", "content-length", "host"}
 
 
+@contextmanager
+def serving(application: web.Application) -> Iterator[str]:
+    """An application on loopback, in a thread of its own; yields its URL."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    runner = web.AppRunner(application, shutdown_timeout=0)
+
+    async def start() -> None:
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+
+    asyncio.run_coroutine_threadsafe(start(), loop).result()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
 class FaultyS3:
     def __init__(self, target: str, seed: int, rate: float, faults: Sequence[str], stall_seconds: float = 5) -> None:
         self.target, self.rate, self.faults, self.stall_seconds = target, rate, list(faults), stall_seconds
         self.random = random.Random(seed)
         self.counts: Counter[str] = Counter()
         self.methods: Counter[str] = Counter()
-        self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
 
     def __enter__(self) -> Self:
-        self.thread.start()
-        asyncio.run_coroutine_threadsafe(self.start(), self.loop).result()
+        application = web.Application(client_max_size=1 << 30)
+        application.router.add_route("*", "/{path:.*}", self.handle)
+        application.cleanup_ctx.append(self.client)
+        self.serving = serving(application)
+        self.url = self.serving.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self.stop(), self.loop).result()
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join()
-        self.loop.close()
+        self.serving.__exit__(None, None, None)
 
-    async def start(self) -> None:
-        self.session = aiohttp.ClientSession(auto_decompress=False)
-        application = web.Application(client_max_size=1 << 30)
-        application.router.add_route("*", "/{path:.*}", self.handle)
-        self.runner = web.AppRunner(application, shutdown_timeout=0)
-        await self.runner.setup()
-        site = web.TCPSite(self.runner, "127.0.0.1", 0)
-        await site.start()
-        self.url = f"http://127.0.0.1:{self.runner.addresses[0][1]}"
-
-    async def stop(self) -> None:
-        await self.runner.cleanup()
-        await self.session.close()
+    async def client(self, _application: web.Application) -> AsyncIterator[None]:
+        async with aiohttp.ClientSession(auto_decompress=False) as self.session:
+            yield
 
     def draw(self) -> str:
         if "expired" in self.faults:

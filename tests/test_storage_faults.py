@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +19,7 @@ from pipeline.stages import prepare
 from pipeline.storage import Store
 from pipeline.verify import verify
 from tests.conftest import ROOT, in_one_process, read_dataset, simulated, write_corpus
-from tests.faulty_s3 import FaultyS3
+from tests.faulty_s3 import FaultyS3, serving
 
 QUICK = {"config_kwargs": {"read_timeout": 1, "connect_timeout": 2}}
 
@@ -112,34 +108,12 @@ def test_a_shard_is_one_get_and_a_footer_is_read_once(tmp_path: Path, qwen: str,
         assert proxy.methods == {"GET": len(plan.pending) + 1, "HEAD": 2 * len(plan.pending) + 1}
 
 
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """A folder over HTTP, with ranges and ETags."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    application = web.Application()
-    application.router.add_static("/", folder)
-    runner = web.AppRunner(application, shutdown_timeout=0)
-
-    async def start() -> None:
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-
-    asyncio.run_coroutine_threadsafe(start(), loop).result()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
-
-
 @pytest.mark.parametrize("name", ["part-0.parquet", "part-1.jsonl"])
 def test_a_source_whose_open_files_know_no_version(tmp_path: Path, qwen: str, name: str) -> None:
     write_corpus(tmp_path / "in", files=2)
-    with served(tmp_path / "in") as url:  # fsspec's HTTP files have no ETag among their details
+    application = web.Application()
+    application.router.add_static("/", tmp_path / "in")
+    with serving(application) as url:  # fsspec's HTTP files have no ETag among their details
         in_one_process(simulated(f"{url}/{name}", tmp_path / "out", qwen)).require_complete()
     assert read_dataset(tmp_path / "out").num_rows > 40
 
