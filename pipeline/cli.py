@@ -130,10 +130,10 @@ def embed(cfg: "RunConfig", dry_run: bool = False) -> None:
         if planned.pending:
             if not out.is_terminal:
                 out.print("starting Ray and loading the model")
-            cluster.connect(job.cfg.ray)
+            inherited = cluster.connect(job.cfg.ray, job)
             stack.callback(cluster.disconnect)
             catch_signals()  # Ray has set handlers of its own
-            engine = stack.enter_context(dataflow.engine(job, backlog.engines_for(planned.pending), stop))
+            engine = stack.enter_context(dataflow.engine(job, backlog.engines_for(planned.pending), stop, inherited))
             catch_signals(stop)
         summary = finish(job, planned, show, engine, stop)
     out.print(report.summary_text(job, summary), markup=False)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Mapping
 
-from pipeline import placement
+from pipeline import embedder, host, placement
 from pipeline.config import EngineConfig, RayConfig
 from pipeline.errors import ResourceError
 from pipeline.placement import Placement
+from pipeline.stages import Job
 
 # Of a local Ray. Workers are niced by default, so that every helper process preempts the engine;
 # the rest are reporters that wake up all the time on behalf of a dashboard that is not there.
@@ -28,8 +30,9 @@ RAY_LOG_LEVEL = logging.CRITICAL  # what it logs, it also raises: that ends in o
 OBJECT_STORE_BYTES = 1 << 30  # of a local Ray: a few shards
 
 
-def connect(cfg: RayConfig) -> None:
-    """Joins the cluster at `address` (or RAY_ADDRESS), else starts a Ray of this process's own on loopback."""
+def connect(cfg: RayConfig, job: Job | None = None) -> Mapping[str, str]:
+    """Joins the cluster at `address` (or RAY_ADDRESS), else starts a Ray of this process's own on loopback, which gets the environment
+    that the job's actors need. Returns it: what every process of this Ray has already; nothing where it was joined."""
     address = cfg.address or os.environ.get("RAY_ADDRESS")
     if address is None:
         os.environ.update({name: value for name, value in LOCAL_RAY.items() if name not in os.environ})
@@ -37,10 +40,12 @@ def connect(cfg: RayConfig) -> None:
 
     logging.getLogger("ray").setLevel(RAY_LOG_LEVEL)
     if ray.is_initialized():
-        return
+        return {}
     if address is not None:
         ray.init(address=address, logging_level=RAY_LOG_LEVEL, log_to_driver=False)
-        return
+        return {}
+    inherited = environment_here(job) if job else {}
+    os.environ.update(inherited)
     # Of this thread, and so of every process of this Ray but the engine's threads (see VLLMEmbedder): a
     # batch task never preempts another as it wakes, and Ray's helpers wake hundreds of times a second.
     os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
@@ -52,6 +57,21 @@ def connect(cfg: RayConfig) -> None:
         logging_level=RAY_LOG_LEVEL,
         log_to_driver=False,
     )
+    return inherited
+
+
+def environment_here(job: Job) -> dict[str, str]:
+    """What actors on this host need before they start, `engine.env` apart: that is the actors' alone.
+
+    An actor that lacks nothing takes one of the processes that Ray starts by itself, instead of waiting a second for the agent that
+    sets up environments and for a new process. On a GPU host loading takes far longer, and Ray alone knows the GPUs."""
+    cfg = job.cfg
+    if host.has_gpu():
+        return {}
+    cores = cfg.ray.num_cpus or len(os.sched_getaffinity(0))
+    placed = placement.fit(cfg.engine, cfg.ray.layout, [{"CPU": cores}])
+    shared = cfg.engine.model_copy(update={"env": {}})
+    return embedder.environment(shared, job.model, cfg.max_tokens or 0, placed.engine_cpus)
 
 
 def disconnect() -> None:

@@ -19,7 +19,7 @@ import logging
 import re
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -53,13 +53,13 @@ STARTS = 3  # of actors in a row that are lost before their model is loaded
 
 
 @contextmanager
-def engine(job: Job, most: int, stop: Stop | None = None) -> Iterator[Flow]:
-    """At most so many embedding actors. Ray must be connected.
+def engine(job: Job, most: int, stop: Stop | None = None, inherited: Mapping[str, str] | None = None) -> Iterator[Flow]:
+    """At most so many embedding actors. Ray must be connected; `inherited` is what its processes have in their environment.
 
     Raises BulkembedError where no actor can load the model, GateError where its vectors are wrong."""
     placed = cluster.place(job.cfg.engine, job.cfg.ray)
     log.info("%s", placed)
-    flow = Flow(job, placed, most, stop)
+    flow = Flow(job, placed, most, stop, inherited or {})
     try:
         yield flow
     finally:
@@ -80,7 +80,7 @@ class Flight:
 class Flow:
     """The driver's side of a run: which shard is where."""
 
-    def __init__(self, job: Job, placed: Placement, most: int, stop: Stop | None) -> None:
+    def __init__(self, job: Job, placed: Placement, most: int, stop: Stop | None, inherited: Mapping[str, str]) -> None:
         import ray
 
         self.ray = ray
@@ -93,11 +93,12 @@ class Flow:
         helper = {"num_cpus": placed.helper_cpus, "max_retries": 0, "runtime_env": {"env_vars": HELPER_ENVIRONMENT}}
         self.prepare, self.publish, self.give_up = (ray.remote(**helper)(verb) for verb in (worker.prepare, worker.publish, worker.give_up))
         settings = embedder.environment(job.cfg.engine, job.model, job.cfg.max_tokens or 0, placed.engine_cpus)
+        lacking = dict(settings.items() - inherited.items())
         self.new_actor = ray.remote(
             num_cpus=placed.actor_cpus,
             num_gpus=placed.actor_gpus,
             max_concurrency=self.slots,
-            runtime_env={"env_vars": settings},
+            runtime_env={"env_vars": lacking} if lacking else None,
         )(worker.Worker)
         self.waiting = Backlog()
         self.ready: deque[tuple[Shard, Any]] = deque()  # for an actor: with the reference of what is prepared, or None

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +13,11 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import losses, placement
+from pipeline import cluster, dataflow, embedder, losses, placement
 from pipeline.config import EngineConfig
 from pipeline.errors import BulkembedError, ResourceError
 from pipeline.ledger import dataset
@@ -222,3 +227,49 @@ def test_on_every_gpu_host_half_of_the_cores_stay_for_tasks(hosts: list[tuple[in
     found = placement.fit(EngineConfig(), "auto", [node(96), *(node(cpus, gpus) for cpus, gpus in hosts)])
     for cpus, gpus in hosts:
         assert gpus * found.actor_cpus <= cpus / 2
+
+
+ACTOR_ENVIRONMENT = """
+import json, os, sys
+import psutil, ray
+from pipeline import cluster, dataflow
+from pipeline.config import RunConfig
+from pipeline.run import open_job
+
+job, _ = open_job(RunConfig.model_validate_json(sys.argv[1]))
+inherited = cluster.connect(job.cfg.ray, job)
+with dataflow.engine(job, 1, None, inherited) as flow:
+    (actor,) = flow.loading.values()
+    has, asked = ray.get(actor.__ray_call__.remote(lambda _self: (dict(os.environ), dict(ray.get_runtime_context().runtime_env))))
+others = [process.environ() for process in psutil.Process().children() if "MARK" in process.environ()]
+print(json.dumps([has, asked, len(others), os.environ.get("MARK")]))
+cluster.disconnect()
+"""
+
+
+@pytest.mark.parametrize("env", [{}, {"MARK": "here", "OMP_NUM_THREADS": "1"}])
+def test_a_local_actor_has_its_environment_and_asks_for_what_ray_lacks_alone(tmp_path: Path, qwen: str, env: dict[str, str]) -> None:
+    write_corpus(tmp_path / "in", files=1)
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "env": env}, ray={"num_cpus": 2})
+    command = [sys.executable, "-c", ACTOR_ENVIRONMENT, cfg.model_dump_json()]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    has, asked, marked, own = json.loads(ran.stdout.splitlines()[-1])
+    job = open_job(cfg)[0]
+    needed = embedder.environment(cfg.engine, job.model, job.cfg.max_tokens or 0, 2)
+    assert needed.items() <= has.items()
+    assert asked.get("env_vars", {}) == env
+    assert (marked, own) == (0, None)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_an_actor_of_a_joined_ray_asks_for_all_of_its_environment(tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_corpus(tmp_path / "in", files=1)
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "env": {"MARK": "here"}})
+    job = open_job(cfg)[0]
+    needed = embedder.environment(cfg.engine, job.model, job.cfg.max_tokens or 0, 2)
+    for name in needed:  # what the driver has, the processes of a cluster do not
+        monkeypatch.setenv(name, needed[name])
+    with dataflow.engine(job, 1, None, cluster.connect(job.cfg.ray, job)) as flow:
+        (actor,) = flow.loading.values()
+        has = ray.get(actor.__ray_call__.remote(lambda _self: dict(os.environ)))
+    assert needed.items() <= has.items()
