@@ -1,4 +1,4 @@
-"""Batches of token ids -> vectors. `VLLMEmbedder` is the only user of vllm and torch."""
+"""Batches of token ids -> vectors. `VLLMEmbedder` is the only user of vllm and torch, `kernels` apart."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import host
+from pipeline import host, kernels
 from pipeline.config import EngineConfig
 from pipeline.errors import EngineError
 from pipeline.records import Model
@@ -116,6 +116,8 @@ def build_vllm(path: str, model: Model, max_tokens: int, engine: EngineConfig) -
         # memory only has to be below what is free; keys and values get kv_cache_gib (see environment).
         settings |= {"enforce_eager": True, "gpu_memory_utilization": 0.5}
     loaded = vllm.LLM(**settings | engine.args)
+    if on_cpu and "ir_op_priority" not in engine.args:
+        kernels.fuse_norms()
     return (
         loaded,
         vllm.PoolingParams(task="embed", use_activation=True),

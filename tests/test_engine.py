@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -12,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import reference
+from pipeline import kernels, reference
 from pipeline.model import describe
 from pipeline.storage import Store
 from scripts import make_corpus
@@ -146,3 +149,60 @@ def test_the_same_documents_in_other_company_have_the_same_vectors(
     again = bulkembed("verify", "--output", tmp_path / "a", "--sample", "30", "--source", corpus)
     assert again.returncode == 0, again.stderr
     assert "30 rows again" in again.stdout
+
+
+NORMS = """
+import json, sys
+import torch
+from pipeline import here
+from pipeline.config import EngineConfig
+from pipeline.model import describe
+
+with here.quiet():
+    for _ in range(2):
+        here.load(describe(sys.argv[1], None), 64, EngineConfig(dtype=sys.argv[2]))
+from vllm import ir
+
+def exact(x, weight):
+    x, weight = x.double(), weight.double()
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * weight
+
+torch.manual_seed(0)
+wide = torch.randn(50, 192).to(getattr(torch, sys.argv[2]))
+heads = wide.reshape(50, 6, 32)
+errors = []
+for x in (wide, wide[:, 64:128], heads[:, 2:4], heads[:, 1], heads.transpose(0, 1), wide[:1], wide[:0]):
+    weight, residual = torch.randn(x.shape[-1]).to(x.dtype), torch.randn(x.shape).to(x.dtype)
+    before = x.clone(), residual.clone()
+    normed = ir.ops.rms_norm(x, weight, 1e-6)
+    added, summed = ir.ops.fused_add_rms_norm(x, residual, weight, 1e-6)
+    assert torch.equal(x, before[0]) and torch.equal(residual, before[1])
+    for found, wanted in ((normed, exact(x, weight)), (added, exact(x.double() + residual, weight)), (summed, x.double() + residual)):
+        assert found.dtype == x.dtype and found.shape == wanted.shape
+        errors.append(((found - wanted).abs() / (wanted.abs() + 0.1)).max().item() if found.numel() else 0.0)
+print(json.dumps({"first": [op.get_priority()[0] for op in (ir.ops.rms_norm, ir.ops.fused_add_rms_norm)], "error": max(errors)}))
+"""
+
+
+@pytest.mark.parametrize(("dtype", "most"), [("bfloat16", 0.02), ("float32", 1e-5)])
+def test_a_loaded_engine_norms_with_the_fused_kernels_whatever_the_layout_of_its_tensors(qwen: str, dtype: str, most: float) -> None:
+    ran = subprocess.run([sys.executable, "-c", NORMS, qwen, dtype], capture_output=True, text=True, check=False, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout.splitlines()[-1]) == {"first": [kernels.PROVIDER] * 2, "error": pytest.approx(0, abs=most)}
+
+
+def test_an_engine_in_a_process_of_its_own_gives_the_same_vectors(
+    corpus: Path, qwen: str, embedded: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    pq.write_table(pq.read_table(corpus / "a.parquet").slice(0, 30), tmp_path / "in" / "a.parquet")
+    apart = ("--set", "engine.dtype=float32", "--set", 'engine.env={VLLM_ENABLE_V1_MULTIPROCESSING = "1"}')
+    where = ("run", "--source", tmp_path / "in", "--output", tmp_path / "out", "--model", qwen, "--max-tokens", MAX_TOKENS)
+    result = bulkembed(*where, *apart)
+    assert result.returncode == 0, result.stderr
+    found, here = (
+        {row["id"]: row["embedding"] for row in read_dataset(folder).to_pylist()}
+        for folder in (tmp_path / "out", embedded("qwen", "float32"))
+    )
+    assert len(found) == 30
+    assert min(np.dot(found[name], here[name]) for name in found) >= 0.99999

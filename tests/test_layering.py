@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = {path.stem: path for path in (ROOT / "pipeline").glob("*.py")}
 LAYERS = [
-    {"errors", "records", "host", "ranges", "__init__"},
+    {"errors", "records", "host", "ranges", "kernels", "__init__"},
     {"config"},
     {"retry"},
     {"storage", "schema"},
@@ -44,8 +44,8 @@ LAYERS = [
 LEVEL = {name: number for number, names in enumerate(LAYERS) for name in names}
 ONLY_IN = {
     "ray": {"dataflow", "cluster"},
-    "vllm": {"embedder"},
-    "torch": {"embedder", "reference"},
+    "vllm": {"embedder", "kernels"},
+    "torch": {"embedder", "kernels", "reference"},
     "sentence_transformers": {"reference"},
     "transformers": {"reference"},
     "fsspec": {"storage"},

@@ -1,4 +1,5 @@
-"""The ceiling: the best plain script for the same work, one process, no Ray, nothing of this package.
+"""The ceiling: the best plain script for the same work, one process, no Ray, nothing of this package but what it
+gives vLLM on CPU hosts, so that the ratio is of the same engine.
 
     python scripts/benchmarks/plain.py MODEL CORPUS OUT MAX_TOKENS STEP_TOKENS SHARD_ROWS DIM,DIM,... DTYPE
 
@@ -20,6 +21,8 @@ import pyarrow.parquet as pq
 import vllm
 from tokenizers import Tokenizer
 
+from pipeline import kernels
+
 
 def main(model: str, corpus: str, out: str, max_tokens: int, step_tokens: int, shard_rows: int, dims: list[int], dtype: str) -> None:
     tokenizer = Tokenizer.from_file(f"{model}/tokenizer.json")
@@ -37,6 +40,7 @@ def main(model: str, corpus: str, out: str, max_tokens: int, step_tokens: int, s
         disable_log_stats=True,
         seed=0,
     )
+    kernels.fuse_norms()
     params = vllm.PoolingParams(task="embed", use_activation=True)
     Path(out).mkdir(parents=True, exist_ok=True)
     tokens = documents = 0
