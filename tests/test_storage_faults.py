@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +13,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from pipeline import reader
+from pipeline import reader, storage
 from pipeline.config import RunConfig
 from pipeline.errors import ObjectError
 from pipeline.ledger import dataset
@@ -106,6 +109,23 @@ def test_a_shard_is_one_get_and_a_footer_is_read_once(tmp_path: Path, qwen: str,
         for shard in plan.pending:
             reader.read(job.store, shard, job.cfg, job.carried)
         assert proxy.methods == {"GET": len(plan.pending) + 1, "HEAD": 2 * len(plan.pending) + 1}
+
+
+def test_compressed_lines_are_read_in_large_blocks_however_small_the_shard(
+    tmp_path: Path, qwen: str, s3: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "READ_AHEAD_BYTES", 64 << 10)
+    monkeypatch.setattr(storage, "LEAST_AHEAD_BYTES", 1 << 10)
+    lines = [json.dumps({"id": number, "text": random.Random(number).randbytes(500).hex(), "lang": "xx"}) for number in range(800)]
+    packed = gzip.compress("\n".join(lines).encode())
+    root = f"s3://corpus/{tmp_path.name}"
+    Store(s3).put(f"{root}/in/a.jsonl.gz", packed)
+    with FaultyS3(s3["endpoint_url"], seed=7, rate=0, faults=[]) as proxy:
+        job, plan = open_job(through(proxy, s3, root, qwen))
+        assert len(plan.pending) == 40
+        proxy.methods.clear()
+        reader.read(job.store, plan.pending[-1], job.cfg, job.carried)
+        assert 4 <= len(packed) // (64 << 10) <= proxy.methods["GET"] <= len(packed) // (64 << 10) + 2
 
 
 @pytest.mark.parametrize("name", ["part-0.parquet", "part-1.jsonl"])
