@@ -71,7 +71,7 @@ def environment_here(job: Job) -> dict[str, str]:
     cores = cfg.ray.num_cpus or len(os.sched_getaffinity(0))
     placed = placement.fit(cfg.engine, cfg.ray.layout, [{"CPU": cores}])
     shared = cfg.engine.model_copy(update={"env": {}})
-    return embedder.environment(shared, job.model, cfg.max_tokens or 0, placed.engine_cpus)
+    return embedder.environment(shared, placed.engine_cpus)
 
 
 def disconnect() -> None:

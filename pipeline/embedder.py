@@ -23,6 +23,8 @@ from pipeline.records import Model
 TokenIds = Sequence[npt.NDArray[np.int32]]
 Vectors = npt.NDArray[np.float32]
 
+CACHE_BLOCK = 32  # tokens of keys and values that are handed out at once on CPU hosts: the least that its kernels do well with
+CPU_SEQUENCES = 256  # of a step, vLLM's own default
 NOISE = 1 << 16  # where a simulated vector may begin, in each of two rows: 2^32 vectors
 VLLM_POOLING = {"last": "LAST", "mean": "MEAN", "cls": "CLS"}
 
@@ -112,9 +114,14 @@ def build_vllm(path: str, model: Model, max_tokens: int, engine: EngineConfig) -
     device = vllm.platforms.current_platform
     on_cpu = device.is_cpu()
     if on_cpu:
-        # Compiled mode measured slower than eager on CPU, and 20 s more to load. The share of host
-        # memory only has to be below what is free; keys and values get kv_cache_gib (see environment).
-        settings |= {"enforce_eager": True, "gpu_memory_utilization": 0.5}
+        # Compiled mode measured slower than eager on CPU, and 20 s more to load. Told the size of its cache, vLLM does not
+        # look for it by a step of the model, which takes as long as the first of the job.
+        settings |= {
+            "enforce_eager": True,
+            "block_size": CACHE_BLOCK,
+            "max_num_seqs": CPU_SEQUENCES,
+            "kv_cache_memory_bytes": cache_bytes(model, max_tokens, engine),
+        }
     loaded = vllm.LLM(**settings | engine.args)
     if on_cpu and "ir_op_priority" not in engine.args:
         kernels.fuse_norms()
@@ -125,13 +132,16 @@ def build_vllm(path: str, model: Model, max_tokens: int, engine: EngineConfig) -
     )
 
 
-def cache_gib(model: Model, max_tokens: int, engine: EngineConfig) -> int:
-    """GiB of keys and values that one engine step on a CPU host needs, and a quarter more."""
-    value_bytes = 4 if engine.dtype == "float32" else 2
-    return math.ceil(1.25 * model.cache_values * value_bytes * max(engine.step_tokens, max_tokens) / (1 << 30))
+def cache_bytes(model: Model, max_tokens: int, engine: EngineConfig) -> int:
+    """Of keys and values on a CPU host: `engine.kv_cache_gib`, else what the longest step takes, with a block of
+    each of its sequences not full, and the one that vLLM keeps."""
+    if engine.kv_cache_gib is not None:
+        return engine.kv_cache_gib << 30
+    tokens = max(engine.step_tokens, max_tokens) + (engine.args.get("max_num_seqs", CPU_SEQUENCES) + 1) * CACHE_BLOCK
+    return int(tokens * model.cache_values * (4 if engine.dtype == "float32" else 2))
 
 
-def environment(engine: EngineConfig, model: Model, max_tokens: int, cpus: int | None) -> dict[str, str]:
+def environment(engine: EngineConfig, cpus: int | None) -> dict[str, str]:
     """What must stand in the environment of the process before vLLM is imported.
 
     `cpus`: cores of a CPU host that the engine may use, None on a GPU host."""
@@ -140,7 +150,6 @@ def environment(engine: EngineConfig, model: Model, max_tokens: int, cpus: int |
         settings |= {
             # The engine core in a process of its own doubles load time and halves the rate of small models.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-            "VLLM_CPU_KVCACHE_SPACE": str(engine.kv_cache_gib or cache_gib(model, max_tokens, engine)),
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "OMP_NUM_THREADS": str(cpus),
             # glibc gives freed buffers back and takes them again: page faults, a fifth of the time.

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 def load(described: Model, max_tokens: int, engine: EngineConfig) -> Embedder:
     """Raises BulkembedError where the engine cannot load the model."""
     # vLLM reads these as it is imported. Settings for a GPU host are its own defaults.
-    os.environ.update(embedder.environment(engine, described, max_tokens, len(os.sched_getaffinity(0))))
+    os.environ.update(embedder.environment(engine, len(os.sched_getaffinity(0))))
     path = model.locate(described.name, described.revision, weights=engine.kind == "vllm")
     try:
         return embedder.load(str(path), described, max_tokens, engine)

@@ -254,8 +254,7 @@ def test_a_local_actor_has_its_environment_and_asks_for_what_ray_lacks_alone(tmp
     command = [sys.executable, "-c", ACTOR_ENVIRONMENT, cfg.model_dump_json()]
     ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     has, asked, marked, own = json.loads(ran.stdout.splitlines()[-1])
-    job = open_job(cfg)[0]
-    needed = embedder.environment(cfg.engine, job.model, job.cfg.max_tokens or 0, 2)
+    needed = embedder.environment(cfg.engine, 2)
     assert needed.items() <= has.items()
     assert asked.get("env_vars", {}) == env
     assert (marked, own) == (0, None)
@@ -266,7 +265,7 @@ def test_an_actor_of_a_joined_ray_asks_for_all_of_its_environment(tmp_path: Path
     write_corpus(tmp_path / "in", files=1)
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "env": {"MARK": "here"}})
     job = open_job(cfg)[0]
-    needed = embedder.environment(cfg.engine, job.model, job.cfg.max_tokens or 0, 2)
+    needed = embedder.environment(cfg.engine, 2)
     for name in needed:  # what the driver has, the processes of a cluster do not
         monkeypatch.setenv(name, needed[name])
     with dataflow.engine(job, 1, None, cluster.connect(job.cfg.ray, job)) as flow:

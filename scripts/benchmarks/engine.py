@@ -26,7 +26,7 @@ def ask(module: str, model: Path, max_tokens: int, question: Mapping[str, Any]) 
     """What `python -m scripts.benchmarks.MODULE MODEL MAX_TOKENS QUESTION` prints last, as JSON.
 
     A process of its own, since glibc reads its settings as one starts."""
-    settings = environment(engine_config(), describe(str(model), None), max_tokens, len(os.sched_getaffinity(0)))
+    settings = environment(engine_config(), len(os.sched_getaffinity(0)))
     printed, _, _ = child(module, model, max_tokens, json.dumps(question), env=settings)
     return json.loads(printed.splitlines()[-1])
 

@@ -1,7 +1,7 @@
 """The ceiling: the best plain script for the same work, one process, no Ray, nothing of this package but what it
 gives vLLM on CPU hosts, so that the ratio is of the same engine.
 
-    python scripts/benchmarks/plain.py MODEL CORPUS OUT MAX_TOKENS STEP_TOKENS SHARD_ROWS DIM,DIM,... DTYPE
+    python scripts/benchmarks/plain.py MODEL CORPUS OUT MAX_TOKENS STEP_TOKENS SHARD_ROWS DIM,DIM,... DTYPE CACHE_BYTES
 
 Reads Parquet, tokenizes, embeds with vLLM, truncates, writes Parquet, one slice of rows after the
 other; prints {"tokens", "seconds", "documents"} of the time from the first slice on the engine to
@@ -24,7 +24,9 @@ from tokenizers import Tokenizer
 from pipeline import kernels
 
 
-def main(model: str, corpus: str, out: str, max_tokens: int, step_tokens: int, shard_rows: int, dims: list[int], dtype: str) -> None:
+def main(
+    model: str, corpus: str, out: str, max_tokens: int, step_tokens: int, shard_rows: int, dims: list[int], dtype: str, cache_bytes: int
+) -> None:
     tokenizer = Tokenizer.from_file(f"{model}/tokenizer.json")
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_tokens)
@@ -36,7 +38,8 @@ def main(model: str, corpus: str, out: str, max_tokens: int, step_tokens: int, s
         enable_prefix_caching=False,
         max_model_len=max_tokens,
         max_num_batched_tokens=max(step_tokens, max_tokens),
-        gpu_memory_utilization=0.5,
+        kv_cache_memory_bytes=cache_bytes,
+        block_size=32,
         disable_log_stats=True,
         seed=0,
     )
@@ -70,5 +73,15 @@ def main(model: str, corpus: str, out: str, max_tokens: int, step_tokens: int, s
 
 
 if __name__ == "__main__":
-    model, corpus, out, max_tokens, step_tokens, shard_rows, dims, dtype = sys.argv[1:]
-    main(model, corpus, out, int(max_tokens), int(step_tokens), int(shard_rows), [int(dim) for dim in dims.split(",")], dtype)
+    model, corpus, out, max_tokens, step_tokens, shard_rows, dims, dtype, cache_bytes = sys.argv[1:]
+    main(
+        model,
+        corpus,
+        out,
+        int(max_tokens),
+        int(step_tokens),
+        int(shard_rows),
+        [int(dim) for dim in dims.split(",")],
+        dtype,
+        int(cache_bytes),
+    )

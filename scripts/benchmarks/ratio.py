@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.config import EngineConfig
-from pipeline.embedder import environment
+from pipeline.embedder import cache_bytes, environment
 from pipeline.model import describe
 from scripts.benchmarks import job
 from scripts.benchmarks.material import WORK, Row, corpus, engine_dtype, measured, model_folder, shape_of, synthetic_corpus
@@ -48,9 +48,10 @@ def plain(name: str, source: Path, shard_rows: int) -> Row:
     out, cores = WORK / "out-plain", os.cpu_count() or 1
     shutil.rmtree(out, ignore_errors=True)
     # Bound to cores, which suits a process that has the host to itself: up to 5 % faster than "nobind".
-    settings = environment(engine, describe(str(model), None), shape.max_tokens, cores) | {"VLLM_CPU_OMP_THREADS_BIND": f"0-{cores - 1}"}
+    settings = environment(engine, cores) | {"VLLM_CPU_OMP_THREADS_BIND": f"0-{cores - 1}"}
     command = [sys.executable, "scripts/benchmarks/plain.py", str(model), str(source), str(out), str(shape.max_tokens)]
     command += [str(engine.step_tokens), str(shard_rows), shape.dims, engine.dtype]
+    command += [str(cache_bytes(describe(str(model), None), shape.max_tokens, engine))]
     printed, memory, _ = measured(command, os.environ | settings)
     found: Row = json.loads(printed.splitlines()[-1])
     return found | {"memory": memory}
