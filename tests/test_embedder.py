@@ -12,7 +12,7 @@ from pipeline.embedder import CACHE_BLOCK, cache_bytes
 from tests.test_config import MODEL
 
 
-@given(data=st.data(), step_tokens=st.integers(1, 3000), max_tokens=st.integers(1, 3000), sequences=st.integers(1, 40))
+@given(data=st.data(), step_tokens=st.integers(16, 3000), max_tokens=st.integers(1, 3000), sequences=st.integers(1, 40))
 def test_the_cache_of_a_cpu_engine_holds_any_step(data: st.DataObject, step_tokens: int, max_tokens: int, sequences: int) -> None:
     left = max(step_tokens, max_tokens)
     step: list[int] = []
