@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import kernels, reference
+from pipeline import embedder, kernels, reference
+from pipeline.config import EngineConfig
 from pipeline.model import describe
 from pipeline.storage import Store
 from scripts import make_corpus
@@ -189,6 +191,38 @@ def test_a_loaded_engine_norms_with_the_fused_kernels_whatever_the_layout_of_its
     ran = subprocess.run([sys.executable, "-c", NORMS, qwen, dtype], capture_output=True, text=True, check=False, timeout=120)
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout.splitlines()[-1]) == {"first": [kernels.PROVIDER] * 2, "error": pytest.approx(0, abs=most)}
+
+
+GROWTH = """
+import ctypes, json, sys
+import numpy as np
+from pipeline import here
+from pipeline.config import EngineConfig
+from pipeline.model import describe
+
+class Heap(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()]
+
+libc = ctypes.CDLL("libc.so.6")
+libc.mallinfo2.restype = Heap
+with here.quiet():
+    engine = here.load(describe(sys.argv[1], None), 400, EngineConfig(dtype="bfloat16"))
+used = []
+for first in (1, 101, 201):
+    for more in range(first, first + 100):  # steps of up to 8,192 tokens, no two of one size
+        engine.embed([np.full(394, 1000, np.int32)] * 20 + [np.full(more, 1000, np.int32)])
+    used.append(libc.mallinfo2().uordblks)
+print(json.dumps(used))
+"""
+
+
+def test_memory_does_not_grow_with_every_number_of_tokens_that_was_seen(qwen: str) -> None:
+    settings = embedder.environment(EngineConfig(), 2)
+    command = [sys.executable, "-c", GROWTH, qwen]
+    ran = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, check=False, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    _, second, third = json.loads(ran.stdout.splitlines()[-1])
+    assert third - second < 2 << 20
 
 
 def test_an_engine_in_a_process_of_its_own_gives_the_same_vectors(
