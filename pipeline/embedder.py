@@ -114,8 +114,8 @@ def build_vllm(path: str, model: Model, max_tokens: int, engine: EngineConfig) -
     device = vllm.platforms.current_platform
     on_cpu = device.is_cpu()
     if on_cpu:
-        # Compiled mode measured slower than eager on CPU, and 20 s more to load. Told the size of its cache, vLLM does not
-        # look for it by a step of the model, which takes as long as the first of the job.
+        # Compiled mode measured slower than eager on CPU, and 20 s more to load. Told the size of its cache, vLLM does
+        # not run a step of the model to find it out.
         settings |= {
             "enforce_eager": True,
             "block_size": CACHE_BLOCK,
@@ -156,7 +156,7 @@ def environment(engine: EngineConfig, cpus: int | None) -> dict[str, str]:
             "MALLOC_TOP_PAD_": "268435456",
             "MALLOC_MMAP_THRESHOLD_": "1073741824",
             "MALLOC_TRIM_THRESHOLD_": "4294967296",
-            # A product is made for one number of tokens, which hardly comes again: as many as one step
+            # A product is made for one number of tokens, which hardly comes again: more than one step
             # needs. Of the 1,024 that oneDNN keeps by itself memory grew as long as anybody looked.
             "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16",
         }
