@@ -1,11 +1,33 @@
-"""vLLM's fused RMSNorm on CPU hosts. It ships the kernels for them too, but registers them for GPUs alone and runs
-a CPU model's norms as some ten operations of PyTorch, each of which reads and writes all activations."""
+"""What makes vLLM's models faster on CPU hosts: the fused norms that it has and keeps for GPUs, feed-forward
+networks that stay within the processor's caches, and a last layer that computes no more than is pooled."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 PROVIDER = "bulkembed_cpu"
+TILE = 1024  # tokens
+
+
+def hasten(llm: Any, norms: bool = True) -> None:
+    """`llm`: a `vllm.LLM`; `norms`: its norms too. An engine in processes of its own keeps vLLM's way, and so do the
+    layers of a compiled model."""
+    import vllm
+
+    config = llm.llm_engine.vllm_config
+    if vllm.envs.VLLM_ENABLE_V1_MULTIPROCESSING or config.parallel_config.world_size > 1:
+        return
+    if norms:
+        fuse_norms()
+    if config.model_config.enforce_eager:
+        llm.collective_rpc(fit_layers)
 
 
 def fuse_norms() -> None:
-    """For the models that are loaded in this process. An engine in a process of its own keeps vLLM's way."""
+    """For the models that are loaded in this process: vLLM registers its compiled RMSNorm for GPUs alone, and runs a
+    CPU model's norms as some ten operations of PyTorch, each of which reads and writes all activations."""
     from vllm import ir
 
     if PROVIDER not in ir.ops.rms_norm.impls:
@@ -45,3 +67,72 @@ def register() -> None:
     supported = hasattr(compiled, "rms_norm") and hasattr(compiled, "fused_add_rms_norm")
     ir.ops.rms_norm.register_impl(PROVIDER, supports_args=alike, supported=supported)(rms_norm)
     ir.ops.fused_add_rms_norm.register_impl(PROVIDER, supports_args=alike_and_dense, supported=supported, inplace=True)(fused_add_rms_norm)
+
+
+def fit_layers(worker: Any) -> None:
+    from vllm.model_executor.models.qwen2 import Qwen2MLP
+    from vllm.model_executor.models.qwen3 import Qwen3Model
+
+    runner = worker.model_runner
+    for module in runner.model.modules():
+        if isinstance(module, Qwen2MLP):
+            module.forward = in_tiles(module.forward)
+    layers = getattr(runner.model, "model", None)
+    if isinstance(layers, Qwen3Model) and runner.model_config.pooler_config.seq_pooling_type == "LAST":
+        LastLayer(layers.layers[-1], runner)
+
+
+def in_tiles(forward: Callable[["torch.Tensor"], "torch.Tensor"]) -> Callable[["torch.Tensor"], "torch.Tensor"]:
+    """`forward` for TILE rows at a time, where every row is computed by itself: what is between its products is
+    several times as wide as its rows, and would be written to memory and read again."""
+
+    def tiled(rows: "torch.Tensor") -> "torch.Tensor":
+        import torch
+
+        if len(rows) <= TILE:
+            return forward(rows)
+        found = torch.empty_like(rows)
+        for here, there in zip(rows.split(TILE), found.split(TILE), strict=True):
+            there.copy_(forward(here))
+        return found
+
+    return tiled
+
+
+class LastLayer:
+    """A decoder's last layer, for the last tokens alone behind its attention: they are what is pooled, and no layer
+    comes after it that would look at the others."""
+
+    def __init__(self, layer: Any, runner: Any) -> None:
+        self._layer, self._runner = layer, runner
+        self._whole: Callable[..., tuple[torch.Tensor, torch.Tensor]] = layer.forward
+        self._project = layer.self_attn.o_proj.forward
+        self._rows: torch.Tensor | None = None  # of the step that runs
+        layer.forward, layer.self_attn.o_proj.forward = self.forward, self.project
+
+    def project(self, attended: "torch.Tensor") -> Any:
+        return self._project(attended if self._rows is None else attended[self._rows])
+
+    def forward(
+        self, positions: "torch.Tensor", hidden_states: "torch.Tensor", residual: "torch.Tensor | None"
+    ) -> "tuple[torch.Tensor, torch.Tensor]":
+        import torch
+
+        self._rows = None if residual is None else self.pooled()
+        if residual is None or self._rows is None:
+            return self._whole(positions, hidden_states, residual)
+        hidden_states, residual = self._layer.input_layernorm(hidden_states, residual)
+        attended = self._layer.self_attn(positions=positions, hidden_states=hidden_states)
+        last, residual[self._rows] = self._layer.post_attention_layernorm(attended, residual[self._rows])
+        found = torch.zeros_like(residual)  # the pooler picks its rows out of all
+        found[self._rows] = self._layer.mlp(last)
+        return found, residual
+
+    def pooled(self) -> "torch.Tensor | None":
+        """Rows of the step's last tokens, None where it is asked for the others' states too."""
+        from vllm.forward_context import get_forward_context
+
+        metadata = get_forward_context().attn_metadata
+        if metadata is None or any(params.task != "embed" for params in self._runner.input_batch.get_pooling_params()):
+            return None
+        return metadata[self._layer.self_attn.attn.layer_name].query_start_loc[1:] - 1

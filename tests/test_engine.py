@@ -193,6 +193,54 @@ def test_a_loaded_engine_norms_with_the_fused_kernels_whatever_the_layout_of_its
     assert json.loads(ran.stdout.splitlines()[-1]) == {"first": [kernels.PROVIDER] * 2, "error": pytest.approx(0, abs=most)}
 
 
+LAYERS = """
+import json, sys
+import numpy as np
+from pipeline import here, kernels
+from pipeline.config import EngineConfig
+from pipeline.model import describe
+
+documents = [np.random.default_rng(n).integers(300, 4000, n).astype(np.int32) for n in (1, 700, 2, 1024, 300, 1025)]
+seen = {"mlp": [], "gate_up_proj": []}
+with here.quiet():
+    engine = here.load(describe(sys.argv[1], None), 1200, EngineConfig(dtype=sys.argv[2], args=json.loads(sys.argv[3])))
+
+    def watch(model):
+        for layer in model.model.layers:
+            layer.mlp.gate_up_proj.register_forward_pre_hook(lambda _, given: seen["gate_up_proj"].append(len(given[0])))
+        model.model.layers[-1].mlp.register_forward_pre_hook(lambda _, given: seen["mlp"].append(len(given[0])))
+
+    engine._engine.apply_model(watch)
+    vectors = engine.embed(documents)
+    rows = sum(seen["mlp"])
+    states = [engine.token_states(document) for document in documents]
+    cut = engine.token_states(documents[1][:400])
+least = min(float(vector @ each[-1] / np.linalg.norm(each[-1])) for vector, each in zip(vectors, states))
+print(json.dumps({"rows": rows, "most": max(seen["gate_up_proj"]), "least": least, "before": float(np.abs(states[1][:400] - cut).max())}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("dtype", "args", "rows", "pooled"),
+    [
+        ("bfloat16", {}, 6, True),
+        ("float32", {}, 6, True),
+        ("float32", {"pooler_config": {"seq_pooling_type": "MEAN", "use_activation": True}}, 3052, False),
+    ],
+)
+def test_the_last_layer_computes_what_is_pooled_and_all_states_that_are_asked_for(
+    qwen: str, dtype: str, args: dict[str, Any], rows: int, pooled: bool
+) -> None:
+    command = [sys.executable, "-c", LAYERS, qwen, dtype, json.dumps(args)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout.splitlines()[-1])
+    assert found["rows"] == rows
+    assert found["most"] == kernels.TILE
+    assert (found["least"] > 0.9999) == pooled
+    assert found["before"] == pytest.approx(0, abs=0.05 if dtype == "bfloat16" else 1e-4)
+
+
 GROWTH = """
 import ctypes, json, sys
 import numpy as np

@@ -43,7 +43,7 @@ def main(
         disable_log_stats=True,
         seed=0,
     )
-    kernels.fuse_norms()
+    kernels.hasten(engine)
     params = vllm.PoolingParams(task="embed", use_activation=True)
     Path(out).mkdir(parents=True, exist_ok=True)
     tokens = documents = 0
