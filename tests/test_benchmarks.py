@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from pipeline.records import Counts, Receipt
 from scripts import benchmarks
 from scripts.benchmarks import __main__ as command_line
-from scripts.benchmarks import ablations, devices, material, ratio, tail
+from scripts.benchmarks import ablations, devices, material, peers, ratio, tail
 from scripts.benchmarks.job import Ran
 from scripts.benchmarks.material import LENGTH_LEAST, LENGTH_MEDIAN, LENGTH_SIGMA, Watched
 
@@ -106,3 +110,22 @@ def test_the_help_and_the_docstring_list_every_row() -> None:
     for row in command_line.ROWS:
         assert f" {row.__name__} " in shown.output
         assert "--json" in CliRunner().invoke(command_line.app, [row.__name__, "--help"], env=os.environ | {"COLUMNS": "200"}).output
+
+
+def test_a_peer_without_a_clock_has_the_rate_of_what_more_documents_take(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    walls = {"third": 30.0, "all": 50.0}  # 10 s of start, 10 s a third
+
+    def measured(command: list[str], env: Mapping[str, str]) -> tuple[str, int, float]:
+        ids = range(900 if command[-1] == "all" else 300)
+        (tmp_path / "out" / "peer").mkdir(parents=True)
+        table = pa.table({"id": list(map(str, ids)), "embedding": pa.FixedSizeListArray.from_arrays(pa.array([1.0, 0.0] * len(ids)), 2)})
+        pq.write_table(table, tmp_path / "out" / "peer" / "a.parquet")
+        return "no clock", 7, walls[command[-1]]
+
+    monkeypatch.setattr(peers, "measured", measured)
+    monkeypatch.setattr(peers, "WORK", tmp_path)
+    wanted = {str(number): np.array([1.0, 0.0]) for number in range(900)}
+    variant = peers.Variant("batches of 1", "float32", ["all"], fewer=["third"])
+    _, result, agreed = peers.best(peers.Work("small", 900, "float32"), [variant], wanted)
+    assert result == peers.Result(rate=30.0, wall=50.0, memory=7)
+    assert agreed == {"worst_cosine": 1.0}
