@@ -123,7 +123,9 @@ def build_vllm(path: str, model: Model, max_tokens: int, engine: EngineConfig) -
         }
     loaded = vllm.LLM(**settings | engine.args)
     if on_cpu:
-        kernels.hasten(loaded, norms="ir_op_priority" not in engine.args)
+        if "ir_op_priority" not in engine.args:
+            kernels.fuse_norms()
+        kernels.fit_layers(loaded)
     return (
         loaded,
         vllm.PoolingParams(task="embed", use_activation=True),

@@ -11,20 +11,6 @@ PROVIDER = "bulkembed_cpu"
 TILE = 1024  # tokens
 
 
-def hasten(llm: Any, norms: bool = True) -> None:
-    """`llm`: a `vllm.LLM`; `norms`: its norms too. An engine in processes of its own keeps vLLM's way, and so do the
-    layers of a compiled model."""
-    import vllm
-
-    config = llm.llm_engine.vllm_config
-    if vllm.envs.VLLM_ENABLE_V1_MULTIPROCESSING or config.parallel_config.world_size > 1:
-        return
-    if norms:
-        fuse_norms()
-    if config.model_config.enforce_eager:
-        llm.collective_rpc(fit_layers)
-
-
 def fuse_norms() -> None:
     """For the models that are loaded in this process: vLLM registers its compiled RMSNorm for GPUs alone, and runs a
     CPU model's norms as some ten operations of PyTorch, each of which reads and writes all activations."""
@@ -69,7 +55,16 @@ def register() -> None:
     ir.ops.fused_add_rms_norm.register_impl(PROVIDER, supports_args=alike_and_dense, supported=supported, inplace=True)(fused_add_rms_norm)
 
 
-def fit_layers(worker: Any) -> None:
+def fit_layers(llm: Any) -> None:
+    """`llm`: a `vllm.LLM`. A compiled model and an engine in processes of its own keep vLLM's layers."""
+    import vllm
+
+    config = llm.llm_engine.vllm_config
+    if config.model_config.enforce_eager and config.parallel_config.world_size == 1 and not vllm.envs.VLLM_ENABLE_V1_MULTIPROCESSING:
+        llm.collective_rpc(fit_layers_of)
+
+
+def fit_layers_of(worker: Any) -> None:
     from vllm.model_executor.models.qwen2 import Qwen2MLP
     from vllm.model_executor.models.qwen3 import Qwen3Model
 

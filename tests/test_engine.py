@@ -196,7 +196,7 @@ def test_a_loaded_engine_norms_with_the_fused_kernels_whatever_the_layout_of_its
 LAYERS = """
 import json, sys
 import numpy as np
-from pipeline import here, kernels
+from pipeline import here
 from pipeline.config import EngineConfig
 from pipeline.model import describe
 

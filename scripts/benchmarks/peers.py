@@ -59,12 +59,11 @@ class Work:
     def out(self) -> Path:
         return WORK / "out"
 
-    @property
-    def third(self) -> int:
-        return self.documents // 3
+    def third(self) -> Work:
+        return replace(self, documents=self.documents // 3)
 
-    def arguments(self, model: str, dtype: str, documents: int | None = None) -> list[str]:
-        return [model, str(corpus(documents or self.documents)), str(self.out / "peer"), str(shape_of(self.name).max_tokens), dtype]
+    def arguments(self, model: str, dtype: str) -> list[str]:
+        return [model, str(corpus(self.documents)), str(self.out / "peer"), str(shape_of(self.name).max_tokens), dtype]
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,9 @@ def best(work: Work, variants: list[Variant], wanted: dict[str, Any]) -> tuple[V
         printed, memory, wall = run_peer(work, variant, variant.command)
         agreed = agreement(wanted, vectors_of(work.out / "peer"))
         if variant.fewer:
-            rate = (work.documents - work.third) / (wall - fewer_wall)
+            if wall <= fewer_wall:
+                raise RuntimeError("took as long for a third of the documents: give more of them")
+            rate = (work.documents - work.third().documents) / (wall - fewer_wall)
         else:
             said = json.loads([line for line in printed.splitlines() if line.startswith("{")][-1])
             rate = said["documents"] / said["seconds"]
@@ -224,13 +225,13 @@ def ray_data(work: Work) -> list[Variant]:
 def ray_data_llm(work: Work) -> list[Variant]:
     """Its rate comes from the walls of two corpora. A clock behind the engine finds no core there until the engine has ended."""
     return [
-        replace(ray_graph(work, script, batch), fewer=ray_graph(work, script, batch, work.third).command, notes={"rate": "from walls"})
+        replace(ray_graph(work, script, batch), fewer=ray_graph(work.third(), script, batch).command, notes={"rate": "from walls"})
         for script, batch in (("ray_data_llm_peer.py", 32), ("ray_data_llm_peer.py", 128))
     ]
 
 
-def ray_graph(work: Work, script: str, batch: int, documents: int | None = None) -> Variant:
-    command = [sys.executable, str(SCRIPTS / script), *work.arguments(work.model, work.dtype, documents), str(batch)]
+def ray_graph(work: Work, script: str, batch: int) -> Variant:
+    command = [sys.executable, str(SCRIPTS / script), *work.arguments(work.model, work.dtype), str(batch)]
     return Variant(f"batches of {batch}", work.dtype, command, env={"PYTHONPATH": str(peer_environments.ray_data())})
 
 

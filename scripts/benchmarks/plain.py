@@ -43,7 +43,8 @@ def main(
         disable_log_stats=True,
         seed=0,
     )
-    kernels.hasten(engine)
+    kernels.fuse_norms()
+    kernels.fit_layers(engine)
     params = vllm.PoolingParams(task="embed", use_activation=True)
     Path(out).mkdir(parents=True, exist_ok=True)
     tokens = documents = 0
