@@ -105,7 +105,7 @@ def tune_engine(
     if not trials[0].rate:
         raise BulkembedError(f"engine: nothing could be measured: {trials[0].problem}")
     first, best = tune.best_of(trials)
-    out.print(report.tuned_text(first, best, tune.untried(host.axes, trials)), markup=False)
+    out.print(report.tuned_text(trials, first, best, tune.untried(host.axes, trials)), markup=False)
     table = tune.toml(best.changes)
     if write is not None:
         write.write_text(table, encoding="utf-8")

@@ -160,11 +160,14 @@ def trial_text(trial: Trial, base: float) -> str:
     return f"  {trial.rate:>9,.0f}  {trial.rate / base:>5.2f}  {trial.name}"
 
 
-def tuned_text(first: Trial, best: Trial, untried: list[str]) -> str:
+def tuned_text(trials: list[Trial], first: Trial, best: Trial, untried: list[str]) -> str:
     found = f"fastest: {best.name}, {best.rate:,.0f} tokens/s ({best.rate / first.rate:.2f} of those as configured)"
     if "dtype" in best.changes:
         found += "\nanother dtype makes other vectors: what is done already would be embedded anew"
-    return f"{found}\nnot tried for want of time: {', '.join(untried)}" if untried else found
+    if untried:
+        longest = max(trial.seconds for trial in trials)
+        found += f"\nnot tried for want of time (a setting took up to {longest:.0f} s; --budget gives more): {', '.join(untried)}"
+    return found
 
 
 def hits_text(hits: list[Hit]) -> str:

@@ -1,6 +1,6 @@
 """Make a Qwen3-Embedding-shaped model with random weights: for tests and benchmarks without a hub.
 
-    python scripts/random_qwen3.py OUT [--shape tiny|small|one-layer|0.6B]
+    python scripts/random_qwen3.py OUT [--shape tiny|small|one-layer|0.6B|4B]
 
 Takes exactly the code path of Qwen3-Embedding: same architecture, last-token pooling on an appended
 <|endoftext|>, query prompt, sentence-transformers files. Only the vectors mean nothing. The
@@ -27,6 +27,8 @@ SHAPES: dict[str, dict[str, int]] = {
     | {"intermediate_size": 768, "vocab_size": 151_669},
     "0.6B": {"hidden_size": 1024, "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128}
     | {"intermediate_size": 3072, "vocab_size": 151_669},
+    "4B": {"hidden_size": 2560, "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128}
+    | {"intermediate_size": 9728, "vocab_size": 151_669},
 }
 
 
@@ -42,7 +44,8 @@ def make(out: Path, shape: str) -> None:
     end_id = tokenizer.token_to_id(END)
     torch.manual_seed(0)
     config = Qwen3Config(max_position_embeddings=32_768, rope_theta=1_000_000.0, eos_token_id=end_id, bos_token_id=end_id, **sizes)
-    Qwen3Model(config).to(torch.bfloat16).save_pretrained(out)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):  # minutes on a CPU with the largest
+        Qwen3Model(config).to(torch.bfloat16).save_pretrained(out)
     transformer = "sentence_transformers.models."
     write_json(
         out / "modules.json",

@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from pipeline.model import read_json
 from pipeline.records import Counts, Receipt
 from scripts import benchmarks
 from scripts.benchmarks import __main__ as command_line
-from scripts.benchmarks import ablations, devices, material, peers, ratio, tail
+from scripts.benchmarks import ablations, devices, limit, material, peers, ratio, tail
 from scripts.benchmarks.job import Ran
 from scripts.benchmarks.material import LENGTH_LEAST, LENGTH_MEDIAN, LENGTH_SIGMA, Watched
 
@@ -61,15 +62,27 @@ def test_the_rate_is_of_the_time_on_the_engine_and_the_phases_make_up_the_wall()
 
 
 def test_the_ratio_is_the_median_of_the_rounds_own_ratios() -> None:
-    script = {"tokens": 4000, "documents": 400, "memory": 1e9}
+    script = {"tokens": 4000, "documents": 400, "memory": 1e9, "engine_seconds": 8}
     turns = [(script | {"seconds": seconds}, ran((110.0, 110.0 + spent, 4000))) for seconds, spent in [(10, 20), (40, 20), (18, 20)]]
     found = ratio.compared(turns)
     assert found["ratios"] == [0.5, 2.0, 0.9]
     assert found["ratio"] == 0.9
     assert found["job_tokens_per_s"] == 200
     assert found["ceiling_tokens_per_s"] == 222
+    assert found["engine_calls_tokens_per_s"] == 500
     with pytest.raises(SystemExit, match="the same tokens"):
         ratio.compared([(script | {"tokens": 3999, "seconds": 1}, turns[0][1])])
+
+
+def test_the_limit_counts_the_products_that_every_token_needs(qwen: str, minilm: str) -> None:
+    config = read_json(Path(qwen) / "config.json")
+    hidden, keys = config["hidden_size"], config["num_key_value_heads"] * config["head_dim"]
+    queries, inner = config["num_attention_heads"] * config["head_dim"], config["intermediate_size"]
+    layer = hidden * (queries + 2 * keys) + queries * hidden + 3 * hidden * inner
+    last = 2 * hidden * keys  # its queries and all behind them are needed of the last token alone
+    assert sum(math.prod(shape) for shape in limit.matrices(Path(qwen))) == (config["num_hidden_layers"] - 1) * layer + last
+    # Mean pooling needs every layer of every token.
+    assert sum(math.prod(shape) for shape in limit.matrices(Path(minilm))) == 6 * (4 * 384 * 384 + 2 * 384 * 1536)
 
 
 def test_the_ideal_of_the_long_shard_has_every_device_busy_to_the_end() -> None:

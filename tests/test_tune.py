@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import tune
+from pipeline import report, tune
 from pipeline.config import EngineConfig, merge
 from pipeline.embedder import SimulatedEmbedder
 from pipeline.tune import Changes, Trial
@@ -63,6 +63,9 @@ def test_the_search_ends_in_time_and_names_what_it_left_out(monkeypatch: pytest.
     trials = list(tune.search(axes, measure, 100))
     assert now == 100
     assert tune.untried(axes, trials) == [name for name, _ in axes[7:]]
+    first, best = tune.best_of(trials)
+    told = report.tuned_text(trials, first, best, tune.untried(axes, trials))
+    assert "took up to 10 s; --budget gives more): axis 7, axis 8" in told
 
 
 @pytest.mark.parametrize("call_tokens", [2000, 100_000])

@@ -3,6 +3,7 @@
 machine    the host and the versions that figures are of
 ratio      the job's steady tokens/s over those of the best plain script, and where its wall went
 peers      the job beside sentence-transformers, its OpenVINO backend, Ray Data and Ray Data LLM
+limit      what a model's matrix products alone allow on this host
 overhead   the embedder over bare engine calls, with a model of one layer
 host       what a host feeds and drains, with a simulated device
 devices    1 to 32 simulated devices: the share of their time that they are busy

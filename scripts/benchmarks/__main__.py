@@ -15,6 +15,7 @@ from scripts.benchmarks.ablations import ablations
 from scripts.benchmarks.devices import devices
 from scripts.benchmarks.formats import formats
 from scripts.benchmarks.host import host
+from scripts.benchmarks.limit import limit
 from scripts.benchmarks.machine import machine
 from scripts.benchmarks.material import Row
 from scripts.benchmarks.memory import memory
@@ -28,7 +29,7 @@ from scripts.benchmarks.start import start
 from scripts.benchmarks.tail import tail
 from scripts.benchmarks.tune import tune
 
-ROWS = [machine, ratio, peers, overhead, host, devices, tail, scale, memory, start, reads, formats, recall, tune, ablations]
+ROWS = [machine, ratio, peers, limit, overhead, host, devices, tail, scale, memory, start, reads, formats, recall, tune, ablations]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 app = typer.Typer(

@@ -15,7 +15,8 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.config import EngineConfig
-from pipeline.embedder import cache_bytes, environment
+from pipeline.embedder import CACHE_BLOCK, cache_bytes, environment
+from pipeline.host import has_gpu
 from pipeline.model import describe
 from scripts.benchmarks import job
 from scripts.benchmarks.material import WORK, Row, corpus, engine_dtype, measured, model_folder, shape_of, synthetic_corpus
@@ -27,9 +28,9 @@ class Corpus(StrEnum):
 
 
 def ratio(
-    model: Annotated[list[str] | None, typer.Option(help="minilm, small or 0.6B; repeatable. [default: small]")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="minilm, small, 0.6B or 4B; repeatable. [default: small]")] = None,
     kind: Annotated[Corpus, typer.Option("--corpus", help="Synthetic: lognormal lengths, see material.py.")] = Corpus.DEMO,
-    documents: Annotated[int | None, typer.Option(help="[default: 4,000 for minilm, 12,000 for small, 200 for 0.6B]")] = None,
+    documents: Annotated[int | None, typer.Option(help="[default: 4,000 for minilm, 12,000 for small, 200 for 0.6B and 4B]")] = None,
     shard_rows: Annotated[int, typer.Option(help="At most; never less than 4 shards.")] = 1000,
     rounds: int = 3,
 ) -> Iterator[Row]:
@@ -43,18 +44,40 @@ def ratio(
 
 
 def plain(name: str, source: Path, shard_rows: int) -> Row:
-    """tokens, seconds, documents of scripts/benchmarks/plain.py, and its peak memory."""
-    model, shape, engine = model_folder(name), shape_of(name), EngineConfig(dtype=engine_dtype())
-    out, cores = WORK / "out-plain", os.cpu_count() or 1
+    """What scripts/benchmarks/plain.py prints, and its peak memory."""
+    out = WORK / "out-plain"
     shutil.rmtree(out, ignore_errors=True)
-    # Bound to cores, which suits a process that has the host to itself: up to 5 % faster than "nobind".
-    settings = environment(engine, cores) | {"VLLM_CPU_OMP_THREADS_BIND": f"0-{cores - 1}"}
-    command = [sys.executable, "scripts/benchmarks/plain.py", str(model), str(source), str(out), str(shape.max_tokens)]
-    command += [str(engine.step_tokens), str(shard_rows), shape.dims, engine.dtype]
-    command += [str(cache_bytes(describe(str(model), None), shape.max_tokens, engine))]
-    printed, memory, _ = measured(command, os.environ | settings)
+    command = [sys.executable, "scripts/benchmarks/plain.py", str(model_folder(name)), str(source), str(out)]
+    command += [str(shard_rows), shape_of(name).dims, json.dumps(settings_of(name))]
+    printed, memory, _ = measured(command, os.environ | environment_of_plain())
     found: Row = json.loads(printed.splitlines()[-1])
     return found | {"memory": memory}
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    """Of `vllm.LLM`: what the job's engine has by default."""
+    shape, engine = shape_of(name), EngineConfig(dtype=engine_dtype())
+    settings: dict[str, Any] = {
+        "runner": "pooling",
+        "dtype": engine.dtype,
+        "max_model_len": shape.max_tokens,
+        "max_num_batched_tokens": max(engine.step_tokens, shape.max_tokens),
+        "enable_prefix_caching": False,
+        "disable_log_stats": True,
+        "seed": 0,
+    }
+    if not has_gpu():
+        memory = cache_bytes(describe(str(model_folder(name)), None), shape.max_tokens, engine)
+        settings |= {"enforce_eager": True, "kv_cache_memory_bytes": memory, "block_size": CACHE_BLOCK}
+    return settings
+
+
+def environment_of_plain() -> dict[str, str]:
+    if has_gpu():
+        return environment(EngineConfig(), None)
+    cores = os.cpu_count() or 1
+    # Bound to cores, which suits a process that has the host to itself: up to 5 % faster than "nobind".
+    return environment(EngineConfig(), cores) | {"VLLM_CPU_OMP_THREADS_BIND": f"0-{cores - 1}"}
 
 
 def run_job(name: str, source: Path, shard_rows: int, settings: dict[str, Any] | None = None) -> job.Ran:
@@ -73,6 +96,7 @@ def compared(turns: list[tuple[Row, job.Ran]]) -> Row:
     phases = [ran.phases() for _, ran in turns]
     return {
         "ceiling_tokens_per_s": round(statistics.median(ceilings)),
+        "engine_calls_tokens_per_s": round(statistics.median(script["tokens"] / script["engine_seconds"] for script, _ in turns)),
         "job_tokens_per_s": round(statistics.median(rates)),
         "ratio": round(statistics.median(ratios), 3),
         "ratios": [round(each, 3) for each in ratios],
