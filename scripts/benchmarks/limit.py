@@ -1,16 +1,17 @@
-"""What no engine can pass on this host: the matrix products that a model cannot do without, at the fastest rate of its processor.
+"""What a model's matrix products alone allow on this host: those it cannot do without, at the best rate seen of its processor.
 
 As a command of its own (python -m scripts.benchmarks.limit MODEL DTYPE): that rate, in FLOP/s."""
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import pyarrow.parquet as pq
 import typer
@@ -77,25 +78,30 @@ def tokens_of(name: str, documents: int) -> int:
 
 def fastest_product(shapes: set[tuple[int, int]], dtype: str) -> float:
     """FLOP/s of the best of products with these matrices and of square ones, each the median of five measurements."""
+    sizes = [(size, size, size) for size in (2048, 4096)] + [(ROWS, inner, columns) for columns, inner in sorted(shapes)]
+    return max(statistics.median(2 * math.prod(size) / seconds_of(*size, dtype) for _ in range(5)) for size in sizes)
+
+
+def seconds_of(rows: int, inner: int, columns: int, dtype: str) -> float:
+    """Of one product, with weights laid out beforehand as vLLM does on CPU hosts: up to a tenth faster than PyTorch's way."""
     import torch
+    import vllm._custom_ops as vllm_ops
+    from vllm.platforms import current_platform
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-
-    def rate(rows: int, inner: int, columns: int) -> float:
-        left, weights = (torch.randn(size, inner, device=device).to(getattr(torch, dtype)) for size in (rows, columns))
-        return statistics.median(2 * rows * inner * columns / seconds_of(torch, left, weights) for _ in range(5))
-
-    return max([rate(size, size, size) for size in (2048, 4096, 8192)] + [rate(ROWS, inner, columns) for columns, inner in sorted(shapes)])
-
-
-def seconds_of(torch: Any, left: Any, weights: Any) -> float:
-    """Of one product."""
+    device = "cpu" if current_platform.is_cpu() else "cuda"
+    left, weights = (torch.randn(size, inner, device=device).to(getattr(torch, dtype)) for size in (rows, columns))
+    if device == "cpu":
+        current_platform.import_kernels()
+        handler = vllm_ops.create_onednn_mm(weights.t())
 
     def products(count: int) -> float:
         started = time.perf_counter()
         for _ in range(count):
-            torch.nn.functional.linear(left, weights)
-        if left.is_cuda:
+            if device == "cpu":
+                vllm_ops.onednn_mm(handler, left, None)
+            else:
+                torch.nn.functional.linear(left, weights)
+        if device == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - started
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Annotated, Any
 
 import psutil
 import typer
 
 from scripts.benchmarks import job, simulated
-from scripts.benchmarks.material import Row, memory_of, tree
+from scripts.benchmarks.material import Row, corpus, memory_of, model_folder, shape_of, tree
 
 KINDS = ("driver", "actor", "helper", "ray")
 
@@ -20,22 +21,33 @@ def memory(
     documents: Annotated[int, typer.Option(help="Of the smaller corpus.")] = 10_000,
     times: Annotated[int, typer.Option(help="As many in the larger one.")] = 10,
     rate: Annotated[float, typer.Option(help="Tokens/s of the simulated device.")] = 1_000_000,
-    layout: Annotated[list[str] | None, typer.Option(help="Repeatable. [default: fused and split]")] = None,
+    layout: Annotated[list[str] | None, typer.Option(help="Repeatable. [default: fused and split; with --model fused]")] = None,
+    model: Annotated[str | None, typer.Option(help="minilm, small or 0.6B, in its real engine. [default: a simulated one]")] = None,
     rounds: int = 1,
 ) -> Iterator[Row]:
     """Peak memory at 1x and 10x the corpus. Goal: at most 1.1 times as much."""
-    folder = simulated.model()
-    for each in layout or ["fused", "split"]:
-        settings = {"engine.kind": "simulated", "engine.tokens_per_second": rate, "shards.max_rows": 1024, "ray.layout": each}
+    run = partial(real, model) if model else partial(simulated_at, rate)
+    for each in layout or (["fused"] if model else ["fused", "split"]):
         small = 0.0
         for count in (documents, documents * times):
             peaks = [Peaks() for _ in range(rounds)]
             for mine in peaks:
-                job.run(simulated.corpus(count), folder, *simulated.flags(), settings=settings, sample=mine.sample, every=0.25)
+                run(count, {"shards.max_rows": 1024, "ray.layout": each}, mine.sample)
             total = statistics.median(mine.total for mine in peaks)
             small = small or total
             kinds = {f"{kind}_mb": round(statistics.median(mine.kinds[kind] for mine in peaks) / 1e6) for kind in KINDS}
-            yield {"layout": each, "documents": count, "peak_mb": round(total / 1e6), "over_1x": round(total / small, 3), **kinds}
+            sizes = {"peak_mb": round(total / 1e6), "over_1x": round(total / small, 3), **kinds}
+            yield {"model": model or "simulated", "layout": each, "documents": count, **sizes}
+
+
+def simulated_at(rate: float, documents: int, settings: dict[str, Any], sample: Callable[[int], float]) -> None:
+    engine = {"engine.kind": "simulated", "engine.tokens_per_second": rate}
+    job.run(simulated.corpus(documents), simulated.model(), *simulated.flags(), settings=settings | engine, sample=sample, every=0.25)
+
+
+def real(name: str, documents: int, settings: dict[str, Any], sample: Callable[[int], float]) -> None:
+    flags = ["--dims", shape_of(name).dims, "--allow-untrained-dims", "--max-tokens", str(shape_of(name).max_tokens)]
+    job.run(corpus(documents), model_folder(name), *flags, settings=settings, sample=sample, every=0.25)
 
 
 class Peaks:
