@@ -172,6 +172,8 @@ def environment(engine: EngineConfig, cpus: int | None) -> dict[str, str]:
             "MALLOC_TOP_PAD_": "268435456",
             "MALLOC_MMAP_THRESHOLD_": "1073741824",
             "MALLOC_TRIM_THRESHOLD_": "4294967296",
+            # Each arena keeps its own holes, and there are eight a core by default. Fewer than cores, and tokenizing waits.
+            "MALLOC_ARENA_MAX": str(max(2, cpus)),
             # A product is made for one number of tokens, which hardly comes again: more than one step
             # needs. Of the 1,024 that oneDNN keeps by itself memory grew as long as anybody looked.
             "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16",

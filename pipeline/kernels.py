@@ -65,6 +65,7 @@ def fit_layers(llm: Any) -> None:
 
 
 def fit_layers_of(worker: Any) -> None:
+    from vllm.model_executor.models.bert import BertLayer
     from vllm.model_executor.models.qwen2 import Qwen2MLP
     from vllm.model_executor.models.qwen3 import Qwen3Model
 
@@ -72,6 +73,8 @@ def fit_layers_of(worker: Any) -> None:
     for module in runner.model.modules():
         if isinstance(module, Qwen2MLP):
             module.forward = in_tiles(module.forward)
+        elif isinstance(module, BertLayer):
+            module.forward = bert_layer(module)
     layers = getattr(runner.model, "model", None)
     if isinstance(layers, Qwen3Model) and runner.model_config.pooler_config.seq_pooling_type == "LAST":
         LastLayer(layers.layers[-1], runner)
@@ -92,6 +95,13 @@ def in_tiles(forward: Callable[["torch.Tensor"], "torch.Tensor"]) -> Callable[["
         return found
 
     return tiled
+
+
+def bert_layer(layer: Any) -> Callable[["torch.Tensor"], "torch.Tensor"]:
+    """`layer.forward` with its feed-forward network in tiles. No faster, and a third less memory: what a whole step
+    has between the products leaves the largest holes in glibc's heap."""
+    feed_forward = in_tiles(lambda rows: layer.output(layer.intermediate(rows), rows))
+    return lambda hidden_states: feed_forward(layer.attention(hidden_states))
 
 
 class LastLayer:

@@ -241,6 +241,38 @@ def test_the_last_layer_computes_what_is_pooled_and_all_states_that_are_asked_fo
     assert found["before"] == pytest.approx(0, abs=0.05 if dtype == "bfloat16" else 1e-4)
 
 
+TILES = """
+import json, sys
+import numpy as np
+from pipeline import here
+from pipeline.config import EngineConfig
+from pipeline.model import describe
+
+rows = []
+with here.quiet():
+    engine = here.load(describe(sys.argv[1], None), 256, EngineConfig(dtype="float32"))
+    documents = [np.random.default_rng(n).integers(1000, 30000, 250).astype(np.int32) for n in range(9)]
+
+    def watch(model):
+        for layer in model.model.encoder.layer:
+            layer.intermediate.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
+
+    engine._engine.apply_model(watch)
+    together = engine.embed(documents)
+    alone = np.concatenate([engine.embed([document]) for document in documents])
+least = float((together * alone).sum(1).min())
+print(json.dumps({"most": max(rows), "sum": sum(rows), "least": least}))
+"""
+
+
+def test_a_bert_layers_widest_activations_are_of_a_tile(minilm: str) -> None:
+    ran = subprocess.run([sys.executable, "-c", TILES, minilm], capture_output=True, text=True, check=False, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout.splitlines()[-1])
+    assert (found["most"], found["sum"]) == (kernels.TILE, 2 * 9 * 250 * 6)
+    assert found["least"] > 0.99999
+
+
 GROWTH = """
 import ctypes, json, sys
 import numpy as np
