@@ -59,12 +59,9 @@ def gpu_axes(gpus: int) -> list[Axis]:
     """Loading takes a minute there: what a small model gained most by on an H100 comes first."""
     return [
         ("step tokens", [{"step_tokens": tokens} for tokens in (32768, 16384, 65536)]),
-        (
-            "GPUs of an actor",
-            [{"num_gpus": 0.5, "tensor_parallel_size": 1}]
-            + [{"num_gpus": count, "tensor_parallel_size": count} for count in (2, 4, 8) if count <= gpus],
-        ),
+        ("actors on a GPU", [{"num_gpus": 0.5, "tensor_parallel_size": 1}]),
         ("engine process", [{"env": {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}}]),
+        ("GPUs of an actor", [{"num_gpus": count, "tensor_parallel_size": count} for count in (2, 4, 8) if count <= gpus]),
         ("sequences", [{"args": {"max_num_seqs": count}} for count in (512, 1024)]),
         ("compilation", [{"args": {"enforce_eager": True}}]),
         ("call tokens", [{"call_tokens": tokens} for tokens in (524288,)]),
