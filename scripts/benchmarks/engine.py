@@ -14,6 +14,7 @@ import numpy.typing as npt
 from pipeline import here
 from pipeline.config import EngineConfig
 from pipeline.embedder import VLLMEmbedder, environment
+from pipeline.host import has_gpu
 from pipeline.model import describe, read_json
 from scripts.benchmarks.material import child, engine_dtype
 
@@ -22,12 +23,15 @@ def engine_config() -> EngineConfig:
     return EngineConfig(dtype=engine_dtype())
 
 
+def actor_environment() -> dict[str, str]:
+    return environment(engine_config(), None if has_gpu() else len(os.sched_getaffinity(0)))
+
+
 def ask(module: str, model: Path, max_tokens: int, question: Mapping[str, Any]) -> Any:
     """What `python -m scripts.benchmarks.MODULE MODEL MAX_TOKENS QUESTION` prints last, as JSON.
 
     A process of its own, since glibc reads its settings as one starts."""
-    settings = environment(engine_config(), len(os.sched_getaffinity(0)))
-    printed, _, _ = child(module, model, max_tokens, json.dumps(question), env=settings)
+    printed, _, _ = child(module, model, max_tokens, json.dumps(question), env=actor_environment())
     return json.loads(printed.splitlines()[-1])
 
 

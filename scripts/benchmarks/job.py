@@ -15,7 +15,7 @@ from typing import Any
 from pipeline.ledger import dataset
 from pipeline.records import Receipt
 from pipeline.storage import Store
-from scripts.benchmarks.material import WORK, Watched, engine_dtype, tree_memory, watched
+from scripts.benchmarks.material import WORK, Watched, engine_dtype, shape_of, tree_memory, watched
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,12 @@ class Ran:
             "embedding_s": self.embedding,
             "publishing_s": started + wall - self.ended,
         }
+
+
+def flags(name: str) -> list[str]:
+    """Of the run that a model's shape asks for."""
+    shape = shape_of(name)
+    return ["--dims", shape.dims, "--allow-untrained-dims", "--max-tokens", str(shape.max_tokens)]
 
 
 def run(

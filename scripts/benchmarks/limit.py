@@ -5,11 +5,11 @@ As a command of its own (python -m scripts.benchmarks.limit MODEL DTYPE): that r
 from __future__ import annotations
 
 import math
-import os
 import statistics
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,10 +17,9 @@ import pyarrow.parquet as pq
 import typer
 from safetensors import safe_open
 
-from pipeline import host, stages
-from pipeline.embedder import environment
+from pipeline import stages
 from pipeline.model import describe
-from scripts.benchmarks.engine import engine_config
+from scripts.benchmarks.engine import actor_environment
 from scripts.benchmarks.material import Row, child, corpus, engine_dtype, model_folder, shape_of
 
 ROWS = 1024  # of a product, which then stays in the processor's caches
@@ -34,8 +33,7 @@ def limit(
 ) -> Iterator[Row]:
     """Documents/s that a model's matrix products alone allow, attention's own left out: a peer at half of it can be doubled at most."""
     for name in model or ["minilm", "small"]:
-        cores = None if host.has_gpu() else len(os.sched_getaffinity(0))
-        printed, _, _ = child("limit", model_folder(name), engine_dtype(), env=environment(engine_config(), cores))
+        printed, _, _ = child("limit", model_folder(name), engine_dtype(), env=actor_environment())
         fastest = float(printed.splitlines()[-1])
         needed = 2 * sum(rows * columns for rows, columns in matrices(model_folder(name)))
         tokens = tokens_of(name, documents)
@@ -88,20 +86,19 @@ def seconds_of(rows: int, inner: int, columns: int, dtype: str) -> float:
     import vllm._custom_ops as vllm_ops
     from vllm.platforms import current_platform
 
-    device = "cpu" if current_platform.is_cpu() else "cuda"
+    on_cpu = current_platform.is_cpu()
+    device = "cpu" if on_cpu else "cuda"
     left, weights = (torch.randn(size, inner, device=device).to(getattr(torch, dtype)) for size in (rows, columns))
-    if device == "cpu":
+    product = partial(torch.nn.functional.linear, left, weights)
+    if on_cpu:
         current_platform.import_kernels()
-        handler = vllm_ops.create_onednn_mm(weights.t())
+        product = partial(vllm_ops.onednn_mm, vllm_ops.create_onednn_mm(weights.t()), left, None)
 
     def products(count: int) -> float:
         started = time.perf_counter()
         for _ in range(count):
-            if device == "cpu":
-                vllm_ops.onednn_mm(handler, left, None)
-            else:
-                torch.nn.functional.linear(left, weights)
-        if device == "cuda":
+            product()
+        if not on_cpu:
             torch.cuda.synchronize()
         return time.perf_counter() - started
 

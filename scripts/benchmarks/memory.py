@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import psutil
 import typer
 
 from scripts.benchmarks import job, simulated
-from scripts.benchmarks.material import Row, corpus, memory_of, model_folder, shape_of, tree
+from scripts.benchmarks.material import Row, corpus, memory_of, model_folder, tree
 
 KINDS = ("driver", "actor", "helper", "ray")
 
@@ -26,28 +25,21 @@ def memory(
     rounds: int = 1,
 ) -> Iterator[Row]:
     """Peak memory at 1x and 10x the corpus. Goal: at most 1.1 times as much."""
-    run = partial(real, model) if model else partial(simulated_at, rate)
+    engine: dict[str, Any] = {} if model else {"engine.kind": "simulated", "engine.tokens_per_second": rate}
+    corpus_of = corpus if model else simulated.corpus
+    folder, flags = (model_folder(model), job.flags(model)) if model else (simulated.model(), simulated.flags())
     for each in layout or (["fused"] if model else ["fused", "split"]):
+        settings = engine | {"shards.max_rows": 1024, "ray.layout": each}
         small = 0.0
         for count in (documents, documents * times):
             peaks = [Peaks() for _ in range(rounds)]
             for mine in peaks:
-                run(count, {"shards.max_rows": 1024, "ray.layout": each}, mine.sample)
+                job.run(corpus_of(count), folder, *flags, settings=settings, sample=mine.sample, every=0.25)
             total = statistics.median(mine.total for mine in peaks)
             small = small or total
             kinds = {f"{kind}_mb": round(statistics.median(mine.kinds[kind] for mine in peaks) / 1e6) for kind in KINDS}
             sizes = {"peak_mb": round(total / 1e6), "over_1x": round(total / small, 3), **kinds}
             yield {"model": model or "simulated", "layout": each, "documents": count, **sizes}
-
-
-def simulated_at(rate: float, documents: int, settings: dict[str, Any], sample: Callable[[int], float]) -> None:
-    engine = {"engine.kind": "simulated", "engine.tokens_per_second": rate}
-    job.run(simulated.corpus(documents), simulated.model(), *simulated.flags(), settings=settings | engine, sample=sample, every=0.25)
-
-
-def real(name: str, documents: int, settings: dict[str, Any], sample: Callable[[int], float]) -> None:
-    flags = ["--dims", shape_of(name).dims, "--allow-untrained-dims", "--max-tokens", str(shape_of(name).max_tokens)]
-    job.run(corpus(documents), model_folder(name), *flags, settings=settings, sample=sample, every=0.25)
 
 
 class Peaks:
