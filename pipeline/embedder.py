@@ -121,6 +121,7 @@ def build_vllm(path: str, model: Model, max_tokens: int, engine: EngineConfig) -
             "max_num_seqs": CPU_SEQUENCES,
             "kv_cache_memory_bytes": cache_bytes(model, max_tokens, engine),
         }
+        kernels.keep_few_products()
     loaded = vllm.LLM(**settings | engine.args)
     if on_cpu:
         if "ir_op_priority" not in engine.args:

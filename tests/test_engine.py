@@ -288,8 +288,8 @@ libc.mallinfo2.restype = Heap
 with here.quiet():
     engine = here.load(describe(sys.argv[1], None), 400, EngineConfig(dtype="bfloat16"))
 used = []
-for first in (1, 101, 201):
-    for more in range(first, first + 100):  # steps of up to 8,192 tokens, no two of one size
+for first, last in ((1, 10), (10, 100), (100, 200), (200, 300)):
+    for more in range(first, last):  # steps of up to 8,192 tokens, no two of one size
         engine.embed([np.full(394, 1000, np.int32)] * 20 + [np.full(more, 1000, np.int32)])
     used.append(libc.mallinfo2().uordblks)
 print(json.dumps(used))
@@ -301,8 +301,8 @@ def test_memory_does_not_grow_with_every_number_of_tokens_that_was_seen(qwen: st
     command = [sys.executable, "-c", GROWTH, qwen]
     ran = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, check=False, timeout=120)
     assert ran.returncode == 0, ran.stderr
-    _, second, third = json.loads(ran.stdout.splitlines()[-1])
-    assert third - second < 2 << 20
+    first, *later = json.loads(ran.stdout.splitlines()[-1])
+    assert max(later) - first < 2 << 20
 
 
 def test_an_engine_in_a_process_of_its_own_gives_the_same_vectors(

@@ -30,8 +30,11 @@ def main(model: str, corpus: str, out: str, shard_rows: int, dims: list[int], se
     tokenizer = Tokenizer.from_file(f"{model}/tokenizer.json")
     tokenizer.no_padding()
     tokenizer.enable_truncation(settings["max_model_len"])
+    on_cpu = vllm.platforms.current_platform.is_cpu()
+    if on_cpu:
+        kernels.keep_few_products()
     engine = vllm.LLM(model=model, **settings)
-    if vllm.platforms.current_platform.is_cpu():
+    if on_cpu:
         kernels.fuse_norms()
         kernels.fit_layers(engine)
     params = vllm.PoolingParams(task="embed", use_activation=True)
