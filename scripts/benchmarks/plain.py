@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import vllm
+import vllm.platforms
 from tokenizers import Tokenizer
 
 from pipeline import kernels
