@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Mapping
@@ -74,6 +75,18 @@ def test_the_ratio_is_the_median_of_the_rounds_own_ratios() -> None:
         ratio.compared([(script | {"tokens": 3999, "seconds": 1}, turns[0][1])])
 
 
+def test_the_plain_script_embeds_and_writes_every_document(minilm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ratio, "WORK", tmp_path)
+    material.write_corpus(tmp_path / "in", range(8), [f"document {number} " * (number + 1) for number in range(8)])
+    found = ratio.plain("minilm", tmp_path / "in", shard_rows=3)
+    assert (found["documents"], found["tokens"]) == (8, sum(2 + 2 * (number + 1) for number in range(8)))
+    assert 0 < found["engine_seconds"] <= found["seconds"]
+    written = [pq.read_table(path) for path in sorted((tmp_path / "out-plain").glob("*.parquet"))]
+    assert [table["id"].to_pylist() for table in written] == [[0, 1, 2], [3, 4, 5], [6, 7]]
+    for name in ("embedding_384", "embedding_128"):
+        assert np.allclose(np.linalg.norm(np.stack(pa.concat_tables(written)[name].to_numpy()), axis=1), 1, atol=1e-5)
+
+
 def test_the_limit_counts_the_products_that_every_token_needs(qwen: str, minilm: str) -> None:
     config = read_json(Path(qwen) / "config.json")
     hidden, keys = config["hidden_size"], config["num_key_value_heads"] * config["head_dim"]
@@ -125,20 +138,44 @@ def test_the_help_and_the_docstring_list_every_row() -> None:
         assert "--json" in CliRunner().invoke(command_line.app, [row.__name__, "--help"], env=os.environ | {"COLUMNS": "200"}).output
 
 
-def test_a_peer_without_a_clock_has_the_rate_of_what_more_documents_take(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    walls = {"third": 30.0, "all": 50.0}  # 10 s of start, 10 s a third
+def write_vectors(folder: Path, documents: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array([1.0, 0.0] * documents), 2)
+    pq.write_table(pa.table({"id": list(map(str, range(documents))), "embedding": vectors}), folder / "a.parquet")
+
+
+@pytest.fixture
+def beside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> peers.Work:
+    """A job that makes 30, 10, 20 documents/s, and peers whose commands say the seconds that they take."""
+    rates = iter([30.0, 10.0, 20.0])
 
     def measured(command: list[str], env: Mapping[str, str]) -> tuple[str, int, float]:
-        ids = range(900 if command[-1] == "all" else 300)
-        (tmp_path / "out" / "peer").mkdir(parents=True)
-        table = pa.table({"id": list(map(str, ids)), "embedding": pa.FixedSizeListArray.from_arrays(pa.array([1.0, 0.0] * len(ids)), 2)})
-        pq.write_table(table, tmp_path / "out" / "peer" / "a.parquet")
-        return "no clock", 7, walls[command[-1]]
+        documents, wall = int(command[-2]), float(command[-1])
+        write_vectors(tmp_path / "out" / "peer", documents)
+        return json.dumps({"documents": documents, "seconds": wall - 10}), 7, wall
+
+    def run_job(work: peers.Work) -> peers.Result:
+        write_vectors(tmp_path / "out-job" / "data", work.documents)
+        return peers.Result(next(rates), wall=40.0, memory=14)
 
     monkeypatch.setattr(peers, "measured", measured)
+    monkeypatch.setattr(peers, "run_job", run_job)
     monkeypatch.setattr(peers, "WORK", tmp_path)
-    wanted = {str(number): np.array([1.0, 0.0]) for number in range(900)}
-    variant = peers.Variant("batches of 1", "float32", ["all"], fewer=["third"])
-    _, result, agreed = peers.best(peers.Work("small", 900, "float32"), [variant], wanted)
-    assert result == peers.Result(rate=30.0, wall=50.0, memory=7)
-    assert agreed == {"worst_cosine": 1.0}
+    return peers.Work("small", 900, "float32")
+
+
+def test_the_best_of_a_peers_runs_is_beside_the_median_of_the_jobs(beside: peers.Work) -> None:
+    found = peers.in_turns(beside, [peers.Variant("slow", "float32", ["900", "190"]), peers.Variant("fast", "float32", ["900", "100"])])
+    assert (found["setting"], found["documents_per_s"], found["ours_over"]) == ("fast", 10.0, 2.0)
+    assert (found["wall_over"], found["memory_over"], found["worst_cosine"]) == (2.5, 0.5, 1.0)
+    assert found["job_documents_per_s"] == [30.0, 10.0, 20.0]
+
+
+def test_a_peer_without_a_clock_has_the_rate_of_what_more_documents_take(beside: peers.Work) -> None:
+    variant = peers.Variant("batches of 1", "float32", ["900", "50"], fewer=["300", "30"])  # 10 s of start, 10 s a third
+    assert peers.in_turns(beside, [variant])["documents_per_s"] == 30.0
+
+
+def test_a_peer_that_lost_documents_is_compared_with_nothing(beside: peers.Work) -> None:
+    with pytest.raises(RuntimeError, match="embedded 300 of 900 documents"):
+        peers.in_turns(beside, [peers.Variant("", "float32", ["300", "20"])])
