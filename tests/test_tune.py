@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline import report, tune
@@ -22,6 +22,7 @@ from tests.test_cli import SIMULATED
 NEVER = 1e12
 
 
+@example([[tune.MARGIN], [tune.MARGIN]])  # the margin itself is noise, and its square is rounded
 @given(st.lists(st.lists(st.floats(0.5, 2), min_size=1, max_size=3), min_size=1, max_size=4))
 def test_the_search_comes_within_its_margin_of_a_grid(factors: list[list[float]]) -> None:
     axes = [(f"axis {n}", [{f"key{n}": str(k)} for k in range(len(options))]) for n, options in enumerate(factors)]
@@ -32,7 +33,7 @@ def test_the_search_comes_within_its_margin_of_a_grid(factors: list[list[float]]
     trials = list(tune.search(axes, lambda changes: Trial(changes, rate_of(changes)), NEVER))
     grid = itertools.product(*([{}, *options] for _, options in axes))
     best = max(rate_of({key: value for change in point for key, value in change.items()}) for point in grid)
-    assert tune.best_of(trials)[1].rate >= best / tune.MARGIN ** len(axes)
+    assert tune.best_of(trials)[1].rate >= best / tune.MARGIN ** len(axes) * (1 - 1e-9)
     assert not tune.untried(axes, trials)
 
 
