@@ -1,5 +1,5 @@
 """The ceiling: the best plain script for the same work, one process, no Ray, nothing of this package but what it
-gives vLLM on CPU hosts, so that the ratio is of the same engine.
+gives vLLM on CPU hosts and how it asks it, so that the ratio is of the same engine.
 
     python scripts/benchmarks/plain.py MODEL CORPUS OUT SHARD_ROWS DIM,DIM,... SETTINGS
 
@@ -25,6 +25,7 @@ import vllm.platforms
 from tokenizers import Tokenizer
 
 from pipeline import kernels
+from pipeline.embedder import pooled
 
 
 def main(model: str, corpus: str, out: str, shard_rows: int, dims: list[int], settings: dict[str, Any]) -> None:
@@ -50,14 +51,12 @@ def main(model: str, corpus: str, out: str, shard_rows: int, dims: list[int], se
             order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
             called = time.perf_counter()
             started = started or called
-            outputs = engine.encode(
-                [{"prompt_token_ids": ids[row]} for row in order], pooling_params=params, pooling_task="embed", use_tqdm=False
-            )
+            found = dict(pooled(engine, [ids[row] for row in order], params))
             finished = time.perf_counter()
             inside += finished - called
-            vectors = np.empty((len(ids), outputs[0].outputs.data.shape[0]), np.float32)
-            for row, output in zip(order, outputs, strict=True):
-                vectors[row] = output.outputs.data.numpy()
+            vectors = np.empty((len(ids), len(found[0])), np.float32)
+            for place, row in enumerate(order):
+                vectors[row] = found[place].numpy()
             columns = {"id": part["id"], "text": part["text"]}
             for dim in dims:
                 cut = vectors[:, :dim] / np.linalg.norm(vectors[:, :dim], axis=1, keepdims=True)
