@@ -84,6 +84,8 @@ def pooled(llm: Any, documents: Sequence[list[int]], params: Any) -> Iterator[tu
 
     Asks the core of its engine: what `LLM.encode` does to each request before and after, copies of the parameters
     above all, is for requests that come from anywhere, and was a tenth of a small model's time."""
+    if not all(documents):
+        raise ValueError("a document without tokens")  # on which the core fails without a word
     from vllm.v1.engine import EngineCoreRequest
 
     core = llm.llm_engine.engine_core

@@ -273,6 +273,11 @@ def test_a_bert_layers_widest_activations_are_of_a_tile(minilm: str) -> None:
     assert found["least"] > 0.99999
 
 
+def test_a_document_without_tokens_is_named_before_the_engine_fails_on_it() -> None:
+    with pytest.raises(ValueError, match="without tokens"):
+        list(embedder.pooled(None, [[101, 102], []], None))
+
+
 GROWTH = """
 import ctypes, json, sys
 import numpy as np
