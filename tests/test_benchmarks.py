@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -126,6 +130,28 @@ def test_every_order_calls_every_document_once() -> None:
         calls = ablations.calls_of(order, lengths)
         assert sorted(np.concatenate(calls).tolist()) == list(range(1200))
     assert len(ablations.calls_of("order-buckets", lengths)) > len(ablations.calls_of("order-source", lengths))
+
+
+A_ROW_THAT_WAITS = """
+import os
+from scripts.benchmarks import __main__ as command_line, material
+
+def waits():
+    yield {"said": material.watched(["sleep", "60"], os.environ, lambda pid: 0.0).output}
+
+command_line.app.command()(command_line.printed(waits))
+command_line.main()
+"""
+
+
+def test_what_a_benchmark_has_started_ends_with_it() -> None:
+    with subprocess.Popen([sys.executable, "-c", A_ROW_THAT_WAITS, "waits"], stderr=subprocess.DEVNULL) as bench:
+        while not (started := psutil.Process(bench.pid).children()):
+            assert bench.poll() is None
+            time.sleep(0.1)
+        bench.terminate()
+        assert bench.wait(30) != 0
+    assert not started[0].is_running()
 
 
 def test_the_help_and_the_docstring_list_every_row() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import signal
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, get_type_hints
 
@@ -60,5 +61,11 @@ def table_line(result: Row) -> str:
 for each in ROWS:
     app.command(name=each.__name__)(printed(each))
 
-if __name__ == "__main__":
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what a row has started is ended too
     app(prog_name="scripts/bench")
+
+
+if __name__ == "__main__":
+    main()

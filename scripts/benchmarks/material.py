@@ -162,6 +162,9 @@ def watched(command: Sequence[str], env: Mapping[str, str], sample: Callable[[in
         finally:
             ended.set()
             watcher.join()
+            if process.poll() is None:  # interrupted: what goes on would be measured with whatever comes next
+                process.terminate()
+                process.wait()
         errors.seek(0)
         if process.returncode != 0:
             raise SystemExit(f"bench: {' '.join(command[:4])} ... failed with {process.returncode}:\n{errors.read()[-3000:]}")
