@@ -47,7 +47,7 @@ def formats(
     folder = WORK / "formats"
     folder.mkdir(parents=True, exist_ok=True)
     made = widened(real_vectors(2000), rows, dim)
-    measure(folder / "vectors.parquet", stored(made, "float32"), "PLAIN", "none", None)  # memory's first use is slow, and nobody's fault
+    measure(folder / "vectors.parquet", stored(made, "float32"), "PLAIN", "none", None)  # memory's first use is slow, whatever the encoding
     for kind in dtype or ENCODINGS:
         column = stored(made, kind)
         base: dict[str, Any] = {}
