@@ -33,7 +33,7 @@ OBJECT_STORE_BYTES = 1 << 30  # of a local Ray: a few shards
 def connect(cfg: RayConfig, job: Job | None = None) -> Mapping[str, str]:
     """Joins the cluster at `address` (or RAY_ADDRESS), else starts a Ray of this process's own on loopback, which gets the environment
     that the job's actors need. Returns it: what every process of this Ray has already; nothing where it was joined."""
-    address = cfg.address or os.environ.get("RAY_ADDRESS")
+    address = host.cluster_address(cfg.address)
     if address is None:
         os.environ.update({name: value for name, value in LOCAL_RAY.items() if name not in os.environ})
     import ray
@@ -92,8 +92,7 @@ def place(engine: EngineConfig, cfg: RayConfig) -> Placement:
     where the cluster can never give what was asked for."""
     import ray
 
-    local = cfg.address is None and "RAY_ADDRESS" not in os.environ
-    deadline = time.monotonic() + (0 if local else cfg.resource_wait_seconds)
+    deadline = time.monotonic() + (cfg.resource_wait_seconds if host.cluster_address(cfg.address) else 0)
     while True:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         try:

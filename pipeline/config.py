@@ -71,7 +71,9 @@ class ShardConfig(Section):
 class RayConfig(Section):
     """Where the work runs."""
 
-    address: str | None = Field(default=None, description="of a running cluster; default RAY_ADDRESS, else a local Ray")
+    address: str | None = Field(
+        default=None, description="of a running cluster; default RAY_ADDRESS, else a local Ray; local: that in any case"
+    )
     num_cpus: int | None = Field(default=None, ge=1, description="of the local Ray; default all")
     layout: Literal["auto", "fused", "split"] = Field(
         default="auto", description="fused: a shard stays in its embedding actor; split: prepare and publish are tasks of their own"

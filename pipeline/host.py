@@ -30,8 +30,13 @@ def has_gpu() -> bool:
     return any(DEVICES.glob("nvidia[0-9]*")) or (DEVICES / "kfd").exists()
 
 
+def cluster_address(configured: str | None) -> str | None:
+    """The address of the cluster to join, or None for a Ray of this host's own: where it says "local", or nothing in RAY_ADDRESS either."""
+    address = (configured or "").strip() or os.environ.get("RAY_ADDRESS", "").strip()
+    return None if address.lower() in ("", "local") else address
+
+
 def engine_dtype(address: str | None) -> Literal["bfloat16", "float32"]:
     """What a model runs fastest in. `address`, or RAY_ADDRESS: of a cluster, whose hosts are taken to have bfloat16,
     as every GPU and recent server CPU does."""
-    elsewhere = address or os.environ.get("RAY_ADDRESS")
-    return "bfloat16" if elsewhere or has_gpu() or unit() in BFLOAT16_UNITS else "float32"
+    return "bfloat16" if cluster_address(address) or has_gpu() or unit() in BFLOAT16_UNITS else "float32"

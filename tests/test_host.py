@@ -44,6 +44,30 @@ def test_the_dtype_is_what_the_hosts_units_compute_in(on_host: Path, cpu: str, d
     assert host.engine_dtype(address) == dtype
 
 
+@pytest.mark.parametrize(
+    ("configured", "environment", "wanted"),
+    [
+        (None, None, None),
+        ("", None, None),
+        ("local", None, None),
+        ("Local ", "10.0.0.1:6379", None),
+        (None, "", None),
+        (None, "local", None),
+        ("", "10.0.0.1:6379", "10.0.0.1:6379"),
+        (None, "10.0.0.1:6379", "10.0.0.1:6379"),
+        ("auto", "local", "auto"),
+        ("ray://head:10001", "local", "ray://head:10001"),
+    ],
+)
+def test_local_and_empty_addresses_are_no_cluster(
+    monkeypatch: pytest.MonkeyPatch, configured: str | None, environment: str | None, wanted: str | None
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if environment is not None:
+        monkeypatch.setenv("RAY_ADDRESS", environment)
+    assert host.cluster_address(configured) == wanted
+
+
 def test_a_cluster_in_the_environment_counts_too(on_host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (on_host / "cpu").write_text(ZEN3)
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
