@@ -27,13 +27,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import cluster, embedder, worker
+from pipeline import cluster, embedder, model, worker
 from pipeline.backlog import Backlog
 from pipeline.embedder import TokenIds
 from pipeline.errors import BulkembedError, EngineError
 from pipeline.losses import Losses
 from pipeline.placement import Placement
-from pipeline.records import Cause, Failure, Lost, Receipt, Shard
+from pipeline.records import Cause, Failure, LoadedFiles, Lost, Receipt, Shard
 from pipeline.run import Stop
 from pipeline.stages import Job
 
@@ -107,6 +107,8 @@ class Flow:
         self.free: dict[Any, int] = {}  # slots of every loaded actor
         self.losses = Losses()
         self.lost_starts = 0
+        self.model_name = job.model.name
+        self.first_files: LoadedFiles | None = None  # of the actor that was loaded first
         self.quiet_since = time.monotonic()
         for _ in range(min(max(placed.replicas, job.cfg.engine.max_replicas or 0), most)):
             self.start()
@@ -179,18 +181,21 @@ class Flow:
 
         actor = self.loading.pop(reference)
         try:
-            problem = self.ray.get(reference)
+            found: LoadedFiles | BulkembedError = self.ray.get(reference)
         except RayError as error:
-            problem = EngineError(last_line(error))
-        if isinstance(problem, EngineError):  # of this process, or of what was asked: the next one shows
+            found = EngineError(last_line(error))
+        if isinstance(found, EngineError):  # of this process, or of what was asked: the next one shows
             self.ray.kill(actor)
             self.lost_starts += 1
             if self.lost_starts >= STARTS:
-                raise BulkembedError(f"{STARTS} embedding actors in a row were lost while loading the model: {problem}")
+                raise BulkembedError(f"{STARTS} embedding actors in a row were lost while loading the model: {found}")
             self.start()
             return
-        if problem is not None:
-            raise problem
+        if isinstance(found, BulkembedError):
+            raise found
+        self.first_files = self.first_files or found
+        first = self.first_files
+        model.require_same(self.model_name, dict(first.hashes), f"{first.host} has", dict(found.hashes), found.host)
         self.lost_starts = 0
         self.free[actor] = self.slots
 

@@ -186,7 +186,7 @@ def environment(engine: EngineConfig, cpus: int | None) -> dict[str, str]:
     """What must stand in the environment of the process before vLLM is imported.
 
     `cpus`: cores of a CPU host that the engine may use, None on a GPU host."""
-    settings = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
+    settings = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR", "TOKENIZERS_PARALLELISM": "true"}
     if cpus is not None:
         settings |= {
             # The engine core in a process of its own doubles load time and halves the rate of small models.

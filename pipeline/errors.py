@@ -6,6 +6,7 @@
         ObjectError           one source object is unreadable: the others go on, exit 1
       ModelError              the model's files are missing or contradict      exit 2
         GateError             a loaded model fails a check of its vectors      exit 2
+      HubError                the hub did not answer                           exit 1
       ResourceError           the cluster can never give what was asked for    exit 2
       StorageError            the store refused, or retries ran out            exit 1
       EmbeddingError          the engine returned something that is no vector  exit 1
@@ -45,6 +46,10 @@ class ModelError(BulkembedError):
 
 
 class GateError(ModelError):
+    pass
+
+
+class HubError(BulkembedError):
     pass
 
 

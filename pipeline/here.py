@@ -8,10 +8,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pipeline import embedder, model
+from pipeline import embedder, loading
 from pipeline.config import EngineConfig
 from pipeline.embedder import Embedder
-from pipeline.errors import BulkembedError
 from pipeline.records import Model
 
 log = logging.getLogger(__name__)
@@ -21,13 +20,7 @@ def load(described: Model, max_tokens: int, engine: EngineConfig) -> Embedder:
     """Raises BulkembedError where the engine cannot load the model."""
     # vLLM reads these as it is imported. Settings for a GPU host are its own defaults.
     os.environ.update(embedder.environment(engine, len(os.sched_getaffinity(0))))
-    path = model.locate(described.name, described.revision, weights=engine.kind == "vllm")
-    try:
-        return embedder.load(str(path), described, max_tokens, engine)
-    except BulkembedError:
-        raise
-    except Exception as error:
-        raise BulkembedError(f"model: {described.name} could not be loaded: {type(error).__name__}: {error}") from error
+    return loading.load(described, max_tokens, engine)[0]
 
 
 @contextmanager

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from functools import cache
+import socket
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from pipeline import hub
 from pipeline.errors import ModelError
 from pipeline.records import Model, Pooling
 
-DESCRIPTION_FILES = ["*.json", "*.txt", "*/config.json"]
 POOLING_MODES: dict[str, Pooling] = {
     "pooling_mode_lasttoken": "last",
     "pooling_mode_mean_tokens": "mean",
@@ -30,48 +31,58 @@ QUERY_PROMPTS = ("query",)
 # Trained with Matryoshka representation learning from 32 dims up, and with the vector read at this
 # token; neither is in the model's files. https://huggingface.co/Qwen/Qwen3-Embedding-4B
 QWEN3_EMBEDDING = re.compile(r"Qwen3-Embedding-", re.IGNORECASE)
+SHA256 = re.compile(r"[0-9a-f]{64}")
 QWEN3_SMALLEST_DIM = 32
 QWEN3_END_TOKEN = "<|endoftext|>"  # noqa: S105
 
 
-@cache
 def locate(name: str, revision: str | None, weights: bool) -> Path:
     """The model's folder on this machine, from the hub's cache or the hub where it is no folder.
 
-    `weights`: whether the weights are needed, or only the files that describe the model."""
+    `weights`: whether the weights are needed, or only the files that describe the model. Raises ModelError where
+    they are missing, HubError where the hub does not answer."""
     folder = Path(name).expanduser()
     if folder.is_dir():
         if revision is not None:
             raise ModelError(f"revision: {name} is a folder, which has no revisions")
-        return folder.resolve()
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        folder = folder.resolve()
+    elif name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ModelError(f"model: {name} is neither a folder nor a hub name such as Qwen/Qwen3-Embedding-4B")
-    import huggingface_hub  # takes half a second
+    else:
+        folder = hub.fetch(name, revision, weights)
+    if weights:
+        require_weights(folder)
+    return folder
 
-    wanted = [*DESCRIPTION_FILES, *(["*.safetensors"] if weights else [])]
-    try:
-        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=wanted))
-    except Exception as error:  # of the hub, of its HTTP client, of the network: all end the same way
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"model: {name} is no folder here and could not be had from the hub: {reason}") from error
+
+def require_weights(folder: Path) -> None:
+    """Raises ModelError where there are none in safetensors, or fewer than their index lists."""
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(f"{folder}: holds no *.safetensors (other weights are not loaded)")
+    for index in folder.glob("*.safetensors.index.json"):
+        listed = (read_json(index).get("weight_map") or {}).values()
+        missing = sorted({name for name in listed if not (folder / name).is_file()})
+        if missing:
+            raise ModelError(f"{folder}/{missing[0]}: missing ({index.name} lists it)")
 
 
 def describe(name: str, revision: str | None) -> Model:
     """Reads a model's files. Raises ModelError naming the file that is missing or says too little."""
-    folder = locate(name, revision, weights=False)
     is_local = Path(name).expanduser().is_dir()
+    folder = locate(name, revision, weights=is_local)
     config = read_json(folder / "config.json")
     prompts_file = folder / "config_sentence_transformers.json"
     prompt_config = read_json(prompts_file) if prompts_file.exists() else {}
     pooling = pooling_of(folder)
-    hashes = tuple((path.name, file_hash(path)) for path in hashed_files(folder, is_local))
+    # The weights of a hub model need not be on this machine: its commit pins them.
+    hashes = file_hashes(folder, weights=is_local)
     is_qwen3_embedding = QWEN3_EMBEDDING.search(name.rstrip("/").rsplit("/", 1)[-1]) is not None
     if is_qwen3_embedding and pooling != "last":
         raise ModelError(f"{folder}/1_Pooling/config.json: says {pooling} pooling, but Qwen3-Embedding is read at its last token")
     return Model(
         name=name,
         revision=None if is_local else folder.name,
-        digest=folder_digest(folder, dict(hashes)) if is_local else f"{name}@{folder.name}",
+        digest=folder_digest(hashes) if is_local else f"{name}@{folder.name}",
         width=int(config["hidden_size"]),
         max_tokens=context_length(folder, config),
         cache_values=cache_values(config),
@@ -155,26 +166,54 @@ def tokenizer_appends(folder: Path, token: str) -> bool:
     return Tokenizer.from_file(str(folder / "tokenizer.json")).encode("a").tokens[-1] == token
 
 
-def hashed_files(folder: Path, is_local: bool) -> list[Path]:
-    """What pins a vector: tokenizer and weights. A hub model's weights may not be on this machine; its commit pins them."""
-    weights = sorted(folder.glob("*.safetensors")) if is_local else []
-    if is_local and not weights:
-        raise ModelError(f"{folder}: holds no *.safetensors (other weights are not loaded)")
-    return [*(path for path in [folder / "tokenizer.json"] if path.exists()), *weights]
+def file_hashes(folder: Path, weights: bool) -> tuple[tuple[str, str], ...]:
+    """SHA-256 of every file that a tokenizer or an engine reads of a model, by its name below the folder.
+
+    Raises ModelError where a file of the hub's cache is not the one that the hub has."""
+    patterns = (*hub.DESCRIPTION_FILES, *(hub.WEIGHT_FILES if weights else ()))
+    paths = sorted({path for pattern in patterns for path in folder.glob(pattern)})
+    return tuple((str(path.relative_to(folder)), file_hash(path)) for path in paths)
 
 
-def folder_digest(folder: Path, hashes: dict[str, str]) -> str:
+def folder_digest(hashes: Iterable[tuple[str, str]]) -> str:
     """Identity of a model that is a folder: of the contents of its weights, tokenizer and settings."""
-    described = sorted({path for pattern in DESCRIPTION_FILES for path in folder.glob(pattern)} - {folder / name for name in hashes})
     total = hashlib.sha256()
-    for name, digest in [*hashes.items(), *((str(path.relative_to(folder)), file_hash(path)) for path in described)]:
+    for name, digest in hashes:
         total.update(f"{name}\0{digest}\0".encode())
     return total.hexdigest()[:32]
 
 
 def file_hash(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    blob = path.resolve().name  # the hub's cache names large files by their hash
+    if SHA256.fullmatch(blob) and blob != digest:
+        raise ModelError(f"{path.resolve()}: damaged in the hub cache of {socket.gethostname()}: delete it, and it is fetched again")
+    return digest
+
+
+def require_described(described: Model, found: Mapping[str, str], host: str) -> None:
+    """`found`: hashes of the files that `host` has loaded. Raises ModelError naming the first that is not the one described."""
+    require_same(described.name, dict(described.file_hashes), "this run was planned with", found, host)
+
+
+def require_same(name: str, wanted: Mapping[str, str], owner: str, found: Mapping[str, str], host: str) -> None:
+    """Raises ModelError naming the first file of which `host` has found another content than `owner` has."""
+    weights = {file for file in wanted.keys() | found.keys() if file.endswith(".safetensors")}
+    compared = wanted.keys() | found.keys()
+    # A simulated engine loads no weights, and those of a hub model were not there to be described.
+    if weights.isdisjoint(wanted) or weights.isdisjoint(found):
+        compared -= weights
+    for file in sorted(compared):
+        if wanted.get(file) != found.get(file):
+            raise ModelError(
+                f"model: {host} has another {file} of {name} ({short(found.get(file))}) than {owner} ({short(wanted.get(file))}); "
+                "nothing of it is published; bring the same files to every node"
+            )
+
+
+def short(digest: str | None) -> str:
+    return f"SHA-256 {digest[:12]}..." if digest else "no such file"
 
 
 def read_json(path: Path) -> Any:

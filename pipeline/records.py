@@ -91,12 +91,20 @@ class Model:
     trained_dims: tuple[int, ...]  # Matryoshka dimensions that the model's files list
     native_dtype: str  # of the weights
     end_token: str | None  # that must be the last token of every document
-    file_hashes: tuple[tuple[str, str], ...]  # sha256 of tokenizer and (of a folder) weights, by file name
+    file_hashes: tuple[tuple[str, str], ...]  # sha256 of settings, tokenizer and (of a folder) weights, by name below the folder
 
     def trained_for(self, dim: int) -> bool:
         """Whether the first `dim` components alone are a vector that the model was trained to make."""
         in_range = self.smallest_dim is not None and self.smallest_dim <= dim <= self.width
         return dim == self.width or in_range or dim in self.trained_dims
+
+
+@dataclass(frozen=True)
+class LoadedFiles:
+    """What an embedding actor has loaded, so that the driver can compare nodes."""
+
+    host: str
+    hashes: tuple[tuple[str, str], ...]  # as in Model.file_hashes, weights included
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from pipeline.storage import Store, canonical, join
 
 SAMPLE_SHARDS, SAMPLE_ROWS = 16, 128  # whose vectors set the ranges of int8
 REJECTS_AFTER = 10_000
+HASHED_IN_FOOTERS = ("tokenizer.json", ".safetensors")
 
 
 class Engine(Protocol):
@@ -279,7 +280,7 @@ def provenance(cfg: RunConfig, described: Model, fingerprint: str) -> dict[str, 
         "model": described.name,
         "revision": described.revision or "",
         "model_digest": described.digest,
-        **{f"sha256.{name}": digest for name, digest in described.file_hashes},
+        **{f"sha256.{name}": digest for name, digest in described.file_hashes if name.endswith(HASHED_IN_FOOTERS)},
         "pooling": described.pooling,
         "dims": ",".join(str(form.dim) for form in forms),
         "dtype": ",".join(dict.fromkeys(form.dtype for form in forms)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -22,6 +23,8 @@ from pipeline.records import Counts, Documents, Embedded, Model, Prepared, Recei
 from pipeline.retry import retries_taken
 from pipeline.storage import Store
 from pipeline.tokenizer import Tokenizer
+
+TOKENIZER_FILE = "tokenizer.json"
 
 
 @dataclass(frozen=True)
@@ -178,9 +181,11 @@ def publish_data(ledger: Ledger, shard_id: str, data: bytes) -> tuple[bytes, dic
 
 @lru_cache(maxsize=2)
 def tokenizer(described: Model, max_tokens: int) -> Tokenizer:
-    """Loaded once a process."""
-    folder = model.locate(described.name, described.revision, weights=False)
-    return Tokenizer(str(folder / "tokenizer.json"), max_tokens, described.end_token)
+    """Loaded once a process. Raises ModelError where this node has another one than was described."""
+    path = model.locate(described.name, described.revision, weights=False) / TOKENIZER_FILE
+    if path.exists():
+        model.require_described(described, {**dict(described.file_hashes), TOKENIZER_FILE: model.file_hash(path)}, socket.gethostname())
+    return Tokenizer(str(path), max_tokens, described.end_token)
 
 
 @contextmanager

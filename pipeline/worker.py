@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import faulthandler
 import logging
+import socket
 import threading
 import traceback
 from collections.abc import Callable
@@ -15,19 +16,20 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import embedder, gate, model, stages, tune
+from pipeline import __version__, gate, loading, stages, tune
 from pipeline.embedder import Embedder, TokenIds, Vectors
-from pipeline.errors import BulkembedError, EngineError
-from pipeline.records import Embedded, Failure, Lost, Prepared, Receipt, Shard
+from pipeline.errors import BulkembedError, ConfigError, EngineError
+from pipeline.records import Embedded, Failure, LoadedFiles, Lost, Prepared, Receipt, Shard
 from pipeline.stages import Job
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-def attempt(where: Shard, work: Callable[[], T]) -> T | Failure | Lost:
+def attempt(where: Shard, job: Job, work: Callable[[], T]) -> T | Failure | Lost:
     """The result, or what went wrong as a value: one bad shard must not end the run of the others."""
     try:
+        require_version(job)
         return work()
     except EngineError as error:
         return Lost(where.id, str(error), error.cause)
@@ -38,22 +40,32 @@ def attempt(where: Shard, work: Callable[[], T]) -> T | Failure | Lost:
         return Failure(where.id, traceback.format_exc())
 
 
-def staged(where: Shard, work: Callable[[], T]) -> tuple[Failure | Lost | None, T | None]:
+def require_version(job: Job) -> None:
+    """Raises ConfigError where this node would make something else of a shard than the driver has planned."""
+    planned = job.provenance["bulkembed"]
+    if planned != __version__:
+        raise ConfigError(
+            f"bulkembed: {socket.gethostname()} has version {__version__}, the driver {planned}; nothing of it is published; "
+            "install the same version on every node"
+        )
+
+
+def staged(where: Shard, job: Job, work: Callable[[], T]) -> tuple[Failure | Lost | None, T | None]:
     """What went wrong, which the driver reads, and the result, which only the next stage does."""
-    result = attempt(where, work)
+    result = attempt(where, job, work)
     return (result, None) if isinstance(result, Failure | Lost) else (None, result)
 
 
 def prepare(shard: Shard, job: Job) -> tuple[Failure | Lost | None, Prepared | None]:
-    return staged(shard, lambda: stages.prepare(shard, job))
+    return staged(shard, job, lambda: stages.prepare(shard, job))
 
 
 def publish(embedded: Embedded, job: Job) -> Receipt | Failure | Lost:
-    return attempt(embedded.prepared.shard, lambda: stages.publish(embedded, job))
+    return attempt(embedded.prepared.shard, job, lambda: stages.publish(embedded, job))
 
 
 def give_up(shard: Shard, job: Job, reason: str) -> Receipt | Failure | Lost:
-    return attempt(shard, lambda: stages.give_up(shard, job, reason))
+    return attempt(shard, job, lambda: stages.give_up(shard, job, reason))
 
 
 class Watched:
@@ -97,30 +109,29 @@ class Worker:
     def __init__(self) -> None:
         self.turn = threading.Lock()
 
-    def load(self, job: Job) -> BulkembedError | None:
-        """What stands in the way of embedding, if anything."""
-        needs_weights = job.cfg.engine.kind == "vllm"
+    def load(self, job: Job) -> LoadedFiles | BulkembedError:
+        """What was loaded, or what stands in the way of embedding."""
         try:
-            path = model.locate(job.model.name, job.model.revision, weights=needs_weights)
-            loaded = embedder.load(str(path), job.model, job.cfg.max_tokens or 0, job.cfg.engine)
+            require_version(job)
+            loaded, files = loading.load(job.model, job.cfg.max_tokens or 0, job.cfg.engine)
             gate.require(job.model, job.cfg, job.tokenizer, loaded)
-            self.embedder = Watched(loaded, job.cfg.engine.stall_seconds)
         except BulkembedError as error:
             return error
         except Exception as error:
             log.debug("", exc_info=error)
-            return BulkembedError(f"model: {job.model.name} could not be loaded: {type(error).__name__}: {error}")
-        return None
+            return BulkembedError(f"model: {job.model.name} could not be checked: {type(error).__name__}: {error}")
+        self.embedder = Watched(loaded, job.cfg.engine.stall_seconds)
+        return files
 
     def sample(self, shard: Shard, job: Job) -> npt.NDArray[np.float32] | Failure | Lost:
-        return attempt(shard, lambda: stages.sample(shard, job, self.embedder))
+        return attempt(shard, job, lambda: stages.sample(shard, job, self.embedder))
 
     def rate(self, documents: TokenIds, job: Job, seconds: float) -> float:
         """Tokens/s of the engine alone, in calls as this job makes them."""
         return tune.rate(documents, job.cfg.engine.call_tokens, self.embedder, seconds)
 
     def run_shard(self, shard: Shard, job: Job) -> Receipt | Failure | Lost:
-        return attempt(shard, lambda: stages.run_shard(shard, job, self.embedder, self.turn))
+        return attempt(shard, job, lambda: stages.run_shard(shard, job, self.embedder, self.turn))
 
     def embed(self, prepared: Prepared, job: Job) -> tuple[Failure | Lost | None, Embedded | None]:
-        return staged(prepared.shard, lambda: stages.embed(prepared, job, self.embedder))
+        return staged(prepared.shard, job, lambda: stages.embed(prepared, job, self.embedder))

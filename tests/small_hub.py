@@ -1,0 +1,111 @@
+"""A model hub on loopback that speaks as much of the hub's HTTP as fetching a model takes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+TOKEN = "hf_planted"
+# How the hub says no: status and its own code, by what a model is.
+REFUSALS = {"gated": (401, "GatedRepo"), "private": (401, "RepoNotFound"), "broken": (503, "")}
+
+
+@dataclass
+class SmallHub:
+    """Serves the folder `name` below `root` as the model `name`. `kind`: open, gated, private or broken."""
+
+    root: Path
+    kind: str = "open"
+    endpoint: str = ""
+    downloads: Counter[str] = field(default_factory=Counter)  # whole files sent, by name
+
+    def environment(self, cache: Path) -> dict[str, str]:
+        return {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1"}
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        allowed = self.kind == "open" or (self.kind != "broken" and request.headers.get("Authorization") == f"Bearer {TOKEN}")
+        path = request.path.split("?")[0]
+        parts = path.strip("/").split("/")
+        allowed = allowed or (self.kind == "gated" and path.startswith("/api/"))  # everybody may see what there is
+        if not allowed:
+            status, code = REFUSALS[self.kind]
+            reply(request, status, b"", {"X-Error-Code": code, "X-Error-Message": "refused"})
+        elif path.startswith("/api/models/"):
+            name, verb = "/".join(parts[2:4]), parts[4] if len(parts) > 4 else "revision"
+            if not (self.root / name).is_dir():
+                reply(request, 404, b"", {"X-Error-Code": "RepoNotFound"})
+            elif verb == "revision" and len(parts) > 5 and parts[5] not in ("main", COMMIT):
+                reply(request, 404, b"", {"X-Error-Code": "RevisionNotFound"})
+            else:
+                files = sorted(each for each in (self.root / name).rglob("*") if each.is_file())
+                entries = [entry(each, self.root / name) for each in files]
+                found: Any = (
+                    entries if verb == "tree" else {"id": name, "sha": COMMIT, "siblings": [{"rfilename": e["path"]} for e in entries]}
+                )
+                reply(request, 200, json.dumps(found).encode(), {"Content-Type": "application/json"})
+        else:
+            self.send_file(request, self.root / parts[0] / parts[1], "/".join(parts[4:]))
+
+    def send_file(self, request: BaseHTTPRequestHandler, folder: Path, name: str) -> None:
+        data = (folder / name).read_bytes()
+        if request.command == "GET":
+            self.downloads[name] += 1
+        headers = {"ETag": f'"{etag(data, name)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        reply(request, 200, data, headers)
+
+
+def etag(data: bytes, name: str) -> str:
+    """Large files go by their SHA-256, others by git's hash."""
+    return hashlib.sha256(data).hexdigest() if name.endswith(".safetensors") else hashlib.sha1(data, usedforsecurity=False).hexdigest()
+
+
+def entry(path: Path, folder: Path) -> dict[str, Any]:
+    data, name = path.read_bytes(), path.relative_to(folder).as_posix()
+    found: dict[str, Any] = {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data, usedforsecurity=False).hexdigest()}
+    if name.endswith(".safetensors"):
+        found["lfs"] = {"oid": etag(data, name), "size": len(data), "pointerSize": 130}
+    return found
+
+
+def reply(request: BaseHTTPRequestHandler, status: int, body: bytes, headers: dict[str, str]) -> None:
+    request.send_response(status)
+    for name, value in {**headers, "Content-Length": str(len(body))}.items():
+        request.send_header(name, value)
+    request.end_headers()
+    if request.command == "GET":
+        request.wfile.write(body)
+
+
+@contextmanager
+def small_hub(root: Path) -> Iterator[SmallHub]:
+    hub = SmallHub(root)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            hub.answer(self)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    hub.endpoint = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
