@@ -4,7 +4,8 @@
 
 An object's shards are named after its path and version (ETag), so only new and changed objects
 are embedded; the new snapshot leaves out what is gone from the source. Without --config the file is
-taken from BULKEMBED_CONFIG. Exit codes are those of `bulkembed run`: 1 means run it again.
+taken from BULKEMBED_CONFIG (several with `:` between them, as in PATH; later ones override). Exit codes
+are those of `bulkembed run`: 1 means run it again.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from pipeline.cli import main
 def arguments(given: list[str], environment: dict[str, str]) -> list[str]:
     """The command line of tonight's run."""
     named = any(each == "--config" or each.startswith("--config=") for each in given)
-    default = environment.get("BULKEMBED_CONFIG")
-    return ["run", *([] if named or default is None else ["--config", default]), *given]
+    default = [] if named else [path for path in environment.get("BULKEMBED_CONFIG", "").split(os.pathsep) if path]
+    return ["run", *(part for path in default for part in ("--config", path)), *given]
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline import __version__, inspection
-from pipeline.console import err, out
+from pipeline.console import err, out, tolerate
 from pipeline.errors import BulkembedError, ConfigError, InterruptedRun
-from pipeline.flags import Output, StorageOption, configured, storage_of
+from pipeline.flags import Command, Output, StorageOption, configured, storage_of
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
@@ -31,6 +31,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # it takes the brackets of [default: ...] for markup, and shows nothing
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(inspection.app)
 
@@ -39,7 +41,7 @@ log = logging.getLogger(__name__)
 LINE_EVERY_SECONDS = 5.0  # of progress, where there is no terminal
 
 
-@app.command()
+@app.command(cls=Command)
 @configured
 def plan(cfg: "RunConfig") -> None:
     """Show what a run would do: objects, shards, rows, bytes, and what is done already."""
@@ -52,7 +54,7 @@ def plan(cfg: "RunConfig") -> None:
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=Command)
 @configured
 def run(
     cfg: "RunConfig", dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan, tokenize one shard, estimate; write nothing.")] = False
@@ -61,7 +63,7 @@ def run(
     embed(cfg, dry_run)
 
 
-@app.command()
+@app.command(cls=Command)
 @configured
 def retry_rejects(
     cfg: "RunConfig",
@@ -81,7 +83,7 @@ def retry_rejects(
     embed(cfg)
 
 
-@app.command(name="tune")
+@app.command(name="tune", cls=Command)
 @partial(configured, output="none")
 def tune_engine(
     cfg: "RunConfig",
@@ -156,7 +158,7 @@ def shower(status: Any, last: float) -> Callable[["Progress"], None]:
     return show
 
 
-@app.command()
+@app.command(cls=Command)
 def status(output: Output, settings: StorageOption = None) -> None:
     """Show the runs below an output: shards done, documents, rejects, tokens, and which is live."""
     from pipeline import report
@@ -191,6 +193,7 @@ def main(arguments: list[str] | None = None) -> None:
     level = os.environ.get("BULKEMBED_LOG", "warning").upper()
     logging.basicConfig(level=level if level in logging.getLevelNamesMapping() else "WARNING", format="%(message)s")
     catch_signals()
+    tolerate()
     try:
         code = app(arguments, standalone_mode=False)
     except BulkembedError as error:

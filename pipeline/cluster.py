@@ -23,8 +23,6 @@ LOCAL_RAY = {
     "RAY_task_events_report_interval_ms": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # Says at every start, as an error, that an actor's arguments live in the object store (ray issue 53727).
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
 RAY_LOG_LEVEL = logging.CRITICAL  # what it logs, it also raises: that ends in one line of our own
 OBJECT_STORE_BYTES = 1 << 30  # of a local Ray: a few shards

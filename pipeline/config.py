@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-import string
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal, Self, cast, get_args
 
@@ -15,10 +15,7 @@ from pydantic_core import PydanticCustomError
 from pipeline import host
 from pipeline.errors import ConfigError
 from pipeline.records import Dtype, LongDocuments, Model, VectorForm
-
-# Of Qwen3-Embedding, e5-mistral, gte-Qwen2 and their kin: a task, then the query.
-INSTRUCTION = re.compile(r"(?P<before>Instruct: ).*(?P<after>\nQuery: ?)", re.DOTALL)
-
+from pipeline.template import check_template, doubled_prompt, instructed
 
 # In a URI: a password, a key, or the signature of a signed URL.
 CREDENTIALS = re.compile(
@@ -169,19 +166,21 @@ class RunConfig(Section):
             raise ValueError("text_columns: name at least one")
         if self.template is None and len(self.text_columns) > 1:
             raise ValueError('template: needed to join several text columns, such as "{title}\\n\\n{body}"')
+        for name in repeated(self.text_columns):
+            raise ValueError(f"text_columns: {name!r} is named twice")
         if self.template is not None:
-            try:
-                names = {name for _, name, _, _ in string.Formatter().parse(self.template) if name is not None}
-            except ValueError as error:
-                raise ValueError(f"template: {error}") from None
-            if names != set(self.text_columns):
-                raise ValueError(f"template: its fields {sorted(names)} are not the text columns {sorted(self.text_columns)}")
+            check_template(self.template, self.text_columns)
         reserved = {"embedding", "n_tokens", "truncated", "content_hash", "chunk_index", "char_start", "char_end"}
         for name in self.keep_columns:
             if name in reserved or name.startswith("embedding_"):
                 raise ValueError(f"keep_columns: {name!r} is the name of an output column")
-        if len({"id", *self.keep_columns}) != 1 + len(self.keep_columns):
-            raise ValueError("keep_columns: names repeat, or one is 'id', which is always kept")
+        for name in repeated(self.keep_columns):
+            raise ValueError(f"keep_columns: {name!r} is named twice")
+        if "id" in self.keep_columns:
+            clash = "is the id column, which is always kept"
+            if self.id_column != "id":
+                clash = f"would be the second column of that name: the output's 'id' holds {self.id_column!r}, the id column"
+            raise ValueError(f"keep_columns: 'id' {clash}")
         return self
 
     def resolve(self, model: Model) -> RunConfig:
@@ -235,8 +234,9 @@ class RunConfig(Section):
             prompt = prompts[self.prompt_name]
         if self.instruction is not None:
             prompt = instructed(model, self.instruction)
-        if prompt and (prompt == prompt[: len(prompt) // 2] * 2 or (self.template or "").startswith(prompt)):
-            raise ConfigError(f"prompt: {prompt!r} would stand before every document twice")
+        own = doubled_prompt(prompt, self.template, model)
+        if own is not None:
+            raise ConfigError(f"prompt: {own!r}, a prompt of {model.name}'s own, would stand before every document twice")
         return prompt
 
     def remembered(self) -> dict[str, Any]:
@@ -263,6 +263,10 @@ class RunConfig(Section):
         return hashlib.sha256(orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 
+def repeated(names: Sequence[str]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]
+
+
 def parse_forms(texts: Sequence[str]) -> tuple[VectorForm, ...]:
     """Of `256:int8`, ... Raises ValueError."""
     forms = []
@@ -274,14 +278,6 @@ def parse_forms(texts: Sequence[str]) -> tuple[VectorForm, ...]:
     if not forms or len(set(forms)) != len(forms):
         raise ValueError("name at least one form, and each only once")
     return tuple(forms)
-
-
-def instructed(model: Model, task: str) -> str:
-    """The query prompt of an instruction-tuned model with its task replaced. ConfigError for other models."""
-    match = INSTRUCTION.fullmatch(model.query_prompt)
-    if match is None:
-        raise ConfigError(f"instruction: {model.name} has no query prompt of the form 'Instruct: ...\\nQuery:'")
-    return f"{match['before']}{task}{match['after']}"
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import typer
 from pipeline.console import err, out
 from pipeline.errors import BulkembedError, ConfigError, GateError
 from pipeline.flags import (
+    Command,
     Dims,
     Dtype,
     Elsewhere,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
+@app.command(cls=Command)
 def verify(
     output: Output,
     sample: Annotated[int | None, typer.Option(min=1, help="Embed N random rows again and compare; needs --source.")] = None,
@@ -78,7 +79,7 @@ def embedded_again(store: "Store", output: str, source: str, rows: int, model: s
         return resample(job, snapshot, objects, here.load(described, job.cfg.max_tokens or 0, job.cfg.engine), rows, seed)
 
 
-@app.command()
+@app.command(cls=Command)
 def search(
     output: Output,
     query: Annotated[str, typer.Option(help="What to look for.")],
@@ -110,7 +111,7 @@ def search(
     out.print(report.hits_text(nearest(store, ledger, snapshot, vector, k)), markup=False)
 
 
-@app.command()
+@app.command(cls=Command)
 def check(
     model: Annotated[str, typer.Option(help="Hub name, or folder.")],
     revision: Revision = None,

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import matryoshka, model, schema
-from pipeline.config import instructed
 from pipeline.embedder import Embedder
 from pipeline.errors import ConfigError, ModelError
 from pipeline.ledger import Ledger
 from pipeline.records import Model, Snapshot
 from pipeline.storage import Store
+from pipeline.template import instructed
 from pipeline.tokenizer import Tokenizer
 
 MINE = {field.name for field in (*schema.TAIL, *schema.CHUNKS)}

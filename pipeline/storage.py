@@ -242,10 +242,18 @@ def glob_root(path: str) -> str:
 
 
 def canonical(uri: str) -> str:
-    """The same for every spelling of a place, for comparing two."""
-    if "://" in uri and not uri.startswith("file://"):
-        return glob_root(uri).rstrip("/")
-    return os.path.realpath(glob_root(uri.removeprefix("file://")) or ".")
+    """The same for every spelling of a place, for comparing two: `s3a://` is `s3://`."""
+    protocol, separator, path = uri.partition("://")
+    if not separator:
+        protocol, path = "file", uri
+    try:
+        names = fsspec.get_filesystem_class(protocol).protocol
+    except (ImportError, ValueError):
+        names = protocol  # unknown, or not installed: nothing can be read there either
+    first = names if isinstance(names, str) else names[0]
+    if first in ("file", "local"):
+        return os.path.realpath(glob_root(path) or ".")
+    return glob_root(f"{first}://{path}").rstrip("/")
 
 
 def join(root: str, *parts: str) -> str:

@@ -42,8 +42,18 @@ GIVEN = {"source": "in", "output": "out", "model": "m"}
         ({"text_columns": ["a", "b"]}, "template: needed"),
         ({"text_columns": ["a"], "template": "{b}"}, "template: its fields"),
         ({"text_columns": ["a"], "template": "{a"}, "template: "),
+        ({"text_columns": ["a"], "template": "{a!r}"}, r"template: \{a!r\}: a field is the name of a text column and nothing else"),
+        ({"text_columns": ["a"], "template": "{a:>20}"}, r"template: \{a:>20\}: a field"),
+        ({"text_columns": ["a"], "template": "{a!s:{a}}"}, r"template: \{a!s:\{a\}\}: a field"),
+        ({"text_columns": ["a"], "template": "{a.b}"}, r"template: \{a.b\}: a field"),
+        ({"text_columns": ["a"], "template": "{a[0]}"}, r"template: \{a\[0\]\}: a field"),
+        ({"text_columns": ["a"], "template": "{}"}, r"template: \{\}: a field"),
+        ({"text_columns": ["a"], "template": "{0}"}, r"template: \{0\}: a field"),
+        ({"text_columns": ["a", "a"], "template": "{a}"}, "text_columns: 'a' is named twice"),
         ({"keep_columns": ["embedding"]}, "keep_columns: "),
-        ({"keep_columns": ["id"]}, "keep_columns: "),
+        ({"keep_columns": ["id"]}, "keep_columns: 'id' is the id column, which is always kept"),
+        ({"keep_columns": ["id"], "id_column": "url"}, "keep_columns: 'id' would be the second .* holds 'url', the id column"),
+        ({"keep_columns": ["a", "a"]}, "keep_columns: 'a' is named twice"),
         ({"limit": 0}, "limit: "),
         ({"vectors": "64"}, "vectors: '64' is not DIM:DTYPE"),
         ({"vectors": "64:int4"}, "vectors: '64:int4' is not DIM:DTYPE"),
@@ -70,8 +80,17 @@ def test_a_missing_field_is_named() -> None:
 def test_flags_override_the_file(tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
     path.write_text('source = "a"\noutput = "out"\nmodel = "m"\n[engine]\nstep_tokens = 64\ncall_tokens = 640\n')
-    cfg = load(path, {"source": "b", "engine": {"step_tokens": 128}})
+    cfg = load([path], {"source": "b", "engine": {"step_tokens": 128}})
     assert (cfg.source, cfg.engine.step_tokens, cfg.engine.call_tokens) == ("b", 128, 640)
+
+
+def test_later_files_override_earlier_ones_key_by_key(tmp_path: Path) -> None:
+    first, second = tmp_path / "run.toml", tmp_path / "tuned.toml"
+    first.write_text('source = "a"\noutput = "out"\nmodel = "m"\n[engine]\nstep_tokens = 64\ncall_tokens = 640\n')
+    second.write_text("limit = 9\n[engine]\nstep_tokens = 128\n")
+    cfg = load([first, second], {})
+    assert (cfg.source, cfg.limit, cfg.engine.step_tokens, cfg.engine.call_tokens) == ("a", 9, 128, 640)
+    assert load([second, first], {}).engine.step_tokens == 64
 
 
 @pytest.mark.parametrize(("content", "message"), [(None, "No such file"), ("a = ", "not valid TOML")])
@@ -80,7 +99,7 @@ def test_an_unreadable_file_is_an_error(tmp_path: Path, content: str | None, mes
     if content is not None:
         path.write_text(content)
     with pytest.raises(ConfigError, match=message):
-        load(path, {})
+        load([path], {})
 
 
 @pytest.mark.parametrize(
@@ -92,7 +111,9 @@ def test_an_unreadable_file_is_an_error(tmp_path: Path, content: str | None, mes
         ({"vectors": "36:binary"}, "multiple of 8"),
         ({"prompt_name": "passage"}, "has no prompt 'passage', only query, note"),
         ({"prompt": "Note: Note: "}, "twice"),
-        ({"prompt_name": "note", "template": "Note: {text}"}, "twice"),
+        ({"prompt_name": "note", "template": "Note: {text}"}, "'Note: ', a prompt of m's own, would stand before every document twice"),
+        ({"prompt": "Note: ", "template": "Note:\n{text}"}, "twice"),
+        ({"template": "Note: Note: {text}"}, "twice"),
         ({"long_documents": "chunk", "chunk_tokens": 400, "max_tokens": 300}, "more than max_tokens"),
     ],
 )
@@ -108,6 +129,9 @@ def test_what_the_model_cannot_do_is_refused(values: dict[str, Any], message: st
         ({"prompt_name": "query"}, "Instruct: Find it\nQuery:"),
         ({"instruction": "Find code"}, "Instruct: Find code\nQuery:"),
         ({"prompt": "Title: "}, "Title: "),
+        ({"prompt": "##"}, "##"),
+        ({"prompt": "ha ha "}, "ha ha "),
+        ({"prompt": "#", "template": "# {text}"}, "#"),
     ],
 )
 def test_the_prompt_of_the_documents(values: dict[str, Any], prompt: str) -> None:

@@ -58,6 +58,7 @@ def test_reindex_shows_its_plan_until_it_is_told_yes(tmp_path: Path, config: Pat
     ("given", "environment", "wanted"),
     [
         ([], {"BULKEMBED_CONFIG": "a.toml"}, ["run", "--config", "a.toml"]),
+        ([], {"BULKEMBED_CONFIG": "a.toml:b.toml"}, ["run", "--config", "a.toml", "--config", "b.toml"]),
         (["--config=b.toml"], {"BULKEMBED_CONFIG": "a.toml"}, ["run", "--config=b.toml"]),
         (["--limit", "3"], {}, ["run", "--limit", "3"]),
     ],

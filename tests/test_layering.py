@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULES = {path.stem: path for path in (ROOT / "pipeline").glob("*.py")}
 LAYERS = [
     {"errors", "records", "host", "ranges", "kernels", "__init__"},
+    {"template"},
     {"config"},
     {"retry", "hub"},
     {"storage", "schema"},

@@ -12,13 +12,13 @@ import pytest
 from pipeline.ledger import Ledger, dataset
 from pipeline.storage import Store
 from tests.conftest import ROOT, bulkembed, read_dataset, write_corpus
-from tests.test_cli import SIMULATED, start, wait_for_receipts
+from tests.test_cli import job, start, wait_for_receipts
 
 SLOW = ("--set", "engine.tokens_per_second=2000")
 
 
 def arguments(tmp_path: Path, model: str, *more: object) -> list[object]:
-    return ["run", "--source", tmp_path / "in", "--output", tmp_path / "out", "--model", model, *SIMULATED, *SLOW, *more]
+    return job(tmp_path, model, *SLOW, *more)
 
 
 @pytest.mark.usefixtures("shared_ray")

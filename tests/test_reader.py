@@ -68,6 +68,13 @@ def test_long_jsonl_is_read_from_the_middle(tmp_path: Path) -> None:
     assert [text for part in parts for text in part.texts] == [row["text"] for row in rows]
 
 
+def test_a_template_holds_braces_and_line_breaks(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"id": 1, "title": "T", "body": "{B}"}, {"id": 2, "title": None, "body": "b"}]
+    cfg = config(text_columns=["title", "body"], template="{{x}} {{{title}}}\n\n{body}")
+    (found,) = read(write(tmp_path / "a.jsonl", rows), cfg)
+    assert found.texts == ["{x} {T}\n\n{B}", "{x} {}\n\nb"]
+
+
 BAD: list[Any] = ["fine", None, "", "  \n", 7, ["list"], {"a": 1}, "also fine"]
 
 
