@@ -23,12 +23,34 @@ CREDENTIALS = re.compile(
 )
 
 
+# Arguments of vllm.LLM that bulkembed sets itself, and the key that says them. None: the model's own files do, or safety does.
+OWN_ARGS: dict[str, str | None] = {
+    "model": "model",
+    "revision": "revision",
+    "dtype": "engine.dtype",
+    "max_model_len": "max_tokens",
+    "max_num_batched_tokens": "engine.step_tokens",
+    "tensor_parallel_size": "engine.tensor_parallel_size",
+    **dict.fromkeys(("model_weights", "tokenizer", "tokenizer_revision", "code_revision", "hf_config_path", "served_model_name")),
+    **dict.fromkeys(("runner", "convert", "task", "pooler_config", "override_pooler_config", "load_format", "hf_token", "download_dir")),
+}
+# Those that change how fast vectors are made and how much memory that takes, and no number of them beyond rounding. Any other
+# argument is part of a run's identity: what is not known to be harmless is not.
+HARMLESS_ARGS = {
+    *("async_scheduling", "block_size", "cpu_offload_gb", "cudagraph_capture_sizes", "disable_custom_all_reduce", "disable_log_stats"),
+    *("distributed_executor_backend", "distributed_timeout_seconds", "enable_chunked_prefill", "enable_prefix_caching", "enforce_eager"),
+    *("gpu_memory_utilization", "kv_cache_memory_bytes", "max_cudagraph_capture_size", "max_num_seqs", "max_parallel_loading_workers"),
+    *("num_gpu_blocks_override", "safetensors_load_strategy", "safetensors_prefetch_block_size", "safetensors_prefetch_num_threads"),
+    *("skip_mm_profiling", "use_tqdm_on_load"),
+}
+
+
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class EngineConfig(Section):
-    """How vectors are made. Only `kind` and `dtype` change them."""
+    """How vectors are made. Only `kind`, `dtype` and `numeric_args` change them."""
 
     kind: Literal["vllm", "simulated"] = "vllm"
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
@@ -46,8 +68,26 @@ class EngineConfig(Section):
     kv_cache_gib: int | None = Field(default=None, ge=1, description="CPU only: memory for keys and values; default what one step needs")
     stall_seconds: float = Field(default=900, gt=0, description="without an answer, after which an engine's process is ended and replaced")
     tokens_per_second: float = Field(default=100_000, gt=0, description="simulated only")
-    args: dict[str, Any] = Field(default_factory=dict, description="passed to vllm.LLM as they are; simulated: faults, see Faults")
+    args: dict[str, Any] = Field(
+        default_factory=dict,
+        description="passed to vllm.LLM; what is not known to change speed alone is part of the fingerprint; simulated: see Faults",
+    )
     env: dict[str, str] = Field(default_factory=dict, repr=False, description="environment of the embedding actors")
+
+    @property
+    def numeric_args(self) -> dict[str, Any]:
+        """The arguments of `args` that can change a vector. A simulated engine's are faults: they change none that is published."""
+        return {} if self.kind == "simulated" else {name: value for name, value in self.args.items() if name not in HARMLESS_ARGS}
+
+    @model_validator(mode="after")
+    def not_own_args(self) -> Self:
+        for name in self.args if self.kind == "vllm" else ():
+            if name in OWN_ARGS:
+                key = OWN_ARGS[name]
+                raise ValueError(
+                    f"args: {name} is not taken here: " + (f"give {key}" if key else "bulkembed sets it from the model's own files")
+                )
+        return self
 
     @field_validator("num_gpus")
     @classmethod
@@ -253,7 +293,7 @@ class RunConfig(Section):
             "chunk_tokens": self.chunk_tokens,
             "chunk_overlap": self.chunk_overlap,
             "vectors": [str(form) for form in self.vectors or ()],
-            "engine": {"kind": self.engine.kind, "dtype": self.engine.dtype},
+            "engine": {"kind": self.engine.kind, "dtype": self.engine.dtype, "args": self.engine.numeric_args},
         }
 
     def fingerprint(self, model: Model) -> str:

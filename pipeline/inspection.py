@@ -91,6 +91,8 @@ def search(
     settings: StorageOption = None,
 ) -> None:
     """Search the newest dataset with its own model and query prompt (reads every vector)."""
+    import orjson
+
     from pipeline import here, report
     from pipeline.config import EngineConfig
     from pipeline.ledger import dataset
@@ -103,7 +105,9 @@ def search(
     made_with = snapshot.provenance
     described = dataset_model(snapshot, model)
     prompt = query_prompt(described, prompt_name, instruction)
-    chosen = EngineConfig.model_validate({"kind": engine or made_with["engine_kind"], "dtype": made_with["engine_dtype"]})
+    kind = engine or made_with["engine_kind"]
+    args = orjson.loads(made_with["engine_args"]) if kind == "vllm" else {}
+    chosen = EngineConfig.model_validate({"kind": kind, "dtype": made_with["engine_dtype"], "args": args})
     max_tokens = int(made_with["max_tokens"])
     with here.quiet():
         loaded = here.load(described, max_tokens, chosen)

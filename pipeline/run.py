@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 import pyarrow as pa
 
 from pipeline import __version__, manifest, matryoshka, model, schema, stages
@@ -287,6 +288,7 @@ def provenance(cfg: RunConfig, described: Model, fingerprint: str) -> dict[str, 
         "vectors": ",".join(map(str, forms)),
         "engine_kind": cfg.engine.kind,
         "engine_dtype": cfg.engine.dtype,
+        "engine_args": orjson.dumps(cfg.engine.numeric_args, option=orjson.OPT_SORT_KEYS).decode(),
         "prompt": cfg.prompt or "",
         "id_column": cfg.id_column,
         "text_columns": ",".join(cfg.text_columns),

@@ -35,6 +35,10 @@ GIVEN = {"source": "in", "output": "out", "model": "m"}
         ({"sorce": "x"}, "sorce: unknown key"),
         ({"shards": {"max_rows": 0}}, "shards.max_rows: .*greater than or equal to 1"),
         ({"engine": {"kind": "tei"}}, "engine.kind: "),
+        ({"engine": {"args": {"dtype": "float16"}}}, "engine: args: dtype is not taken here: give engine.dtype"),
+        ({"engine": {"args": {"max_num_batched_tokens": 9}}}, "engine: args: .*: give engine.step_tokens"),
+        ({"engine": {"args": {"pooler_config": {}}}}, "engine: args: pooler_config is not taken here: bulkembed sets it"),
+        ({"engine": {"args": {"load_format": "pt"}}}, "engine: args: load_format is not taken"),
         ({"dims": [64, 64]}, "dims: must be distinct"),
         ({"dims": [0]}, "dims: must be distinct positive"),
         ({"dtype": "int3"}, "dtype: "),
@@ -156,6 +160,14 @@ def test_what_is_remembered_makes_the_same_run() -> None:
     assert again.fingerprint(MODEL) == cfg.fingerprint(MODEL)
 
 
+def test_arguments_that_change_vectors_come_back_with_the_run() -> None:
+    given = {"engine": {"args": {"quantization": "fp8", "max_num_seqs": 7}}}
+    cfg = RunConfig.model_validate(GIVEN | given).resolve(MODEL)
+    again = RunConfig.model_validate(GIVEN | cfg.remembered()).resolve(MODEL)
+    assert again.engine.args == {"quantization": "fp8"}
+    assert again.fingerprint(MODEL) == cfg.fingerprint(MODEL)
+
+
 def fingerprint(**values: Any) -> str:
     return RunConfig.model_validate(GIVEN | values).resolve(MODEL).fingerprint(MODEL)
 
@@ -177,6 +189,10 @@ def fingerprint(**values: Any) -> str:
         {"vectors": "64:float32,64:int8"},
         {"prompt_name": "query"},
         {"engine": {"dtype": "float16"}},
+        {"engine": {"args": {"quantization": "fp8"}}},
+        {"engine": {"args": {"hf_overrides": {"rope_theta": 5.0}}}},
+        {"engine": {"args": {"model_impl": "transformers"}}},
+        {"engine": {"args": {"an_argument_of_tomorrow": 1}}},
     ],
 )
 def test_what_changes_a_vector_or_a_row_changes_the_fingerprint(change: dict[str, Any]) -> None:
@@ -192,6 +208,7 @@ def test_what_changes_a_vector_or_a_row_changes_the_fingerprint(change: dict[str
         {"ray": {"num_cpus": 3}},
         {"limit": 3},
         {"engine": {"step_tokens": 99, "replicas": 7}},
+        {"engine": {"args": {"max_num_seqs": 512, "enforce_eager": True, "gpu_memory_utilization": 0.5}}},
         {"storage": {"key": "secret"}},
         {"dims": [64]},
         {"vectors": "64:float32"},

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
@@ -21,7 +22,7 @@ from pipeline.config import EngineConfig
 from pipeline.model import describe
 from pipeline.storage import Store
 from scripts import make_corpus
-from tests.conftest import bulkembed, read_dataset
+from tests.conftest import ROOT, bulkembed, read_dataset, write_corpus
 
 COUNT = 200
 MAX_TOKENS = 200
@@ -129,13 +130,46 @@ def test_check_against_both_references(name: str, dtype: str, request: pytest.Fi
 
 
 @pytest.mark.usefixtures("shared_ray")
-def test_a_wrong_pooling_stops_the_run_before_its_first_shard(qwen: str, corpus: Path, tmp_path: Path) -> None:
+def test_a_useless_model_stops_the_run_before_its_first_shard(qwen: str, corpus: Path, tmp_path: Path) -> None:
     where = ("--source", corpus, "--output", tmp_path, "--model", qwen, "--max-tokens", 64)
-    result = bulkembed("run", *where, "--set", 'engine.args.pooler_config={seq_pooling_type="MEAN", use_activation=true}')
+    # Nothing is left of any layer, so every vector is that of the end token.
+    result = bulkembed("run", *where, "--set", "engine.args.hf_overrides={rms_norm_eps=1e12}")
     assert result.returncode == 2
-    assert "fails the check 'pooling'" in result.stderr
+    assert "fails the check 'distinct'" in result.stderr
     assert "nothing was embedded" in result.stderr
     assert not list(tmp_path.glob("data/*/*"))
+
+
+MEAN_POOLING = """
+import sys
+from pipeline import cli, embedder
+
+embedder.VLLM_POOLING["last"] = "MEAN"
+cli.main(["check", "--model", sys.argv[1], "--max-tokens", "64"])
+"""
+
+
+def test_a_wrong_pooling_is_found(qwen: str) -> None:
+    result = subprocess.run([sys.executable, "-c", MEAN_POOLING, qwen], cwd=ROOT, capture_output=True, text=True, check=False, timeout=280)
+    assert result.returncode == 2, result.stderr
+    assert "checks: pooling" in result.stderr
+
+
+@pytest.mark.usefixtures("shared_ray")
+def test_other_arguments_of_the_engine_are_another_dataset(qwen: str, tmp_path: Path) -> None:
+    """Vectors of two quantizations, or of two models of one name, are never mixed."""
+    write_corpus(tmp_path / "in", files=1)
+    common = ("run", "--source", tmp_path / "in", "--output", tmp_path / "out", "--model", qwen, "--max-tokens", 64)
+    overrides = 'engine.args.hf_overrides={rope_parameters={rope_type="default", rope_theta=10.0}}'
+    for flags in ((), ("--set", overrides)):
+        assert bulkembed(*common, *flags).returncode == 0
+    plain, other = sorted(tmp_path.glob("out/data/*"), key=lambda path: path.stat().st_mtime_ns)
+    made = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("out/_meta/snapshots/*"))]
+    assert [snapshot["fingerprint"] for snapshot in made] == [plain.name, other.name]
+    assert json.loads(made[0]["provenance"]["engine_args"]) == {}
+    assert list(json.loads(made[1]["provenance"]["engine_args"])) == ["hf_overrides"]
+    a, b = (pyarrow.dataset.dataset(folder).to_table()["embedding"].combine_chunks().flatten().to_numpy() for folder in (plain, other))
+    assert np.abs(a - b).max() > 1e-3, "the argument changed the vectors"
 
 
 @pytest.mark.usefixtures("shared_ray")
