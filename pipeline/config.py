@@ -12,7 +12,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from pipeline import host
+from pipeline import engine_args, host
 from pipeline.errors import ConfigError
 from pipeline.records import Dtype, LongDocuments, Model, VectorForm
 from pipeline.template import check_template, doubled_prompt, instructed
@@ -21,28 +21,6 @@ from pipeline.template import check_template, doubled_prompt, instructed
 CREDENTIALS = re.compile(
     r"://[^/@]*:[^/@]*@|[?&](X-Amz-|AWSAccessKeyId=|Signature=|sig=|token=|access_key|password=|secret)", re.IGNORECASE
 )
-
-
-# Arguments of vllm.LLM that bulkembed sets itself, and the key that says them. None: the model's own files do, or safety does.
-OWN_ARGS: dict[str, str | None] = {
-    "model": "model",
-    "revision": "revision",
-    "dtype": "engine.dtype",
-    "max_model_len": "max_tokens",
-    "max_num_batched_tokens": "engine.step_tokens",
-    "tensor_parallel_size": "engine.tensor_parallel_size",
-    **dict.fromkeys(("model_weights", "tokenizer", "tokenizer_revision", "code_revision", "hf_config_path", "served_model_name")),
-    **dict.fromkeys(("runner", "convert", "task", "pooler_config", "override_pooler_config", "load_format", "hf_token", "download_dir")),
-}
-# Those that change how fast vectors are made and how much memory that takes, and no number of them beyond rounding. Any other
-# argument is part of a run's identity: what is not known to be harmless is not.
-HARMLESS_ARGS = {
-    *("async_scheduling", "block_size", "cpu_offload_gb", "cudagraph_capture_sizes", "disable_custom_all_reduce", "disable_log_stats"),
-    *("distributed_executor_backend", "distributed_timeout_seconds", "enable_chunked_prefill", "enable_prefix_caching", "enforce_eager"),
-    *("gpu_memory_utilization", "kv_cache_memory_bytes", "max_cudagraph_capture_size", "max_num_seqs", "max_parallel_loading_workers"),
-    *("num_gpu_blocks_override", "safetensors_load_strategy", "safetensors_prefetch_block_size", "safetensors_prefetch_num_threads"),
-    *("skip_mm_profiling", "use_tqdm_on_load"),
-}
 
 
 class Section(BaseModel):
@@ -77,16 +55,12 @@ class EngineConfig(Section):
     @property
     def numeric_args(self) -> dict[str, Any]:
         """The arguments of `args` that can change a vector. A simulated engine's are faults: they change none that is published."""
-        return {} if self.kind == "simulated" else {name: value for name, value in self.args.items() if name not in HARMLESS_ARGS}
+        return {} if self.kind == "simulated" else engine_args.numeric(self.args)
 
     @model_validator(mode="after")
     def not_own_args(self) -> Self:
-        for name in self.args if self.kind == "vllm" else ():
-            if name in OWN_ARGS:
-                key = OWN_ARGS[name]
-                raise ValueError(
-                    f"args: {name} is not taken here: " + (f"give {key}" if key else "bulkembed sets it from the model's own files")
-                )
+        if self.kind == "vllm" and (problem := engine_args.refusal(self.args)):
+            raise ValueError(f"args: {problem}")
         return self
 
     @field_validator("num_gpus")

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = {path.stem: path for path in (ROOT / "pipeline").glob("*.py")}
 LAYERS = [
-    {"errors", "records", "host", "ranges", "kernels", "__init__"},
+    {"errors", "records", "host", "ranges", "kernels", "engine_args", "__init__"},
     {"template"},
     {"config"},
     {"retry", "hub"},
