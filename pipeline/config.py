@@ -44,7 +44,7 @@ class EngineConfig(Section):
     step_tokens: int = Field(default=8192, ge=16, description="most tokens in one engine step")
     call_tokens: int = Field(default=131072, ge=16, description="most tokens in one call of the engine")
     kv_cache_gib: int | None = Field(default=None, ge=1, description="CPU only: memory for keys and values; default what one step needs")
-    stall_seconds: float = Field(default=900, gt=0, description="without an answer, after which an engine's process is ended and replaced")
+    stall_seconds: float = Field(default=900, gt=0, description="without a vector, after which an engine's process is ended and replaced")
     tokens_per_second: float = Field(default=100_000, gt=0, description="simulated only")
     args: dict[str, Any] = Field(
         default_factory=dict,

@@ -8,7 +8,7 @@ import math
 import os
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -27,13 +27,19 @@ Vectors = npt.NDArray[np.float32]
 CACHE_BLOCK = 32  # tokens of keys and values that are handed out at once on CPU hosts: the least that its kernels do well with
 CPU_SEQUENCES = 256  # of a step, vLLM's own default
 NOISE = 1 << 16  # where a simulated vector may begin, in each of two rows: 2^32 vectors
+SLICE_SECONDS = 0.05  # that a simulated device sleeps at least: shorter ones would cost more than they last
 VLLM_POOLING = {"last": "LAST", "mean": "MEAN", "cls": "CLS"}
+
+
+def unheard() -> None:
+    """What is told of a document that came out where nobody listens."""
 
 
 class Embedder(Protocol):
     """A loaded model. `embed` may be called from several threads at once."""
 
     version: str  # of the engine, and the kind of host, for the provenance
+    came_out: Callable[[], None]  # called by `embed`, on any thread, for each document as its vector comes out of the engine
 
     def embed(self, documents: TokenIds) -> Vectors:
         """float32 of shape (documents, width), in the order given."""
@@ -50,6 +56,8 @@ class VLLMEmbedder:
     The engine is built and called on one thread of its own: OpenMP teams belong to the thread that
     made them, and an engine built on one thread and called from another measured a quarter slower."""
 
+    came_out: Callable[[], None] = staticmethod(unheard)
+
     def __init__(self, path: str, model: Model, max_tokens: int, engine: EngineConfig) -> None:
         # The processes of a local Ray are batch tasks, so that they do not preempt this thread and its OpenMP team.
         self._thread = ThreadPoolExecutor(1, "engine", initializer=os.sched_setscheduler, initargs=(0, os.SCHED_OTHER, os.sched_param(0)))
@@ -64,6 +72,7 @@ class VLLMEmbedder:
         try:
             for row, vector in pooled(self._engine, [ids.tolist() for ids in documents], self._params):
                 vectors[row] = vector.numpy()
+                self.came_out()
         except Exception as error:
             # Requests of this call may still be in its queues, and their vectors would come out of the next call.
             raise EngineError(f"{type(error).__name__}: {error}", "memory" if out_of_memory(error) else "engine") from error
@@ -235,6 +244,7 @@ class SimulatedEmbedder:
     nothing but the document's token ids: for dry runs, tests, and measuring everything but the model."""
 
     version = "simulated 2"
+    came_out: Callable[[], None] = staticmethod(unheard)
 
     def __init__(self, width: int, tokens_per_second: float, faults: Faults | None = None) -> None:
         self._width = width
@@ -249,7 +259,7 @@ class SimulatedEmbedder:
         return self._device.submit(self._embed, documents).result()
 
     def _embed(self, documents: TokenIds) -> Vectors:
-        due = time.monotonic() + sum(map(len, documents)) * self._seconds_per_token
+        started = time.monotonic()
         vectors = np.empty((len(documents), self._width), np.float32)
         for row, ids in enumerate(documents):
             first, second = struct.unpack("<HH", hashlib.blake2b(ids.tobytes(), digest_size=4).digest())
@@ -257,8 +267,19 @@ class SimulatedEmbedder:
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         if self._faults is not None:
             self._faults.strike(documents, vectors)
-        time.sleep(max(0.0, due - time.monotonic()))
+        self._wait(documents, started)
         return vectors
+
+    def _wait(self, documents: TokenIds, started: float) -> None:
+        """Until the device is through with every document; one comes out after the other, as of a real engine."""
+        due = started
+        for ids in documents:
+            due += len(ids) * self._seconds_per_token
+            ahead = due - time.monotonic()
+            if ahead > SLICE_SECONDS:
+                time.sleep(ahead)
+            self.came_out()
+        time.sleep(max(0.0, due - time.monotonic()))
 
     def token_states(self, document: npt.NDArray[np.int32]) -> Vectors:
         """Every token carries its document's vector, so that any pooling gives it."""

@@ -9,6 +9,7 @@ import faulthandler
 import logging
 import socket
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import TypeVar
@@ -21,6 +22,8 @@ from pipeline.embedder import Embedder, TokenIds, Vectors
 from pipeline.errors import BulkembedError, ConfigError, EngineError
 from pipeline.records import Embedded, Failure, LoadedFiles, Lost, Prepared, Receipt, Shard
 from pipeline.stages import Job
+
+REST_SECONDS = 1.0  # between two settings of the clock
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -69,15 +72,21 @@ def give_up(shard: Shard, job: Job, reason: str) -> Receipt | Failure | Lost:
 
 
 class Watched:
-    """An embedder that is not asked again once it has failed, and whose process ends when no call has come
-    back for `seconds`: what hangs cannot be interrupted, only left. The clock runs in C: it needs no lock of Python's."""
+    """An embedder that is not asked again once it has failed, and whose process ends when a call is under way and no document
+    has come out for `seconds`: what hangs cannot be interrupted, only left. A call may hold thousands of documents, and a slow
+    engine is no hung one. The clock runs in C: it needs no lock of Python's."""
 
     def __init__(self, embedder: Embedder, seconds: float) -> None:
-        self.embedder, self.seconds = embedder, seconds
+        self.embedder = embedder
+        # Setting the clock starts a thread: not for every document, and as much later as it may be set too early.
+        self.rest = min(REST_SECONDS, seconds / 10)
+        self.seconds = seconds + self.rest
         self.version = embedder.version
         self.token_states = embedder.token_states
+        self.came_out = embedder.came_out = self.restart
         self.lock = threading.Lock()
         self.calls = 0
+        self.set_at = 0.0
         self.broken = ""
 
     def embed(self, documents: TokenIds) -> Vectors:
@@ -95,10 +104,20 @@ class Watched:
     def count(self, change: int) -> None:
         with self.lock:
             self.calls += change
-            if self.calls:
-                faulthandler.dump_traceback_later(self.seconds, exit=True)
-            else:
-                faulthandler.cancel_dump_traceback_later()
+            self.set_clock()
+
+    def restart(self) -> None:
+        """A document came out."""
+        if time.monotonic() - self.set_at >= self.rest:
+            with self.lock:
+                self.set_clock()
+
+    def set_clock(self) -> None:
+        self.set_at = time.monotonic()
+        if self.calls:
+            faulthandler.dump_traceback_later(self.seconds, exit=True)
+        else:
+            faulthandler.cancel_dump_traceback_later()
 
 
 class Worker:

@@ -235,7 +235,7 @@ from pipeline.config import EngineConfig
 from pipeline.model import describe
 
 documents = [np.random.default_rng(n).integers(300, 4000, n).astype(np.int32) for n in (1, 700, 2, 1024, 300, 1025)]
-seen = {"mlp": [], "gate_up_proj": []}
+seen = {"mlp": [], "gate_up_proj": [], "out": []}
 with here.quiet():
     engine = here.load(describe(sys.argv[1], None), 1200, EngineConfig(dtype=sys.argv[2], args=json.loads(sys.argv[3])))
 
@@ -245,12 +245,15 @@ with here.quiet():
         model.model.layers[-1].mlp.register_forward_pre_hook(lambda _, given: seen["mlp"].append(len(given[0])))
 
     engine._engine.apply_model(watch)
+    engine.came_out = lambda: seen["out"].append(1)
     vectors = engine.embed(documents)
+    out = len(seen["out"])
     rows = sum(seen["mlp"])
     states = [engine.token_states(document) for document in documents]
     cut = engine.token_states(documents[1][:400])
 least = min(float(vector @ each[-1] / np.linalg.norm(each[-1])) for vector, each in zip(vectors, states))
-print(json.dumps({"rows": rows, "most": max(seen["gate_up_proj"]), "least": least, "before": float(np.abs(states[1][:400] - cut).max())}))
+before = float(np.abs(states[1][:400] - cut).max())
+print(json.dumps({"rows": rows, "out": out, "most": max(seen["gate_up_proj"]), "least": least, "before": before}))
 """
 
 
@@ -270,6 +273,7 @@ def test_the_last_layer_computes_what_is_pooled_and_all_states_that_are_asked_fo
     assert ran.returncode == 0, ran.stderr
     found = json.loads(ran.stdout.splitlines()[-1])
     assert found["rows"] == rows
+    assert found["out"] == 6, "each document is said to have come out"
     assert found["most"] == kernels.TILE
     assert (found["least"] > 0.9999) == pooled
     assert found["before"] == pytest.approx(0, abs=0.05 if dtype == "bfloat16" else 1e-4)
