@@ -5,7 +5,8 @@
 An object's shards are named after its path and version (ETag), so only new and changed objects
 are embedded; the new snapshot leaves out what is gone from the source. Without --config the file is
 taken from BULKEMBED_CONFIG (several with `:` between them, as in PATH; later ones override). Exit codes
-are those of `bulkembed run`: 1 means run it again.
+are those of `bulkembed run`: 1 means run it again; 3 means that the source lost more than `max_deletes`,
+nothing was published, and a person must look.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@
 
 Another model or other dimensions are another fingerprint, and so another folder below data/: readers
 keep the old dataset until the run is complete and its snapshot is the newest. Without --yes the
-plan is shown and nothing is done.
+plan is shown and nothing is done. Exit code 3: the new dataset would drop rows of the old one (a smaller
+source, a --limit, more rejects), so nothing was published.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The command line: bulkembed plan | run | retry-rejects | tune | status | verify | search | check.
+"""The command line: bulkembed plan | run | retry-rejects | tune | status | verify | files | search | check.
 
 Heavy modules are imported inside the commands, so that `--help` answers at once.
 """
@@ -70,9 +70,11 @@ def retry_rejects(
     reason: Annotated[list[str] | None, typer.Option(help="Only shards with rejects for this reason; repeatable. [default: any]")] = None,
 ) -> None:
     """Embed anew the shards that have rejects, after a fix: same flags as the run that rejected them."""
+    from pipeline.publication import require_publishable
     from pipeline.run import open_job
 
     job, planned = open_job(cfg)
+    require_publishable(planned)  # before any receipt is taken back
     found = job.ledger.with_rejects(planned.done, set(reason or []))
     if not found:
         out.print("no shard of this run has such rejects")
@@ -116,6 +118,7 @@ def tune_engine(
 
 def embed(cfg: "RunConfig", dry_run: bool = False) -> None:
     from pipeline import report
+    from pipeline.publication import require_allowed
     from pipeline.run import Stop, finish, open_job
 
     job, planned = open_job(cfg)
@@ -123,6 +126,7 @@ def embed(cfg: "RunConfig", dry_run: bool = False) -> None:
     if dry_run:
         out.print(report.estimate_text(job, planned), markup=False)
         raise typer.Exit(1 if planned.failures else 0)
+    require_allowed(job, planned)
     from pipeline import backlog, cluster, dataflow
 
     stop = Stop(cfg.grace_seconds)

@@ -121,6 +121,10 @@ class RunConfig(Section):
     max_rejects: float | None = Field(
         default=None, ge=0, description="after which the run gives up: a count, or below 1 a share of the rows"
     )
+    max_deletes: float = Field(
+        default=0.1, ge=0, description="rows that a new snapshot may drop: a count, or below 1 a share (which spares 10 rows)"
+    )
+    allow_deletes: int | None = Field(default=None, ge=0, description="instead of max_deletes and for every cause: rows this run may drop")
     grace_seconds: float = Field(default=25, ge=0, description="for shards in flight to be published after SIGTERM or SIGINT")
     engine: EngineConfig = EngineConfig()
     shards: ShardConfig = ShardConfig()
@@ -142,6 +146,13 @@ class RunConfig(Section):
             raise PydanticCustomError(
                 "credentials", "holds credentials, which logs would show; give them in the environment or in [storage]"
             )
+        return value
+
+    @field_validator("output")
+    @classmethod
+    def one_line(cls, value: str) -> str:
+        if value.splitlines() != [value]:
+            raise ValueError("must not hold a line break: current.txt has one path a line")
         return value
 
     @field_validator("dims")

@@ -11,6 +11,7 @@
       StorageError            the store refused, or retries ran out            exit 1
       EmbeddingError          the engine returned something that is no vector  exit 1
         EngineError           the engine failed: its process is used no more   exit 1
+      HeldBack                a snapshot would drop too much of the newest     exit 3
       IncompleteError         shards failed; running again resumes             exit 1
       InterruptedRun          a signal ended the run; running again resumes    exit 128 + signal
 
@@ -72,6 +73,10 @@ class EngineError(EmbeddingError):
         # The default is for pickle, which calls this with the reason alone and sets the cause afterwards.
         super().__init__(reason)
         self.cause = cause
+
+
+class HeldBack(BulkembedError):
+    exit_code = 3
 
 
 class IncompleteError(BulkembedError):

@@ -96,6 +96,9 @@ def run_options(
     prompt_name: PromptName = None,
     instruction: Instruction = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N rows of the source.")] = None,
+    allow_deletes: Annotated[
+        int | None, typer.Option(help="Rows that this run may drop from the dataset, whatever the cause. [default: by max_deletes]")
+    ] = None,
     settings: Settings = None,
 ) -> None:
     """The flags that `plan` and `run` share; None where not given."""

@@ -1,4 +1,4 @@
-"""Commands that look at a finished dataset or at a model: verify, search, check."""
+"""Commands that look at a finished dataset or at a model: verify, files, search, check."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,6 +62,17 @@ def verify(
     if problems:
         raise BulkembedError(f"snapshot {snapshot.number} of {output}: {problems} problems")
     out.print(f"snapshot {snapshot.number}: {len(snapshot.shards)} files, {snapshot.documents:,} documents, all as their receipts say")
+
+
+@app.command()
+def files(output: Output, settings: StorageOption = None) -> None:
+    """Print the live data files, one URI a line: those of the newest snapshot, as in <output>/current.txt."""
+    from pipeline.ledger import dataset
+    from pipeline.ledger import files as files_of
+
+    _, snapshot = dataset(storage_of(settings), output)
+    # Bytes, since neither a terminal's encoding nor its width may change a path.
+    typer.echo(files_of(output, snapshot), nl=False)
 
 
 def embedded_again(store: "Store", output: str, source: str, rows: int, model: str | None, seed: int) -> "Resample":

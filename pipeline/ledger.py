@@ -6,12 +6,13 @@
 <output>/_meta/rejects/<fingerprint>/<shard>.parquet  only where there are any
 <output>/_meta/receipts/<fingerprint>/<shard>.json    written last of a shard: the done marker
 <output>/_meta/snapshots/<number>.json                written last of a run: what readers see
+<output>/current.txt                                  files of the newest snapshot, one URI a line
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +23,7 @@ import pyarrow as pa
 from pipeline import schema
 from pipeline.errors import SourceError, StorageError
 from pipeline.records import Counts, Receipt, Snapshot
-from pipeline.storage import Store, join
+from pipeline.storage import Store, absolute, join
 
 READ_THREADS = 32  # receipts are small and far away: this waits, it does not compute
 PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
@@ -117,39 +118,80 @@ class Ledger:
     def _run(self) -> str:
         return join(self.output, "_meta/runs", f"{self.fingerprint}.json")
 
-    def publish_snapshot(self, shards: list[str], provenance: dict[str, str]) -> Snapshot:
+    def publish_snapshot(
+        self, shards: list[str], source: str, provenance: dict[str, str], guard: Callable[[Snapshot, Snapshot], None]
+    ) -> Snapshot:
         """Makes these shards the dataset, unless the newest snapshot says so already.
 
-        The number is taken with a create-only write; who loses the race reads again and tries the next."""
+        The number is taken with a create-only write; who loses the race reads again and tries the next. `guard` sees the
+        newest snapshot and the one that would follow it, and raises where it must not."""
         counts = sum((receipt.counts for receipt in self.read_receipts(shards)), Counts())
         for _ in range(100):
             newest = newest_snapshot(self.store, self.output)
-            mine = (self.fingerprint, shards, counts.documents, counts.rejects)
-            if newest is not None and (newest.fingerprint, newest.shards, newest.documents, newest.rejects) == mine:
-                return newest
             snapshot = Snapshot(
                 number=newest.number + 1 if newest else 1,
                 fingerprint=self.fingerprint,
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
+                source=source,
                 shards=shards,
                 documents=counts.documents,
                 rejects=counts.rejects,
                 provenance=provenance,
             )
+            if newest is not None and newest.same_dataset(snapshot):
+                write_current(self.store, self.output)
+                return newest
+            if newest is not None:
+                guard(newest, snapshot)
             if self.store.create(snapshot_uri(self.output, snapshot.number), orjson.dumps(snapshot.to_dict(), option=PRETTY)):
+                write_current(self.store, self.output)
                 return snapshot
         raise StorageError(f"{self.output}: 100 other runs took the next snapshot number first; run again")
+
+
+def current_uri(output: str) -> str:
+    """Where `files` stand for readers, as `bulkembed files` prints them."""
+    return join(absolute(output), "current.txt")
+
+
+def files(output: str, snapshot: Snapshot) -> bytes:
+    """URIs of the live data files, in source order, one a line. Only `output` has characters that need an encoding."""
+    folder = join(absolute(output), "data", snapshot.fingerprint)
+    return "".join(f"{folder}/{shard}.parquet\n" for shard in snapshot.shards).encode()
+
+
+def write_current(store: Store, output: str) -> None:
+    """Makes current.txt say what the newest snapshot says. Whoever writes it looks again afterwards: another run may have
+    published meanwhile, and an older list may have come in over a newer one."""
+    while (newest := newest_snapshot(store, output)) is not None:
+        wanted = files(output, newest)
+        if read_current(store, output) != wanted:
+            store.put(current_uri(output), wanted)
+        if newest_number(store, output) == newest.number:
+            return
+
+
+def read_current(store: Store, output: str) -> bytes | None:
+    try:
+        return store.read(current_uri(output))
+    except FileNotFoundError:
+        return None
 
 
 def snapshot_uri(output: str, number: int) -> str:
     return join(output, "_meta/snapshots", f"{number:08d}.json")
 
 
+def newest_number(store: Store, output: str) -> int:
+    """0 where there is no snapshot."""
+    return max((int(name[:-5]) for name in store.names(join(output, "_meta/snapshots")) if name[:-5].isdigit()), default=0)
+
+
 def newest_snapshot(store: Store, output: str) -> Snapshot | None:
-    numbers = [int(name[:-5]) for name in store.names(join(output, "_meta/snapshots")) if name[:-5].isdigit()]
-    if not numbers:
+    number = newest_number(store, output)
+    if not number:
         return None
-    values: dict[str, Any] = orjson.loads(store.read(snapshot_uri(output, max(numbers))))
+    values: dict[str, Any] = orjson.loads(store.read(snapshot_uri(output, number)))
     return Snapshot(**values)
 
 

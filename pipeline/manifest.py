@@ -13,7 +13,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from typing import BinaryIO
@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import BulkembedError, ConfigError, ObjectError, SourceError
 from pipeline.ranges import Range, cut, disjoint, gaps, parse
-from pipeline.records import Failure, Format, Shard, SourceObject
+from pipeline.records import Counts, Failure, Format, Shard, SourceObject
 from pipeline.retry import CORRUPT, describe
 from pipeline.storage import Store, StoredObject, lines
 
@@ -68,18 +68,20 @@ class Layout:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do, in source order."""
+    """What a run would do, in source order. `done` and `pending` together are the dataset: with a limit, exactly its rows."""
 
     objects: list[SourceObject]
     done: list[str]  # ids of published shards of these objects
     pending: list[Shard]
     failures: list[Failure]  # objects that cannot be read
+    held_back: str | None = None  # why this dataset would not be published over the newest one
+    done_counts: Counts = field(default_factory=Counts)  # of what is done; read only where max_rejects needs it
 
-    @property
+    @cached_property
     def rows_done(self) -> int:
         return sum(stop - start for _, start, stop, _ in map(parse, self.done))
 
-    @property
+    @cached_property
     def rows_pending(self) -> int:
         return sum(shard.rows for shard in self.pending)
 
@@ -134,15 +136,18 @@ def plan(
 ) -> Plan:
     """Shards still to do, of at most so many rows and (about) bytes of text each. `check` sees every object that is
     opened and may refuse it (ObjectError)."""
-    covered: dict[str, list[str]] = {}
+    published: dict[str, list[str]] = {}
     for shard_id in done:
-        covered.setdefault(parse(shard_id)[0], []).append(shard_id)
-    covered = {item: disjoint(shard_ids) for item, shard_ids in covered.items()}
+        published.setdefault(parse(shard_id)[0], []).append(shard_id)
+    covered = {item: disjoint(shard_ids) for item, shard_ids in published.items()}
 
     def inspect(item: SourceObject) -> Layout | Failure | None:
-        ranges = [(start, stop) for _, start, stop, _ in map(parse, covered.get(item.id, []))]
-        if ranges and not gaps(ranges, parse(covered[item.id][0])[3]):
+        mine = covered.get(item.id)
+        if mine and not open_rows(mine, total_rows(mine)):
             return None  # all of it is done: no need to open it
+        return opened(item)
+
+    def opened(item: SourceObject) -> Layout | Failure:
         try:
             layout = layout_of(store, item, text_columns)
             check(item, layout)
@@ -157,21 +162,34 @@ def plan(
     failures: list[Failure] = []
     left = limit if limit is not None else float("inf")
     with ThreadPoolExecutor(INSPECT_THREADS) as pool:
-        for item, layout in zip(objects, pool.map(inspect, objects), strict=True):
+        for item, inspected in zip(objects, pool.map(inspect, objects), strict=True):
+            if left <= 0:
+                break
             mine = covered.get(item.id, [])
+            # A done shard may reach beyond the limit.
+            layout = opened(item) if inspected is None and total_rows(mine) > left else inspected
             if isinstance(layout, Failure):
                 failures.append(layout)
                 continue
-            if left <= 0:
-                break
+            total = layout.rows if layout else total_rows(mine)
+            if total > left:
+                mine = disjoint(each for each in published.get(item.id, []) if parse(each)[2] <= left)
             finished += mine
-            total = layout.rows if layout else parse(mine[0])[3]
             if layout:
-                ranges = [(start, stop) for _, start, stop, _ in map(parse, mine)]
-                for gap in gaps(ranges, int(min(total, left))):
+                for gap in open_rows(mine, int(min(total, left))):
                     pending += shards(item, layout, cut(gap, layout.part_rows, most_rows), most_bytes)
             left -= total
     return Plan(objects, finished, pending, failures)
+
+
+def open_rows(shard_ids: Iterable[str], end: int) -> list[Range]:
+    """Rows of an object before row `end` that none of its shards holds."""
+    return gaps([(start, stop) for _, start, stop, _ in map(parse, shard_ids)], end)
+
+
+def total_rows(shard_ids: Sequence[str]) -> int:
+    """Of the object that these are shards of."""
+    return parse(shard_ids[0])[3]
 
 
 def shards(item: SourceObject, layout: Layout, ranges: list[Range], most_bytes: int | None) -> Iterator[Shard]:

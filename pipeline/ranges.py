@@ -19,6 +19,11 @@ def parse(shard_id: str) -> tuple[str, int, int, int]:
     return match["object"], int(match["start"]), int(match["stop"]), int(match["total"])
 
 
+def readable_name(object_id: str) -> str:
+    """What `manifest.object_id` made of an object's path: the id without the hash, which changes with every version."""
+    return object_id.rsplit("-", 1)[0]
+
+
 def gaps(covered: Iterable[Range], total: int) -> list[Range]:
     """Rows of [0, total) that no range covers."""
     missing, at = [], 0
@@ -33,9 +38,15 @@ def gaps(covered: Iterable[Range], total: int) -> list[Range]:
 
 def disjoint(shard_ids: Iterable[str]) -> list[str]:
     """Shards of one object of which no two hold the same row. Two runs at once with other shard
-    sizes can publish overlapping ones: what the others leave open is then embedded again."""
+    sizes can publish overlapping ones, and so can a run with a limit. Of two that start alike the longer one is
+    chosen. What the chosen ones leave open is then embedded again."""
+
+    def longest_first(shard_id: str) -> Range:
+        _, start, stop, _ = parse(shard_id)
+        return start, -stop
+
     chosen, at = [], 0
-    for shard_id in sorted(shard_ids):
+    for shard_id in sorted(shard_ids, key=longest_first):
         _, start, stop, _ = parse(shard_id)
         if start >= at:
             chosen.append(shard_id)

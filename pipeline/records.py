@@ -244,10 +244,15 @@ class Snapshot:
     number: int
     fingerprint: str
     created: str  # ISO 8601, UTC
+    source: str  # as asked for, absolute
     shards: list[str]  # in source order
     documents: int
     rejects: int
     provenance: dict[str, str] = field(repr=False)
+
+    def same_dataset(self, other: Snapshot) -> bool:
+        """Whether both hold the same, whatever their numbers and times."""
+        return replace(self, number=0, created="", provenance={}) == replace(other, number=0, created="", provenance={})
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pipeline import stages
 from pipeline.config import RunConfig
 from pipeline.gate import Check
-from pipeline.ledger import Ledger, newest_snapshot
+from pipeline.ledger import Ledger, current_uri, newest_snapshot
 from pipeline.manifest import Plan
 from pipeline.metrics import Progress
 from pipeline.records import Counts, Model
@@ -41,6 +41,7 @@ def plan_text(job: Job, plan: Plan) -> str:
         ("vectors", ", ".join(f"{form.dim} {form.dtype}" for form in cfg.vectors or ())),
         ("done", f"{len(plan.done):,} shards, {plan.rows_done:,} rows"),
         ("to do", f"{len(plan.pending):,} shards, {plan.rows_pending:,} rows" if plan.pending else "nothing is left to do"),
+        *([("held back", plan.held_back)] if plan.held_back else []),
         *(("unreadable", f"{failure.where}: {failure.reason}") for failure in plan.failures),
     ]
     if cfg.long_documents != "truncate":
@@ -108,7 +109,7 @@ def summary_text(job: Job, summary: Summary) -> str:
     rows += [("failed", f"{failure.where}: {failure.reason.strip()}") for failure in summary.failures]
     if summary.snapshot is not None:
         rows.append(("dataset", f"snapshot {summary.snapshot.number}: {summary.snapshot.documents:,} documents"))
-        rows.append(("parquet", join(job.cfg.output, "data", job.fingerprint, "*.parquet")))
+        rows.append(("files", f"{len(summary.snapshot.shards):,}, listed in {current_uri(job.cfg.output)}"))
     else:
         rows.append(("dataset", "no snapshot: this run is incomplete"))
     return lines(rows)

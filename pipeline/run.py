@@ -13,7 +13,7 @@ import numpy.typing as npt
 import orjson
 import pyarrow as pa
 
-from pipeline import __version__, manifest, matryoshka, model, schema, stages
+from pipeline import __version__, manifest, matryoshka, model, publication, schema, stages
 from pipeline.config import RunConfig
 from pipeline.embedder import Embedder
 from pipeline.errors import BulkembedError, ConfigError, IncompleteError, InterruptedRun, ObjectError, SourceError, StorageError
@@ -22,10 +22,9 @@ from pipeline.manifest import Layout, Plan
 from pipeline.metrics import Progress
 from pipeline.records import Failure, Lost, Model, Receipt, Shard, Snapshot, SourceObject
 from pipeline.stages import Job
-from pipeline.storage import Store, canonical, join
+from pipeline.storage import Store, canonical
 
 SAMPLE_SHARDS, SAMPLE_ROWS = 16, 128  # whose vectors set the ranges of int8
-REJECTS_AFTER = 10_000
 HASHED_IN_FOOTERS = ("tokenizer.json", ".safetensors")
 
 
@@ -85,7 +84,10 @@ def open_job(cfg: RunConfig) -> tuple[Job, Plan]:
     job = Job(cfg, described, fingerprint, carried, provenance(cfg, described, fingerprint), ranges)
     most_rows = max(1, min(cfg.shards.max_rows, (cfg.shards.memory_mib << 20) // (described.width * 4)))
     check = partial(require_columns, cfg)
-    return job, manifest.plan(store, objects, done, most_rows, cfg.limit, check, cfg.text_columns, cfg.shards.text_mib << 20)
+    plan = manifest.plan(store, objects, done, most_rows, cfg.limit, check, cfg.text_columns, cfg.shards.text_mib << 20)
+    if not (plan.done or plan.pending or plan.failures):
+        raise no_rows(cfg.source)
+    return job, publication.guarded(job, plan)
 
 
 def begun(asked: RunConfig, resolved: RunConfig, described: Model, store: Store) -> RunConfig:
@@ -124,7 +126,9 @@ def run(cfg: RunConfig, report: Callable[[Progress], None], engine: Engine) -> S
 
 
 def finish(job: Job, plan: Plan, report: Callable[[Progress], None], engine: Engine | None, stop: Stop | None = None) -> Summary:
-    """`engine`: None where nothing is pending. Raises InterruptedRun where a signal ended it early."""
+    """`engine`: None where nothing is pending. Raises InterruptedRun where a signal ended it early, HeldBack where
+    nothing may be published over the newest snapshot."""
+    publication.require_allowed(job, plan)
     progress = Progress(len(plan.pending), plan.rows_pending)
     done = set(plan.done)
     try:
@@ -140,15 +144,14 @@ def finish(job: Job, plan: Plan, report: Callable[[Progress], None], engine: Eng
             report(progress)
             if len(progress.failures) >= job.cfg.max_failures:
                 break
-            if too_many_rejects(job.cfg, progress):
-                raise IncompleteError(rejects_text(job, progress))
+            publication.refuse_rejects(job, plan, plan.done_counts + progress.counts)
     # By rows, since a shard that lost its process may come out in pieces.
     complete = progress.counts.rows == plan.rows_pending
     if stop is not None and stop.signal and not complete:
         raise InterruptedRun(stop.signal)
     snapshot = None
     if complete and not plan.failures and not progress.failures:
-        snapshot = job.ledger.publish_snapshot(sorted(done), job.provenance | matryoshka.ranges_to_text(job.ranges))
+        snapshot = publication.publish(job, done)
     return Summary(plan, progress, snapshot)
 
 
@@ -164,25 +167,6 @@ class Stop:
         """A second one means at once."""
         self.deadline = time.monotonic() + (0 if self.signal else self.grace_seconds)
         self.signal = number
-
-
-def too_many_rejects(cfg: RunConfig, progress: Progress) -> bool:
-    """A share counts from REJECTS_AFTER rows on, or at the end: a bad first shard is no broken corpus."""
-    most, counts = cfg.max_rejects, progress.counts
-    if most is None or not counts.rejects:
-        return False
-    if most >= 1:
-        return counts.rejects > most
-    return counts.rejects > most * counts.rows and (counts.rows >= REJECTS_AFTER or counts.rows == progress.rows_total)
-
-
-def rejects_text(job: Job, progress: Progress) -> str:
-    where = join(job.cfg.output, "_meta/rejects", job.fingerprint)
-    counts = progress.counts
-    return (
-        f"max_rejects: {counts.rejects:,} of {counts.rows:,} rows were rejected, more than {job.cfg.max_rejects:g}; their reasons are in "
-        f"{where}; what is done stays, and running again goes on"
-    )
 
 
 def calibrated(job: Job, pending: list[Shard], engine: Engine) -> Job:
@@ -260,7 +244,11 @@ def carried_schema(store: Store, objects: Iterable[SourceObject], cfg: RunConfig
                 place = source.get_field_index(name)
                 source = source.set(place, pa.field(name, schema.arrow_type(kind, f"column_types.{name}")))
         return schema.carried_schema(source, cfg.id_column, cfg.keep_columns)
-    raise SourceError(str(problem) if problem else f"source {cfg.source}: its objects hold no rows")
+    raise SourceError(str(problem)) if problem else no_rows(cfg.source)
+
+
+def no_rows(source: str) -> SourceError:
+    return SourceError(f"source {source}: its objects hold no rows")
 
 
 def require_columns(cfg: RunConfig, item: SourceObject, layout: Layout) -> None:

@@ -256,6 +256,13 @@ def canonical(uri: str) -> str:
     return glob_root(f"{first}://{path}").rstrip("/")
 
 
+def absolute(uri: str) -> str:
+    """A place or a pattern as any other process may use it. Symbolic links stay as they were asked for."""
+    if "://" in uri and not uri.startswith(("file://", "local://")):
+        return uri.rstrip("/")
+    return os.path.abspath(os.path.expanduser(uri.removeprefix("file://").removeprefix("local://")))  # noqa: PTH111, PTH100 - of a URI, which pathlib would not leave whole
+
+
 def join(root: str, *parts: str) -> str:
     return "/".join((root.rstrip("/"), *parts))
 

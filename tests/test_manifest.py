@@ -114,6 +114,29 @@ def test_limit_takes_the_first_rows_and_a_full_run_goes_on_from_there(tmp_path: 
     assert len(set(covered_rows(rest))) == 200
 
 
+@given(done_rows=st.integers(1, 30), part=st.integers(0, 100), limit=st.integers(1, 250), trial=st.integers(1, 250))
+def test_a_limit_is_exact_whatever_is_done(
+    tmp_path_factory: pytest.TempPathFactory, done_rows: int, part: int, limit: int, trial: int
+) -> None:
+    source = tmp_path_factory.getbasetemp() / "limits"
+    if not source.exists():
+        write_corpus(source)
+    everything = [shard.id for shard in planned(source, most_rows=done_rows).pending]
+    done = everything[: len(everything) * part // 100]
+    done += [shard.id for shard in planned(source, done=done, limit=trial).pending]
+    rows = covered_rows(planned(source, done=sorted(done), limit=limit))
+    assert sorted(rows) == sorted(covered_rows(planned(source)))[:limit]
+
+
+def test_a_trial_costs_the_whole_nothing(tmp_path: Path) -> None:
+    write_corpus(tmp_path)
+    everything = [shard.id for shard in planned(tmp_path).pending]
+    trial = [shard.id for shard in planned(tmp_path, done=everything, limit=7).pending]
+    assert [parse(each)[1:3] for each in trial] == [(0, 7)]
+    assert planned(tmp_path, done=sorted(everything + trial)).done == everything
+    assert planned(tmp_path, done=sorted(everything + trial), limit=7).done == trial
+
+
 def test_corrupt_objects_are_named_and_the_others_planned(tmp_path: Path) -> None:
     write_corpus(tmp_path)
     (tmp_path / "part-0.parquet").write_bytes(b"PAR1 this is no parquet file PAR1")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import fsspec
 import numpy as np
 import polars
 import pyarrow as pa
@@ -70,15 +71,37 @@ def test_short_vectors_are_the_renormalised_long_ones(tmp_path: Path, qwen: str,
     np.testing.assert_allclose(short, cut, atol=1e-6 if dtype == "float32" else 1e-3)
 
 
-def test_pyarrow_duckdb_and_polars_read_the_output(tmp_path: Path, qwen: str) -> None:
+LIVE = "set variable files = (select string_split(rtrim(content, chr(10)), chr(10)) from read_text('{}/current.txt'))"
+
+
+@pytest.mark.parametrize("where", ["local", "s3"])
+def test_pyarrow_duckdb_and_polars_read_the_live_files(tmp_path: Path, qwen: str, where: str, request: pytest.FixtureRequest) -> None:
+    """As the README has it, after an interrupted run and a changed source: what the folder holds is more."""
+    options = request.getfixturevalue("s3") if where == "s3" else {}
+    output = f"s3://corpus/{tmp_path.name}/out 1 ü" if where == "s3" else f"{tmp_path}/[out] 1 ü"
     rows = write_corpus(tmp_path / "in")
-    embed(simulated(tmp_path / "in", tmp_path / "out", qwen, dims=[32, 64]))
-    pattern = f"{tmp_path}/out/data/*/*.parquet"
-    ids = [row["id"] for row in rows]
-    assert pyarrow.dataset.dataset(f"{tmp_path}/out/data", format="parquet").to_table()["id"].to_pylist() == ids
-    assert polars.read_parquet(pattern)["id"].to_list() == ids
+    cfg = simulated(tmp_path / "in", output, qwen, dims=[32, 64], storage=options)
+    run(cfg, lambda progress: None, Recorder(8))
+    write_jsonl(tmp_path / "in" / "part-1.jsonl", [*rows[50:100], {"id": 9, "text": "new", "lang": "en"}])
+    embed(cfg).require_complete()
+    ids = [*(row["id"] for row in rows[:100]), 9, *(row["id"] for row in rows[100:])]
+    store = Store(options)
+    written = [name for name in store.names(f"{output}/data/{dataset(store, output)[0].fingerprint}") if name.endswith(".parquet")]
+    with fsspec.open(f"{output}/current.txt", "rt", **options) as file:
+        files = file.read().splitlines()
+    assert len(files) < len(written)
+    filesystem = fsspec.filesystem("s3" if where == "s3" else "file", **options)
+    paths = [filesystem._strip_protocol(each) for each in files]
+    assert pyarrow.dataset.dataset(paths, filesystem=filesystem).to_table()["id"].to_pylist() == ids
+    names = {"key": "aws_access_key_id", "secret": "aws_secret_access_key", "endpoint_url": "aws_endpoint_url"}
+    reached = {names[key]: value for key, value in options.items()} | {"aws_allow_http": "true", "aws_region": "us-east-1"}
+    scan = polars.scan_parquet(files, glob=False, storage_options=reached if options else None)
+    assert scan.select("id").collect()["id"].to_list() == ids
     with duckdb.connect() as connection:
-        found = connection.sql(f"select id, len(embedding), len(embedding_64) from '{pattern}' order by id").fetchall()
+        if options:
+            connection.register_filesystem(filesystem)
+        connection.execute(LIVE.format(output))
+        found = connection.sql("select id, len(embedding), len(embedding_64) from read_parquet(getvariable('files'))").fetchall()
     assert found == [(each, 32, 64) for each in ids]
 
 
@@ -178,7 +201,7 @@ def test_a_changed_source_is_embedded_and_what_is_gone_leaves_the_dataset(tmp_pa
     (tmp_path / "in" / "part-0.parquet").unlink()
     write_jsonl(tmp_path / "in" / "part-4.jsonl", [{"id": 9, "text": "new", "lang": "en"}])
     recorder = Recorder(1000)
-    summary = run(cfg, lambda progress: None, recorder)
+    summary = run(cfg.model_copy(update={"allow_deletes": 49}), lambda progress: None, recorder)
     assert [shard.split("-")[1] for shard in recorder.shards] == ["4.jsonl"]
     assert summary.snapshot is not None
     assert summary.snapshot.number == 2
@@ -284,7 +307,7 @@ def test_the_layout_of_the_output(tmp_path: Path, qwen: str) -> None:
     made = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file())
     fingerprint = ledger.fingerprint
     assert made == sorted(
-        [f"_meta/runs/{fingerprint}.json", "_meta/snapshots/00000001.json"]
+        ["current.txt", f"_meta/runs/{fingerprint}.json", "_meta/snapshots/00000001.json"]
         + [f"_meta/receipts/{fingerprint}/{shard}.json" for shard in snapshot.shards]
         + [f"data/{fingerprint}/{shard}.parquet" for shard in snapshot.shards]
     )

@@ -1,0 +1,64 @@
+"""A plan's way to its snapshot: what would keep it from being published, looked up early; and the snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from pipeline import guards, matryoshka
+from pipeline.errors import ConfigError, HeldBack, IncompleteError, StorageError
+from pipeline.guards import Contents
+from pipeline.ledger import newest_snapshot
+from pipeline.manifest import Plan
+from pipeline.records import Counts, Snapshot
+from pipeline.stages import Job
+from pipeline.storage import absolute, join
+
+
+def guarded(job: Job, plan: Plan) -> Plan:
+    """The plan, with what is known now of the reasons not to publish it. One with unreadable objects is not published anyway."""
+    held_back, done_counts = None, Counts()
+    try:
+        if not plan.failures:
+            contents = Contents(absolute(job.cfg.source), [*plan.done, *(shard.id for shard in plan.pending)])
+            held_back = guards.held_back(newest_snapshot(job.store, job.cfg.output), contents, job.cfg)
+        if job.cfg.max_rejects is not None:
+            done_counts = sum((receipt.counts for receipt in job.ledger.read_receipts(plan.done)), Counts())
+    except StorageError as error:
+        raise ConfigError(f"output: cannot read {job.cfg.output}: {error}") from error
+    return replace(plan, held_back=held_back, done_counts=done_counts)
+
+
+def require_allowed(job: Job, plan: Plan) -> None:
+    """Raises what `require_publishable` does, or IncompleteError where too many of the rows done are rejects."""
+    require_publishable(plan)
+    refuse_rejects(job, plan, plan.done_counts)
+
+
+def require_publishable(plan: Plan) -> None:
+    """Raises HeldBack where this plan would not be published, before any work is done."""
+    if plan.held_back is not None:
+        raise HeldBack(f"held back: nothing was embedded or published: {plan.held_back}")
+
+
+def refuse_rejects(job: Job, plan: Plan, counts: Counts) -> None:
+    """Raises IncompleteError. `counts`: of everything done of the plan, by this run or an earlier one."""
+    if guards.too_many_rejects(job.cfg.max_rejects, counts, plan.rows_done + plan.rows_pending):
+        raise IncompleteError(
+            f"max_rejects: {counts.rejects:,} of {counts.rows:,} rows were rejected, more than {job.cfg.max_rejects:g}; nothing was "
+            f"published; their reasons are in {join(job.cfg.output, '_meta/rejects', job.fingerprint)}; mend the source, run "
+            "retry-rejects after any other fix, or raise max_rejects"
+        )
+
+
+def publish(job: Job, shards: Iterable[str]) -> Snapshot:
+    """The snapshot of these shards. Raises HeldBack: since the plan was made, another run may have published, or rows became rejects."""
+
+    def guard(newest: Snapshot, following: Snapshot) -> None:
+        contents = Contents(following.source, following.shards, following.documents)
+        held_back = guards.held_back(newest, contents, job.cfg)
+        if held_back is not None:
+            raise HeldBack(f"held back: nothing was published: {held_back}")
+
+    made_with = job.provenance | matryoshka.ranges_to_text(job.ranges)
+    return job.ledger.publish_snapshot(sorted(shards), absolute(job.cfg.source), made_with, guard)
