@@ -1,6 +1,6 @@
 """Make a Qwen3-Embedding-shaped model with random weights: for tests and benchmarks without a hub.
 
-    python scripts/random_qwen3.py OUT [--shape tiny|small|one-layer|0.6B|4B]
+    python scripts/random_qwen3.py OUT [--shape tiny|small|one-layer|0.6B|4B|8B]
 
 Takes exactly the code path of Qwen3-Embedding: same architecture, last-token pooling on an appended
 <|endoftext|>, query prompt, sentence-transformers files. Only the vectors mean nothing. The
@@ -13,6 +13,7 @@ import argparse
 import importlib
 import json
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
@@ -29,23 +30,31 @@ SHAPES: dict[str, dict[str, int]] = {
     | {"intermediate_size": 3072, "vocab_size": 151_669},
     "4B": {"hidden_size": 2560, "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128}
     | {"intermediate_size": 9728, "vocab_size": 151_669},
+    "8B": {"hidden_size": 4096, "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128}
+    | {"intermediate_size": 12_288, "vocab_size": 151_669},
 }
 
 
 def make(out: Path, shape: str) -> None:
     """Write the model's folder."""
     import torch
-    from transformers import Qwen3Config, Qwen3Model
+    from transformers import Qwen3Model
+
+    config = write_description(out, shape)
+    torch.manual_seed(0)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):  # minutes on a CPU with the largest
+        Qwen3Model(config).to(torch.bfloat16).save_pretrained(out)
+
+
+def write_description(out: Path, shape: str) -> Any:
+    """Writes everything but the weights and `config.json`. Returns the `Qwen3Config`, which whoever writes the weights saves."""
+    from transformers import Qwen3Config
 
     sizes = SHAPES[shape]
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(min(sizes["vocab_size"], 32_000))
     tokenizer.save(str(out / "tokenizer.json"))
     end_id = tokenizer.token_to_id(END)
-    torch.manual_seed(0)
-    config = Qwen3Config(max_position_embeddings=32_768, rope_theta=1_000_000.0, eos_token_id=end_id, bos_token_id=end_id, **sizes)
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):  # minutes on a CPU with the largest
-        Qwen3Model(config).to(torch.bfloat16).save_pretrained(out)
     transformer = "sentence_transformers.models."
     write_json(
         out / "modules.json",
@@ -74,6 +83,7 @@ def make(out: Path, shape: str) -> None:
             "clean_up_tokenization_spaces": False,
         },
     )
+    return Qwen3Config(max_position_embeddings=32_768, rope_theta=1_000_000.0, eos_token_id=end_id, bos_token_id=end_id, **sizes)
 
 
 def train_tokenizer(vocabulary: int) -> Tokenizer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -47,6 +48,8 @@ def installed(package: str) -> str:
 
 
 def commit() -> str:
-    """With a plus where files differ from it; empty outside a clone."""
+    """With a plus where files differ from it; empty outside a clone and without git."""
+    if shutil.which("git") is None:
+        return ""
     found = subprocess.run(["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True, check=False)
     return found.stdout.strip()

@@ -1,0 +1,67 @@
+"""The whole job beside the engine alone, and where its start went."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from scripts.benchmarks import job as benchmark
+from scripts.gpu import timeline
+from scripts.gpu.child import Task
+from scripts.gpu.corpus import load_ids
+from scripts.gpu.flops import flops
+from scripts.gpu.plan import Group, Result
+
+SHARDS = 8  # each a single call of the engine
+
+
+@dataclass(frozen=True)
+class Asked:
+    task: Task
+    group: Group
+
+
+def prepare(group: Group, task: Task) -> Asked:
+    return Asked(task, group)
+
+
+def job(asked: Asked) -> Result:
+    """`bulkembed run` over the corpus: its rate over the engine's own with the same settings, its wall and the parts of its start."""
+    task, shape = asked.task, asked.group.shape
+    lengths = np.array(list(map(len, load_ids(task.work / "corpus.npz"))), np.int64)
+    settings = {
+        "engine.step_tokens": task.step_tokens,
+        "engine.call_tokens": task.call_tokens,
+        "shards.max_rows": -(-len(lengths) // SHARDS),
+    }
+    width = task.sizes(shape)["hidden_size"]
+    flags = ["--dims", f"{width},{width // 2}", "--allow-untrained-dims", "--max-tokens", str(task.max_tokens)]
+    try:
+        ran = benchmark.run(task.work / "corpus", task.folder(shape), *flags, settings=settings)
+    except SystemExit as error:
+        raise RuntimeError(str(error)) from error
+    if ran.tokens != lengths.sum():
+        raise RuntimeError(f"the job embedded {ran.tokens} tokens, the corpus has {lengths.sum()}")
+    engine = task.known.get("engine-32k", {}).get("tokens_per_s")
+    began = ran.process.started
+    lines = timeline.between(timeline.read(Path(os.environ["GPU_CHECK_TIMELINE"])), began, ran.began)
+    return {
+        "tokens_per_s": round(ran.rate),
+        **({"over_engine": round(ran.rate / engine, 3)} if engine else {}),
+        "tflops": flops(task.sizes(shape), lengths) / ran.embedding / 1e12,
+        "start_s": round(ran.began - began, 1),
+        "wall_s": round(ran.process.wall, 1),
+        **{name: round(seconds, 1) for name, seconds in ran.phases().items()},
+        **timeline.timers(lines),
+        "job_peak_gb": round(ran.process.peak / 1e9, 2),
+        "processes": timeline.processes(lines, began),
+        "gaps": timeline.gaps(lines, began, ran.began),
+        "documents": ran.documents,
+    }
+
+
+ROWS: dict[str, Callable[[Asked], Result]] = {"job": job}

@@ -1,0 +1,115 @@
+"""The rows in the order in which they are measured: cheapest and most telling first."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+Kind = Literal["card", "engines", "job", "peer"]
+Result = dict[str, Any]  # a measured row: JSON values
+
+BOUND_FILE = "GPU_CHECK_STEP_FILE"  # environment variable: the file that holds that bound, as the scheduler is in another process
+FP8 = "fp8_per_channel"  # what vLLM 0.32 calls online fp8 with a scale for each output channel and each token
+PLANNED = {"VLLM_ENABLE_STARTUP_PLAN": "1"}
+SPAWN = {"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}  # as in an actor of Ray's; also where a process already has an engine
+ROW_LATE = (3, 30.0)  # a row may take so many times its estimate, and so many seconds, before its child is ended
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row and the seconds that it should take on one H100, its share of starting the child included."""
+
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that one child measures, one after the other."""
+
+    name: str
+    kind: Kind
+    rows: tuple[Row, ...]
+    shape: str = "4B"
+    args: Mapping[str, Any] = field(default_factory=dict)  # of `vllm.LLM`
+    env: Mapping[str, str] = field(default_factory=dict)
+    dry_child: str = "own"  # the process that a dry run measures it in
+
+    def only(self, names: Collection[str]) -> Group:
+        return replace(self, rows=tuple(row for row in self.rows if row.name in names))
+
+
+def engine_group(name: str, *rows: Row, **settings: Any) -> Group:
+    return Group(name, "engines", rows, **({"dry_child": "shared"} | settings))
+
+
+GROUPS = (
+    Group("card", "card", (Row("gemm", 15), Row("models", 25)), dry_child="card"),
+    engine_group(
+        "engine",
+        Row("start-cold", 90),
+        Row("preflight", 2),
+        Row("direct", 8),
+        Row("engine-32k", 8),
+        Row("engine-8k", 7),
+        Row("engine-16k", 7),
+        Row("cosine", 15),
+        Row("engine-512", 7),
+        Row("long", 12),
+        env=PLANNED,
+        dry_child="multiprocessing",
+    ),
+    engine_group("fp8", Row("fp8", 80), args={"quantization": FP8}),
+    engine_group("warm", Row("start-warm", 35)),
+    Group("job", "job", (Row("job", 95),)),
+    engine_group("plan", Row("start-plan", 30), env=PLANNED),
+    engine_group("two", Row("one-engine", 75), Row("two-engines", 40), shape="0.6B", env=SPAWN, dry_child="multiprocessing"),
+    engine_group("in-process", Row("start-in-process", 40), env={"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}),
+    engine_group("spawn", Row("start-spawn", 45), env=SPAWN),
+    engine_group("eager", Row("start-eager", 30), args={"enforce_eager": True}),
+    Group("peer", "peer", (Row("sentence-transformers", 40),)),
+    engine_group("fp8-tensor", Row("fp8-tensor", 60), args={"quantization": "fp8_per_tensor"}),
+    Group("card-8B", "card", (Row("models-8B", 30),), shape="8B", dry_child="card"),
+    engine_group("8B", Row("engine-8B", 110), shape="8B"),
+)
+NAMES = tuple(row.name for group in GROUPS for row in group.rows)
+LEARNED_BOUNDS = (0.5, 3.0)  # of the factor by which estimates are corrected
+
+
+def chosen(names: Collection[str]) -> list[Group]:
+    """Groups with the rows of these names, and the making of the models that they need."""
+    wanted = set(names)
+    groups = [group.only(wanted) for group in GROUPS]
+    shapes = {group.shape for group in groups if group.rows and group.kind != "card"}
+    wanted |= {"models"} if shapes else set()
+    wanted |= {"models-8B"} if "8B" in shapes else set()
+    return [group for each in GROUPS if (group := each.only(wanted)).rows]
+
+
+class Estimates:
+    """Seconds that rows will take: the plan's, times what rows of the same kind took over theirs in this run."""
+
+    def __init__(self) -> None:
+        self.factors: dict[str, float] = {}
+
+    def of(self, row: Row) -> float:
+        return row.seconds * self.factors.get(kind_of(row.name), 1.0)
+
+    def learn(self, row: Row, seconds: float) -> None:
+        low, high = LEARNED_BOUNDS
+        self.factors[kind_of(row.name)] = min(high, max(low, seconds / row.seconds))
+
+
+def row_of(name: str) -> Row:
+    return next(row for group in GROUPS for row in group.rows if row.name == name)
+
+
+def kind_of(name: str) -> str:
+    """Rows of one kind are slow together: starts with a cache, measurements of a loaded engine, ..."""
+    return "start" if name.startswith("start-") and name != "start-cold" else "engine" if name.startswith("engine-") else name
+
+
+def unfinished(groups: list[Group], finished: Collection[str]) -> Iterator[Row]:
+    for group in groups:
+        yield from (row for row in group.rows if row.name not in finished)

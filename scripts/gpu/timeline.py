@@ -1,0 +1,128 @@
+"""The parts of an engine's start, from vLLM's own log, which every process of an engine writes into one file."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LINE = re.compile(r"(?P<at>\d+\.\d+) (?P<pid>\d+) [A-Z]+ (?P<text>.*)")
+# What vLLM says of itself, in seconds.
+TIMERS = {
+    "weights_s": r"Loading weights took ([\d.]+) seconds",
+    "load_model_s": r"Model loading took .* ([\d.]+) seconds",
+    "dynamo_s": r"Dynamo bytecode transform time: ([\d.]+) s",
+    "compile_s": r"torch\.compile took ([\d.]+) s in total",
+    "compiled_from_cache_s": r"from the cache, took ([\d.]+) s",
+    "first_run_s": r"Initial profiling/warmup run took ([\d.]+) s",
+    "graphs_s": r"Graph capturing finished in ([\d.]+) secs",
+    "init_engine_s": r"init engine .* took ([\d.]+) s",
+}
+MEMORY = {
+    "weights_gib": r"Actual usage is ([\d.]+) GiB for consumed memory",
+    "activation_gib": r"([\d.]+) GiB for peak activation",
+    "graphs_gib": r"([\d.]+) GiB for CUDAGraph memory",
+    "kv_cache_gib": r"Current kv cache memory in use is ([\d.]+) GiB",
+}
+GAPS = 10
+CHATTY = ("vllm.v1.worker.gpu_model_runner", "vllm.v1.worker.gpu.model_runner")  # they log every step
+PROCESS_BEGINS, IMPORT_BEGINS = "process begins", "import of vllm begins"
+
+
+@dataclass(frozen=True)
+class Line:
+    at: float  # unix seconds
+    pid: int
+    text: str  # where in vLLM, and the message
+
+
+class StampedFile(logging.FileHandler):
+    """Says first when its process began and when vLLM's import did: vLLM sets up its log as the first thing of its import."""
+
+    def __init__(self, filename: str) -> None:
+        super().__init__(filename)
+        now = time.time()
+        with Path(filename).open("a", encoding="utf-8") as file:
+            for at, text in ((process_began(), PROCESS_BEGINS), (now, IMPORT_BEGINS)):
+                file.write(f"{at:.3f} {os.getpid()} INFO {text}\n")
+
+
+def process_began() -> float:
+    """Unix seconds, within some hundredths."""
+    ticks = int(Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
+    uptime = float(Path("/proc/uptime").read_text(encoding="utf-8").split()[0])
+    return time.time() - uptime + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def configure(log: Path, config: Path) -> dict[str, str]:
+    """Writes a logging configuration. Returns the environment that makes vLLM use it in every process."""
+    handler = {"()": "scripts.gpu.timeline.StampedFile", "filename": str(log), "formatter": "stamped"}
+    settings = {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"stamped": {"format": "%(created).3f %(process)d %(levelname)s %(filename)s:%(lineno)d %(message)s"}},
+        "handlers": {"file": handler},
+        "loggers": {"vllm": {"handlers": ["file"], "level": "DEBUG", "propagate": False}} | {name: {"level": "INFO"} for name in CHATTY},
+    }
+    config.write_text(json.dumps(settings), encoding="utf-8")
+    path = os.pathsep.join([str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])])  # where processes find this module
+    return {"VLLM_LOGGING_CONFIG_PATH": str(config), "PYTHONPATH": path}
+
+
+def read(log: Path) -> list[Line]:
+    """Lines in order of time; further lines of a message are left out."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    matched = filter(None, map(LINE.fullmatch, text.splitlines()))
+    lines = (Line(float(each["at"]), int(each["pid"]), each["text"]) for each in matched)
+    return sorted(lines, key=lambda line: line.at)
+
+
+def between(lines: Sequence[Line], began: float, ended: float) -> list[Line]:
+    return [line for line in lines if began <= line.at <= ended]
+
+
+def timers(lines: Sequence[Line]) -> dict[str, float]:
+    """What vLLM measured itself: seconds of the parts of a start, and GiB of the memory that it found taken."""
+    return {name: round(sum(numbers), 2) for name, pattern in (TIMERS | MEMORY).items() if (numbers := list(matches(lines, pattern)))}
+
+
+def matches(lines: Sequence[Line], pattern: str) -> Iterator[float]:
+    compiled = re.compile(pattern)
+    return (float(match[1].rstrip(".")) for line in lines if (match := compiled.search(line.text)))
+
+
+def processes(lines: Sequence[Line], began: float) -> list[dict[str, Any]]:
+    """Of each process that imported vLLM, in seconds since `began`: when it began, when it imported vLLM, what it said first and last."""
+    found = []
+    for pid in dict.fromkeys(line.pid for line in lines):
+        own = [line for line in lines if line.pid == pid]
+        said = [line for line in own if line.text not in (PROCESS_BEGINS, IMPORT_BEGINS)]
+        marks = {line.text: line.at for line in own}
+        moments = {
+            "process_begins_s": marks.get(PROCESS_BEGINS),
+            "import_begins_s": marks.get(IMPORT_BEGINS),
+            "first_line_s": said[0].at if said else None,
+            "last_line_s": said[-1].at if said else None,
+        }
+        found.append({name: round(at - began, 1) for name, at in moments.items() if at is not None})
+    return found
+
+
+def gaps(lines: Sequence[Line], began: float, ended: float) -> list[dict[str, Any]]:
+    """The longest times between two lines of the log, in order: whatever takes long in a start is one of them, whether or not
+    vLLM has a timer for it."""
+    points = [(began, "start"), *((line.at, f"{line.text[:70]} (process {line.pid})") for line in lines), (ended, "end")]
+    found = [
+        {"at_s": round(at - began, 1), "seconds": round(after - at, 1), "after": text, "before": next_text}
+        for (at, text), (after, next_text) in itertools.pairwise(points)
+        if after - at >= 0.2
+    ]
+    longest = sorted(found, key=lambda gap: -float(str(gap["seconds"])))[:GAPS]
+    return sorted(longest, key=lambda gap: float(str(gap["at_s"])))
