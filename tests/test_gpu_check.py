@@ -142,9 +142,9 @@ def test_rows_survive_a_kill_and_children_do_not(tmp_path: Path) -> None:
         "--rows",
         "gemm,models",
         "--out",
-        tmp_path / "out",
+        str(tmp_path / "out"),
         "--work",
-        tmp_path,
+        str(tmp_path),
     ]
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL)
     due = time.monotonic() + 60

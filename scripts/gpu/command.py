@@ -164,7 +164,7 @@ def lines_of(answers: IO[bytes], process: subprocess.Popen[bytes]) -> Iterator[R
 def environment(check: Check, group: Group) -> dict[str, str]:
     """What the child needs before it imports anything: for engines the environment that the job's own actors have."""
     log = (check.out / f"{group.name}.vllm.log").resolve()
-    own = timeline.configure(log, check.work / f"{group.name}.logging.json") | {"GPU_CHECK_TIMELINE": str(log)}
+    own = timeline.configure(log, check.work / f"{group.name}.logging.json") | {"GPU_CHECK_TIMELINE": str(log), "HF_HUB_OFFLINE": "1"}
     if group.kind == "engines":
         cpus = len(os.sched_getaffinity(0)) if check.dry else None
         own |= embedder.environment(EngineConfig(), cpus)

@@ -52,7 +52,7 @@ def prepare(group: Group, task: Task) -> Loaded:
     os.environ.update({} if task.dry else group.env)  # a dry run measures several groups in one process
     step_file, log = task.work / f"step-{os.getpid()}", Path(os.environ["GPU_CHECK_TIMELINE"])
     os.environ[BOUND_FILE] = str(step_file)
-    step_file.write_text(str(task.step_tokens), encoding="utf-8")
+    bound_steps(step_file, task.step_tokens)
     embedder.imported()
     marks["import"] = time.time()
     described = model_of(task, group.shape)
@@ -176,11 +176,22 @@ def rate_at(step_tokens: int) -> Callable[[Loaded], Result]:
 
 
 def at_step(loaded: Loaded, step_tokens: int, documents: TokenIds) -> Result:
-    loaded.step_file.write_text(str(step_tokens), encoding="utf-8")
+    return bounded([loaded.engine], loaded, step_tokens, documents)
+
+
+def bounded(engines: list[VLLMEmbedder], loaded: Loaded, step_tokens: int, documents: TokenIds) -> Result:
+    bound_steps(loaded.step_file, step_tokens)
     try:
-        return rate([loaded.engine], documents, loaded)
+        return rate(engines, documents, loaded)
     finally:
-        loaded.step_file.write_text(str(loaded.task.step_tokens), encoding="utf-8")
+        bound_steps(loaded.step_file, loaded.task.step_tokens)
+
+
+def bound_steps(file: Path, tokens: int) -> None:
+    """Replaces the file in one step: an engine's process may read it at any time."""
+    partial = file.with_name(f"{file.name}.partial")
+    partial.write_text(str(tokens), encoding="utf-8")
+    partial.replace(file)
 
 
 def rate(engines: list[VLLMEmbedder], documents: TokenIds, loaded: Loaded) -> Result:
@@ -306,8 +317,7 @@ def two_engines(loaded: Loaded) -> Result:
     second = build(loaded.group, loaded.task, loaded.model)
     engines = [loaded.engine, second]
     found = rate(engines, loaded.documents, loaded)
-    loaded.step_file.write_text(str(loaded.task.step_tokens // 4), encoding="utf-8")
-    smaller = rate(engines, loaded.documents, loaded)
+    smaller = bounded(engines, loaded, loaded.task.step_tokens // 4, loaded.documents)
     return found | {"quarter_step": smaller["tokens_per_s"]}
 
 

@@ -21,6 +21,7 @@ TIMERS = {
     "dynamo_s": r"Dynamo bytecode transform time: ([\d.]+) s",
     "compile_s": r"torch\.compile took ([\d.]+) s in total",
     "compiled_from_cache_s": r"from the cache, took ([\d.]+) s",
+    "compile_and_first_run_s": r"warmup run together took ([\d.]+) s",
     "first_run_s": r"Initial profiling/warmup run took ([\d.]+) s",
     "graphs_s": r"Graph capturing finished in ([\d.]+) secs",
     "init_engine_s": r"init engine .* took ([\d.]+) s",
