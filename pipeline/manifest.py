@@ -75,7 +75,7 @@ class Plan:
     pending: list[Shard]
     failures: list[Failure]  # objects that cannot be read
     held_back: str | None = None  # why this dataset would not be published over the newest one
-    done_counts: Counts = field(default_factory=Counts)  # of what is done; read only where max_rejects needs it
+    done_counts: Counts = field(default_factory=Counts)  # of what is done; where no bound needs them, they are not read
 
     @cached_property
     def rows_done(self) -> int:

@@ -17,16 +17,22 @@ from pipeline.storage import absolute, join
 
 def guarded(job: Job, plan: Plan) -> Plan:
     """The plan, with what is known now of the reasons not to publish it. One with unreadable objects is not published anyway."""
-    held_back, done_counts = None, Counts()
     try:
-        if not plan.failures:
-            contents = Contents(absolute(job.cfg.source), [*plan.done, *(shard.id for shard in plan.pending)])
-            held_back = guards.held_back(newest_snapshot(job.store, job.cfg.output), contents, job.cfg)
-        if job.cfg.max_rejects is not None:
-            done_counts = sum((receipt.counts for receipt in job.ledger.read_receipts(plan.done)), Counts())
+        newest = newest_snapshot(job.store, job.cfg.output)
+        # Receipts are many: they are read where a bound needs them, and where an earlier run embedded all and published nothing.
+        unpublished = not plan.pending and newest is not None and not newest.holds(job.fingerprint, sorted(plan.done))
+        counts = counts_of(job, plan.done) if job.cfg.max_rejects is not None or unpublished else Counts()
     except StorageError as error:
         raise ConfigError(f"output: cannot read {job.cfg.output}: {error}") from error
-    return replace(plan, held_back=held_back, done_counts=done_counts)
+    if plan.failures:
+        return replace(plan, done_counts=counts)
+    shards = [*plan.done, *(shard.id for shard in plan.pending)]
+    contents = Contents(absolute(job.cfg.source), shards, counts.documents if unpublished else None)
+    return replace(plan, done_counts=counts, held_back=guards.held_back(newest, contents, job.cfg))
+
+
+def counts_of(job: Job, shards: Iterable[str]) -> Counts:
+    return sum((receipt.counts for receipt in job.ledger.read_receipts(shards)), Counts())
 
 
 def require_allowed(job: Job, plan: Plan) -> None:

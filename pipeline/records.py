@@ -250,6 +250,10 @@ class Snapshot:
     rejects: int
     provenance: dict[str, str] = field(repr=False)
 
+    def holds(self, fingerprint: str, shards: list[str]) -> bool:
+        """Whether it is of exactly these shards, in source order."""
+        return (self.fingerprint, self.shards) == (fingerprint, shards)
+
     def same_dataset(self, other: Snapshot) -> bool:
         """Whether both hold the same, whatever their numbers and times."""
         return replace(self, number=0, created="", provenance={}) == replace(other, number=0, created="", provenance={})

@@ -243,7 +243,7 @@ def test_source_and_output_on_s3(tmp_path: Path, qwen: str, s3: dict[str, Any]) 
 
 
 def test_nothing_is_finished_yet(tmp_path: Path) -> None:
-    for command in (["verify"], ["search", "--query", "x"]):
+    for command in (["verify"], ["files"], ["search", "--query", "x"]):
         result = bulkembed(*command, "--output", tmp_path)
         assert result.returncode == 2
         assert "no finished dataset" in result.stderr
