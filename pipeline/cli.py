@@ -70,16 +70,21 @@ def retry_rejects(
     reason: Annotated[list[str] | None, typer.Option(help="Only shards with rejects for this reason; repeatable. [default: any]")] = None,
 ) -> None:
     """Embed anew the shards that have rejects, after a fix: same flags as the run that rejected them."""
+    from pipeline import calibration
     from pipeline.publication import require_publishable
     from pipeline.run import open_job
 
     job, planned = open_job(cfg)
     require_publishable(planned)  # before any receipt is taken back
+    if job.needs_ranges:
+        out.print("its int8 ranges are to be measured first: `bulkembed run` makes every row anew, rejects too")
+        return
     found = job.ledger.with_rejects(planned.done, set(reason or []))
     if not found:
         out.print("no shard of this run has such rejects")
         return
     out.print(f"{len(found):,} shards with {sum(each.counts.rejects for each in found):,} rejects are embedded anew")
+    calibration.withdraw(job)
     for receipt in found:
         job.ledger.forget(receipt.shard)
     embed(cfg)
@@ -142,7 +147,7 @@ def embed(cfg: "RunConfig", dry_run: bool = False) -> None:
             engine = stack.enter_context(dataflow.engine(job, backlog.engines_for(planned.pending), stop, inherited))
             catch_signals(stop)
         summary = finish(job, planned, show, engine, stop)
-    out.print(report.summary_text(job, summary), markup=False)
+    out.print(report.summary_text(summary.job, summary), markup=False)
     summary.require_complete()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self, cast, get_args
 
 import orjson
@@ -281,10 +281,14 @@ class RunConfig(Section):
             "engine": {"kind": self.engine.kind, "dtype": self.engine.dtype, "args": self.engine.numeric_args},
         }
 
-    def fingerprint(self, model: Model) -> str:
+    def fingerprint(self, model: Model, int8_ranges: Mapping[str, str] | None = None) -> str:
         """Identity of what changes a vector or a row, of a resolved configuration. Not of sizes of
-        cluster, batch or shard, nor of paths: changing those resumes the same run."""
+        cluster, batch or shard, nor of paths: changing those resumes the same run.
+
+        Without its `int8_ranges` (see calibration), a run with int8 columns has the key that its ranges are kept under."""
         identity = {"model": model.digest, "pooling": model.pooling, **self.remembered()}
+        if int8_ranges:
+            identity["int8_ranges"] = dict(int8_ranges)
         return hashlib.sha256(orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 

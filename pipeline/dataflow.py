@@ -24,16 +24,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-
 from pipeline import cluster, embedder, model, worker
 from pipeline.backlog import Backlog
 from pipeline.embedder import TokenIds
 from pipeline.errors import BulkembedError, EngineError
 from pipeline.losses import Losses
 from pipeline.placement import Placement
-from pipeline.records import Cause, Failure, LoadedFiles, Lost, Receipt, Shard
+from pipeline.records import Cause, Failure, LoadedFiles, Lost, Receipt, Sampled, Shard
 from pipeline.run import Stop
 from pipeline.stages import Job
 
@@ -117,7 +114,7 @@ class Flow:
         self.whole = "run_shard" if self.layout == "fused" else None
         return self.outcomes(shards, job)
 
-    def sample(self, shards: list[Shard], job: Job) -> Iterator[npt.NDArray[np.float32] | Failure | Lost]:
+    def sample(self, shards: list[Shard], job: Job) -> Iterator[Sampled | Failure | Lost]:
         self.whole = "sample"
         return self.outcomes(shards, job)
 
@@ -169,6 +166,8 @@ class Flow:
         """Whether a run that is to stop may: nothing that is worth waiting for is under way, or its time is up."""
         if self.stop is None or not self.stopping():
             return False
+        if self.whole == "sample":
+            return True  # It publishes nothing.
         return time.monotonic() >= self.stop.deadline or all(flight.stage == "prepare" for flight in self.flights.values())
 
     def start(self) -> None:
@@ -256,7 +255,7 @@ class Flow:
             self.flights[self.publish.remote(flight.result, self.job)] = Flight(flight.shard, "publish")
         return outcome
 
-    def lost(self, flight: Flight, cause: Cause, reason: str) -> Lost | Failure:
+    def lost(self, flight: Flight, cause: Cause, reason: str) -> Lost | Failure | Sampled:
         """Decides what becomes of a shard whose process or engine is gone, and replaces its actor."""
         shard = flight.shard
         if self.free.pop(flight.actor, None) is not None:
@@ -270,6 +269,8 @@ class Flow:
             self.waiting.put_back(shard)
         elif verdict == "halve":
             self.waiting.put_back(*self.losses.halves(shard))
+        elif verdict == "reject" and self.whole == "sample":
+            return Sampled(shard.rows)  # of which the engine makes no vector; the run itself says so
         elif verdict == "reject":
             self.flights[self.give_up.remote(shard, self.job, reason)] = Flight(shard, "publish")
         else:

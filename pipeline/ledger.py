@@ -2,7 +2,7 @@
 
 <output>/data/<fingerprint>/<shard>.parquet
 <output>/_meta/runs/<fingerprint>.json                what the fingerprint stands for
-<output>/_meta/ranges/<fingerprint>.json              of int8 vectors, the same for every shard
+<output>/_meta/ranges/<key>/<number>.json             of int8 vectors; the newest hold, see calibration
 <output>/_meta/rejects/<fingerprint>/<shard>.parquet  only where there are any
 <output>/_meta/receipts/<fingerprint>/<shard>.json    written last of a shard: the done marker
 <output>/_meta/snapshots/<number>.json                written last of a run: what readers see
@@ -99,21 +99,22 @@ class Ledger:
         }
         self.store.put(self._run(), orjson.dumps(record, option=PRETTY))
 
-    def ranges(self) -> dict[str, str]:
-        """Of int8 vectors, as text (see matryoshka); empty where none are set yet."""
-        try:
-            found: dict[str, str] = orjson.loads(self.store.read(self._ranges()))
-        except FileNotFoundError:
-            return {}
-        return found
+    def ranges(self) -> tuple[int, dict[str, Any] | None]:
+        """Number and record (see calibration) of the newest int8 ranges of this key; (0, None) where there are none."""
+        newest = newest_of(self.store, self._ranges())
+        record: dict[str, Any] | None = orjson.loads(self.store.read(join(self._ranges(), numbered(newest)))) if newest else None
+        return newest, record
 
-    def set_ranges(self, texts: dict[str, str]) -> dict[str, str]:
-        """Sets them once and for all; returns those that hold, which another run may have set first."""
-        self.store.create(self._ranges(), orjson.dumps(texts, option=PRETTY))
-        return self.ranges()
+    def create_ranges(self, number: int, record: dict[str, Any]) -> None:
+        """Publishes int8 ranges unless another run took the number: read `ranges` again."""
+        self.store.create(join(self._ranges(), numbered(number)), orjson.dumps(record, option=PRETTY))
 
     def _ranges(self) -> str:
-        return join(self.output, "_meta/ranges", f"{self.fingerprint}.json")
+        return join(self.output, "_meta/ranges", self.fingerprint)
+
+    def begun(self) -> bool:
+        """Whether a run has begun here: with this fingerprint, or with int8 ranges of this key."""
+        return self.run() is not None or self.ranges()[0] > 0
 
     def _run(self) -> str:
         return join(self.output, "_meta/runs", f"{self.fingerprint}.json")
@@ -179,12 +180,21 @@ def read_current(store: Store, output: str) -> bytes | None:
 
 
 def snapshot_uri(output: str, number: int) -> str:
-    return join(output, "_meta/snapshots", f"{number:08d}.json")
+    return join(output, "_meta/snapshots", numbered(number))
+
+
+def numbered(number: int) -> str:
+    return f"{number:08d}.json"
+
+
+def newest_of(store: Store, folder: str) -> int:
+    """The highest number of the objects in a folder; 0 where there is none."""
+    return max((int(name[:-5]) for name in store.names(folder) if name[:-5].isdigit()), default=0)
 
 
 def newest_number(store: Store, output: str) -> int:
     """0 where there is no snapshot."""
-    return max((int(name[:-5]) for name in store.names(join(output, "_meta/snapshots")) if name[:-5].isdigit()), default=0)
+    return newest_of(store, join(output, "_meta/snapshots"))
 
 
 def newest_snapshot(store: Store, output: str) -> Snapshot | None:

@@ -9,6 +9,11 @@ from dataclasses import dataclass, field
 from pipeline.records import Cause, Counts, Failure, Lost, Receipt
 
 
+def failures_text(failures: list[Failure]) -> str:
+    """What failed, and the last line of why; of many the first few."""
+    return "; ".join(f"{failure.where}: {failure.reason.strip().splitlines()[-1]}" for failure in failures[:5])
+
+
 @dataclass
 class Progress:
     """Adds up outcomes as they stream in."""

@@ -164,6 +164,12 @@ class Counts:
     tokens_cut: int = 0  # ... and how many tokens of them, about
     chunked: int = 0  # documents of more than one window
     retries: int = 0  # of requests to the store, in the processes that had this shard
+    int8_components: int = 0  # of all int8 columns
+    clipped: int = 0  # of these, outside the range that their column is quantized with
+
+    @property
+    def clipped_share(self) -> float:
+        return self.clipped / max(1, self.int8_components)
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(**{each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)})
@@ -192,6 +198,15 @@ class Embedded:
     engine: str  # and its version
     started: float  # unix seconds, of the first and the last engine call
     finished: float
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What a sample of the source shows of its vectors."""
+
+    seen: int = 0  # rows looked at, rejects included
+    vectors: int = 0  # made of them
+    ranges: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)  # of int8 columns, by name: (2, dim); none without vectors
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pipeline import stages
+from pipeline import calibration, stages
 from pipeline.config import RunConfig
 from pipeline.gate import Check
 from pipeline.ledger import Ledger, current_uri, newest_snapshot
@@ -36,11 +36,12 @@ def plan_text(job: Job, plan: Plan) -> str:
     objects = len(plan.objects)
     rows = [
         ("source", f"{cfg.source}: {objects:,} objects, {size(sum(item.size for item in plan.objects))}"),
-        ("output", f"{cfg.output} (fingerprint {job.fingerprint})"),
+        ("output", f"{cfg.output} (fingerprint {'follows from the int8 ranges' if job.needs_ranges else job.fingerprint})"),
         ("model", f"{job.model.name}, {job.model.pooling} pooling, at most {cfg.max_tokens:,} tokens"),
         ("vectors", ", ".join(f"{form.dim} {form.dtype}" for form in cfg.vectors or ())),
         ("done", f"{len(plan.done):,} shards, {plan.rows_done:,} rows"),
         ("to do", f"{len(plan.pending):,} shards, {plan.rows_pending:,} rows" if plan.pending else "nothing is left to do"),
+        *([("int8 ranges", calibration.outlook(job))] if job.int8_columns else []),
         *([("held back", plan.held_back)] if plan.held_back else []),
         *(("unreadable", f"{failure.where}: {failure.reason}") for failure in plan.failures),
     ]
@@ -99,6 +100,12 @@ def summary_text(job: Job, summary: Summary) -> str:
         rows.append(("chunked", f"{counts.chunked:,} documents, at {job.cfg.chunk_tokens:,} tokens; {counts.vectors:,} vectors in all"))
     if counts.repeated_ids:
         rows.append(("repeated", f"{counts.repeated_ids:,} rows repeat an id of their shard (kept)"))
+    if counts.clipped:
+        rows.append(("clipped", clipped_text(counts)))
+    if warning := calibration.clipped_warning(counts):
+        rows.append(("warning", warning))
+    if job.ranges and not calibration.final(job):
+        rows.append(("int8 ranges", f"{calibration.outlook(job)}; a run with other or more rows measures new ones, and makes all anew"))
     if counts.rejects:
         rows.append(("rejected", f"{counts.rejects:,} rows, with reasons in {join(job.cfg.output, '_meta/rejects', job.fingerprint)}"))
     if counts.retries:
@@ -113,6 +120,10 @@ def summary_text(job: Job, summary: Summary) -> str:
     else:
         rows.append(("dataset", "no snapshot: this run is incomplete"))
     return lines(rows)
+
+
+def clipped_text(counts: Counts) -> str:
+    return f"{counts.clipped:,} components of {counts.int8_components:,} of int8 vectors ({counts.clipped_share:.3%})"
 
 
 def status_text(store: Store, output: str) -> str:

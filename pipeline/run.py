@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
 import orjson
 import pyarrow as pa
 
-from pipeline import __version__, manifest, matryoshka, model, publication, schema, stages
+from pipeline import __version__, calibration, manifest, matryoshka, model, publication, schema, stages
+from pipeline.calibration import Int8Ranges
 from pipeline.config import RunConfig
 from pipeline.embedder import Embedder
 from pipeline.errors import BulkembedError, ConfigError, IncompleteError, InterruptedRun, ObjectError, SourceError, StorageError
 from pipeline.ledger import Ledger
 from pipeline.manifest import Layout, Plan
-from pipeline.metrics import Progress
-from pipeline.records import Failure, Lost, Model, Receipt, Shard, Snapshot, SourceObject
+from pipeline.metrics import Progress, failures_text
+from pipeline.records import Failure, Lost, Model, Receipt, Sampled, Shard, Snapshot, SourceObject
 from pipeline.stages import Job
 from pipeline.storage import Store, canonical
 
-SAMPLE_SHARDS, SAMPLE_ROWS = 16, 128  # whose vectors set the ranges of int8
 HASHED_IN_FOOTERS = ("tokenizer.json", ".safetensors")
 
 
@@ -35,8 +34,8 @@ class Engine(Protocol):
         """Embeds and publishes; an outcome for each shard."""
         ...
 
-    def sample(self, shards: list[Shard], job: Job) -> Iterator[npt.NDArray[np.float32] | Failure | Lost]:
-        """Full-width vectors of each shard; publishes nothing."""
+    def sample(self, shards: list[Shard], job: Job) -> Iterator[Sampled | Failure | Lost]:
+        """What each shard shows of the ranges of int8 columns; publishes nothing."""
         ...
 
 
@@ -44,6 +43,7 @@ class Engine(Protocol):
 class Summary:
     """What a run did."""
 
+    job: Job  # with the int8 ranges that the run measured
     plan: Plan
     progress: Progress
     snapshot: Snapshot | None  # None where the run is incomplete
@@ -55,8 +55,7 @@ class Summary:
     def require_complete(self) -> None:
         """Raises IncompleteError naming what failed."""
         if self.failures:
-            some = "; ".join(f"{failure.where}: {failure.reason.strip().splitlines()[-1]}" for failure in self.failures[:5])
-            raise IncompleteError(f"{len(self.failures)} failed: {some}; the rest is done, running again resumes")
+            raise IncompleteError(f"{len(self.failures)} failed: {failures_text(self.failures)}; the rest is done, running again resumes")
 
 
 def open_job(cfg: RunConfig) -> tuple[Job, Plan]:
@@ -69,25 +68,42 @@ def open_job(cfg: RunConfig) -> tuple[Job, Plan]:
     tokenizer = stages.tokenizer(described, limit)  # refuses a tokenizer that loses the end token
     if tokenizer.count(cfg.prompt or "") * 2 > tokenizer.room:
         raise ConfigError(f"prompt: takes more than half of the {limit} tokens of a document")
-    fingerprint = cfg.fingerprint(described)
-    ledger = Ledger(store, cfg.output, fingerprint)
-    try:
-        done, known = ledger.done(), ledger.carried()
-    except StorageError as error:
-        raise ConfigError(f"output: cannot read {cfg.output}: {error}") from error
+    with reading(cfg.output):
+        standing = calibration.standing(cfg, described, store)
     try:
         objects = manifest.source_objects(store, cfg.source)
-        carried = known or carried_schema(store, objects, cfg)
     except StorageError as error:
         raise SourceError(f"source: {error}") from error
-    ranges = matryoshka.ranges_from_text(ledger.ranges())
-    job = Job(cfg, described, fingerprint, carried, provenance(cfg, described, fingerprint), ranges)
-    most_rows = max(1, min(cfg.shards.max_rows, (cfg.shards.memory_mib << 20) // (described.width * 4)))
+    job, plan = opened(cfg, described, objects, standing if standing is not None and standing.final else None)
+    if standing is not None and not standing.final and standing.hold(plan.pending):
+        return opened(cfg, described, objects, standing)
+    return job, plan
+
+
+def opened(cfg: RunConfig, described: Model, objects: list[SourceObject], ranges: Int8Ranges | None) -> tuple[Job, Plan]:
+    """The job with these int8 ranges, and what is left to do; without ranges nothing of int8 columns is done."""
+    fingerprint = cfg.fingerprint(described, ranges.texts if ranges is not None else None)
+    ledger = Ledger(Store(cfg.storage), cfg.output, fingerprint)
+    with reading(cfg.output):
+        done, known = ledger.done(), ledger.carried()
+    try:
+        carried = known or carried_schema(ledger.store, objects, cfg)
+    except StorageError as error:
+        raise SourceError(f"source: {error}") from error
+    job = Job(cfg, described, fingerprint, carried, provenance(cfg, described, fingerprint), {})
+    if ranges is not None:
+        job = calibration.with_ranges(job, ranges)
+    return job, planned(job, objects, done)
+
+
+def planned(job: Job, objects: list[SourceObject], done: list[str]) -> Plan:
+    cfg = job.cfg
+    most_rows = max(1, min(cfg.shards.max_rows, (cfg.shards.memory_mib << 20) // (job.model.width * 4)))
     check = partial(require_columns, cfg)
-    plan = manifest.plan(store, objects, done, most_rows, cfg.limit, check, cfg.text_columns, cfg.shards.text_mib << 20)
+    plan = manifest.plan(job.store, objects, done, most_rows, cfg.limit, check, cfg.text_columns, cfg.shards.text_mib << 20)
     if not (plan.done or plan.pending or plan.failures):
         raise no_rows(cfg.source)
-    return job, publication.guarded(job, plan)
+    return publication.guarded(job, plan)
 
 
 def begun(asked: RunConfig, resolved: RunConfig, described: Model, store: Store) -> RunConfig:
@@ -96,12 +112,19 @@ def begun(asked: RunConfig, resolved: RunConfig, described: Model, store: Store)
         return resolved
     for dtype in (resolved.engine.dtype, "bfloat16", "float32"):
         candidate = resolved.in_dtype(dtype)
-        try:
-            if Ledger(store, asked.output, candidate.fingerprint(described)).run() is not None:
+        with reading(asked.output):
+            if Ledger(store, asked.output, candidate.fingerprint(described)).begun():
                 return candidate
-        except StorageError as error:
-            raise ConfigError(f"output: cannot read {asked.output}: {error}") from error
     return resolved
+
+
+@contextmanager
+def reading(output: str) -> Iterator[None]:
+    """What the store refuses within is a mistake in `output`."""
+    try:
+        yield
+    except StorageError as error:
+        raise ConfigError(f"output: cannot read {output}: {error}") from error
 
 
 def recalled_job(store: Store, output: str, source: str, snapshot: Snapshot, described: Model) -> Job:
@@ -112,7 +135,8 @@ def recalled_job(store: Store, output: str, source: str, snapshot: Snapshot, des
         raise SourceError(f"output {output}: _meta/runs/{snapshot.fingerprint}.json is missing, so how to embed again is unknown")
     places = {"source": source, "output": output, "model": described.name, "revision": described.revision, "allow_untrained_dims": True}
     cfg = RunConfig.model_validate(record["config"] | places | {"storage": store.settings}).resolve(described)
-    if cfg.fingerprint(described) != snapshot.fingerprint:
+    made_with = calibration.texts_of(snapshot.provenance)
+    if cfg.fingerprint(described, made_with) != snapshot.fingerprint:
         raise SourceError(f"output {output}: was made by another version of bulkembed ({snapshot.provenance['bulkembed']})")
     return Job(cfg, described, snapshot.fingerprint, carried, snapshot.provenance, matryoshka.ranges_from_text(snapshot.provenance))
 
@@ -129,14 +153,15 @@ def finish(job: Job, plan: Plan, report: Callable[[Progress], None], engine: Eng
     """`engine`: None where nothing is pending. Raises InterruptedRun where a signal ended it early, HeldBack where
     nothing may be published over the newest snapshot."""
     publication.require_allowed(job, plan)
-    progress = Progress(len(plan.pending), plan.rows_pending)
-    done = set(plan.done)
     try:
+        if job.needs_ranges and engine is not None:
+            job, plan = measured(job, plan, engine, stop)
         job.ledger.write_run(job.carried, job.cfg.remembered(), job.provenance)
     except (StorageError, FileNotFoundError) as error:
         raise ConfigError(f"output: cannot write to {job.cfg.output}: {error}") from error
+    progress = Progress(len(plan.pending), plan.rows_pending)
+    done = set(plan.done)
     if plan.pending and engine is not None:
-        job = calibrated(job, plan.pending, engine)
         for outcome in engine.run(plan.pending, job):
             progress.add(outcome)
             if isinstance(outcome, Receipt):
@@ -152,7 +177,22 @@ def finish(job: Job, plan: Plan, report: Callable[[Progress], None], engine: Eng
     snapshot = None
     if complete and not plan.failures and not progress.failures:
         snapshot = publication.publish(job, done)
-    return Summary(plan, progress, snapshot)
+    return Summary(job, plan, progress, snapshot)
+
+
+def measured(job: Job, plan: Plan, engine: Engine, stop: Stop | None) -> tuple[Job, Plan]:
+    """The job with int8 ranges that it measures, and what is left to do with them: another run may have begun with the same."""
+
+    def sample(shards: list[Shard], job: Job) -> Iterator[Sampled | Failure | Lost]:
+        yield from engine.sample(shards, job)
+        if stop is not None and stop.signal:
+            raise InterruptedRun(stop.signal)
+
+    job = calibration.calibrated(job, plan.pending, sample)
+    if done := job.ledger.done():
+        plan = planned(job, plan.objects, done)
+        publication.require_allowed(job, plan)
+    return job, plan
 
 
 class Stop:
@@ -169,31 +209,6 @@ class Stop:
         self.signal = number
 
 
-def calibrated(job: Job, pending: list[Shard], engine: Engine) -> Job:
-    """The job with the ranges of its int8 columns: those of the run so far, else measured on a
-    sample of what is pending and kept for every shard to come."""
-    wanted = {name: form for name, form in job.columns.items() if form.dtype == "int8"}
-    if not wanted or job.ranges:
-        return job
-    shards = sample_of(pending, SAMPLE_ROWS)
-    sampled = [vectors for vectors in engine.sample(shards, job) if isinstance(vectors, np.ndarray)]
-    vectors = np.concatenate(sampled) if sampled else np.empty((0, job.model.width), np.float32)
-    if not len(vectors):
-        raise SourceError(
-            f"source: none of the {sum(shard.rows for shard in shards)} rows sampled for the ranges of int8 could be embedded"
-        )
-    found = {name: matryoshka.ranges_of(vectors, form.dim) for name, form in wanted.items()}
-    texts = job.ledger.set_ranges(matryoshka.ranges_to_text(found))
-    return replace(job, ranges=matryoshka.ranges_from_text(texts))
-
-
-def sample_of(pending: list[Shard], rows: int) -> list[Shard]:
-    """The first `rows` rows of each of up to SAMPLE_SHARDS shards, evenly out of all."""
-    picked = {number * len(pending) // SAMPLE_SHARDS for number in range(SAMPLE_SHARDS)}
-    # Of unknown size: not worth cutting any further.
-    return [replace(each, stop=min(each.stop, each.start + rows), text_bytes=0) for each in (pending[number] for number in sorted(picked))]
-
-
 class InProcess:
     """An engine without Ray: one shard after the other, in this process."""
 
@@ -207,9 +222,12 @@ class InProcess:
             except BulkembedError as error:
                 yield Failure(shard.id, str(error))
 
-    def sample(self, shards: list[Shard], job: Job) -> Iterator[npt.NDArray[np.float32] | Failure | Lost]:
+    def sample(self, shards: list[Shard], job: Job) -> Iterator[Sampled | Failure | Lost]:
         for shard in shards:
-            yield stages.sample(shard, job, self.embedder)
+            try:
+                yield stages.sample(shard, job, self.embedder)
+            except BulkembedError as error:
+                yield Failure(shard.id, str(error))
 
 
 def refuse_overlap(source: str, output: str) -> None:

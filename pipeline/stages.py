@@ -19,7 +19,7 @@ from pipeline import bucketing, matryoshka, model, pieces, reader, schema, write
 from pipeline.config import RunConfig
 from pipeline.embedder import Embedder
 from pipeline.ledger import Ledger
-from pipeline.records import Counts, Documents, Embedded, Model, Prepared, Receipt, Shard, VectorForm
+from pipeline.records import Counts, Documents, Embedded, Model, Prepared, Receipt, Sampled, Shard, VectorForm
 from pipeline.retry import retries_taken
 from pipeline.storage import Store
 from pipeline.tokenizer import Tokenizer
@@ -36,7 +36,7 @@ class Job:
     fingerprint: str
     carried: pa.Schema  # of the id and the kept columns
     provenance: dict[str, str]
-    ranges: dict[str, npt.NDArray[np.float32]]  # of int8 columns, by name: (2, dim)
+    ranges: dict[str, npt.NDArray[np.float32]]  # of int8 columns, by name: (2, dim); empty before they are measured
 
     @property
     def store(self) -> Store:
@@ -51,6 +51,15 @@ class Job:
         return schema.vector_columns(self.cfg.vectors or ())
 
     @property
+    def int8_columns(self) -> dict[str, VectorForm]:
+        return {name: form for name, form in self.columns.items() if form.dtype == "int8"}
+
+    @property
+    def needs_ranges(self) -> bool:
+        """Whether its int8 ranges must be measured first. Its fingerprint is only the key of those ranges until then."""
+        return bool(self.int8_columns) and not self.ranges
+
+    @property
     def tokenizer(self) -> Tokenizer:
         return tokenizer(self.model, self.cfg.chunk_tokens or self.cfg.max_tokens or 0)
 
@@ -61,8 +70,8 @@ def run_shard(shard: Shard, job: Job, embedder: Embedder, turn: AbstractContextM
     documents, seconds = read(shard, job)
     with turn or nullcontext():
         embedded = embed(tokenize(shard, documents, job, seconds), job, embedder)
-        data = encode(embedded, job)
-    return write(embedded, data, job)
+        data, counted = encode(embedded, job)
+    return write(embedded, data, counted, job)
 
 
 def prepare(shard: Shard, job: Job) -> Prepared:
@@ -73,7 +82,7 @@ def prepare(shard: Shard, job: Job) -> Prepared:
 
 def publish(embedded: Embedded, job: Job) -> Receipt:
     """Writes a shard: data, then rejects, then the receipt that says it is done."""
-    return write(embedded, encode(embedded, job), job)
+    return write(embedded, *encode(embedded, job), job)
 
 
 def read(shard: Shard, job: Job) -> tuple[Documents, dict[str, float]]:
@@ -99,11 +108,13 @@ def embed(prepared: Prepared, job: Job, embedder: Embedder) -> Embedded:
     started = time.time()
     with timed(prepared.seconds, "embed"):
         vectors = full_vectors(prepared, job, embedder)
-        bad = np.flatnonzero(~matryoshka.usable(vectors))
+        dims = [form.dim for form in job.columns.values()]
+        bad = np.flatnonzero(~matryoshka.usable(vectors, dims))
         for row in bad:
             vectors[row] = full_vectors(pieces.only(prepared, np.array([row])), job, embedder)[0]
-        hopeless = bad[~matryoshka.usable(vectors[bad])]
-        reasons = {int(prepared.numbers[row]): ("bad_vector", "the engine's vector is zero or not finite") for row in hopeless}
+        hopeless = bad[~matryoshka.usable(vectors[bad], dims)]
+        detail = f"the engine's vector, or its first {min(dims)} components, are zero or not finite"
+        reasons = {int(prepared.numbers[row]): ("bad_vector", detail) for row in hopeless}
         vectors = vectors[~np.isin(prepared.numbers, list(reasons))]
     return Embedded(pieces.rejected(prepared, reasons), vectors, embedder.version, started, time.time())
 
@@ -122,15 +133,20 @@ def full_vectors(prepared: Prepared, job: Job, embedder: Embedder) -> npt.NDArra
     return vectors
 
 
-def encode(embedded: Embedded, job: Job) -> bytes:
-    """The data file."""
+def encode(embedded: Embedded, job: Job) -> tuple[bytes, Counts]:
+    """The data file, and how many of its int8 components were clipped."""
     footer = job.provenance | {"engine": embedded.engine} | matryoshka.ranges_to_text(job.ranges)
+    vectors, columns, clipped = embedded.vectors, {}, 0
     with timed(embedded.prepared.seconds, "encode"):
-        encoded = {name: matryoshka.encode(embedded.vectors, form, job.ranges.get(name)) for name, form in job.columns.items()}
-        return writer.parquet_bytes(writer.data_table(embedded.prepared.rows, encoded, job.cfg.vectors or ()), footer)
+        for name, form in job.columns.items():
+            columns[name], outside = matryoshka.encode_counting(vectors, form, job.ranges.get(name))
+            clipped += outside
+        data = writer.parquet_bytes(writer.data_table(embedded.prepared.rows, columns, job.cfg.vectors or ()), footer)
+    components = len(vectors) * sum(form.dim for form in job.int8_columns.values())
+    return data, Counts(int8_components=components, clipped=clipped)
 
 
-def write(embedded: Embedded, data: bytes, job: Job) -> Receipt:
+def write(embedded: Embedded, data: bytes, counted: Counts, job: Job) -> Receipt:
     prepared, ledger = embedded.prepared, job.ledger
     shard, seconds = prepared.shard, prepared.seconds
     provenance = job.provenance | {"engine": embedded.engine}
@@ -141,7 +157,7 @@ def write(embedded: Embedded, data: bytes, job: Job) -> Receipt:
     receipt = Receipt(
         shard=shard.id,
         source=shard.uri,
-        counts=prepared.counts + Counts(retries=retries_taken()),
+        counts=prepared.counts + counted + Counts(retries=retries_taken()),
         data_bytes=len(data),
         data_sha256=sha256(data).hexdigest(),
         seconds={name: round(spent, 6) for name, spent in seconds.items()},
@@ -153,9 +169,11 @@ def write(embedded: Embedded, data: bytes, job: Job) -> Receipt:
     return receipt
 
 
-def sample(shard: Shard, job: Job, embedder: Embedder) -> npt.NDArray[np.float32]:
-    """Full-width vectors of a shard; publishes nothing."""
-    return embed(prepare(shard, job), job, embedder).vectors
+def sample(shard: Shard, job: Job, embedder: Embedder) -> Sampled:
+    """What a shard shows of the ranges of int8 columns; publishes nothing."""
+    vectors = embed(prepare(shard, job), job, embedder).vectors
+    found = {name: matryoshka.ranges_of(vectors, form.dim) for name, form in job.int8_columns.items()} if len(vectors) else {}
+    return Sampled(shard.rows, len(vectors), found)
 
 
 def give_up(shard: Shard, job: Job, reason: str) -> Receipt:

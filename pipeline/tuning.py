@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
 
 from pipeline import cluster, dataflow, stages, tune
+from pipeline.calibration import sample_of
 from pipeline.config import EngineConfig, RunConfig, merge
 from pipeline.embedder import TokenIds
 from pipeline.errors import BulkembedError, SourceError
-from pipeline.run import SAMPLE_SHARDS, open_job, sample_of
+from pipeline.run import open_job
 from pipeline.stages import Job
 from pipeline.tune import Changes, Trial
 
@@ -50,7 +51,7 @@ def host(cfg: RunConfig, documents: int) -> Iterator[Host]:
     with TemporaryDirectory(prefix="bulkembed-tune-") as nowhere:
         job, plan = open_job(cfg.model_copy(update={"output": nowhere, "ray": cfg.ray.model_copy(update={"address": None})}))
     sample: list[TokenIds] = []
-    for shard in sample_of(plan.pending, -(-documents // min(SAMPLE_SHARDS, len(plan.pending)))) if plan.pending else ():
+    for shard in sample_of(plan.pending, documents):
         tokens = stages.prepare(shard, job).tokens
         sample.append([tokens.of(row) for row in range(len(tokens.lengths))])
     found = [ids for part in sample for ids in part][:documents]

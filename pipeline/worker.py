@@ -14,13 +14,10 @@ import traceback
 from collections.abc import Callable
 from typing import TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
 from pipeline import __version__, gate, loading, stages, tune
 from pipeline.embedder import Embedder, TokenIds, Vectors
 from pipeline.errors import BulkembedError, ConfigError, EngineError
-from pipeline.records import Embedded, Failure, LoadedFiles, Lost, Prepared, Receipt, Shard
+from pipeline.records import Embedded, Failure, LoadedFiles, Lost, Prepared, Receipt, Sampled, Shard
 from pipeline.stages import Job
 
 REST_SECONDS = 1.0  # between two settings of the clock
@@ -142,7 +139,7 @@ class Worker:
         self.embedder = Watched(loaded, job.cfg.engine.stall_seconds)
         return files
 
-    def sample(self, shard: Shard, job: Job) -> npt.NDArray[np.float32] | Failure | Lost:
+    def sample(self, shard: Shard, job: Job) -> Sampled | Failure | Lost:
         return attempt(shard, job, lambda: stages.sample(shard, job, self.embedder))
 
     def rate(self, documents: TokenIds, job: Job, seconds: float) -> float:

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,10 @@ from hypothesis import strategies as st
 
 from pipeline import cluster, dataflow, embedder, losses, placement
 from pipeline.config import EngineConfig
-from pipeline.errors import BulkembedError, ResourceError
+from pipeline.errors import BulkembedError, InterruptedRun, ResourceError
 from pipeline.ledger import dataset
 from pipeline.metrics import Progress
-from pipeline.run import open_job
+from pipeline.run import Stop, finish, open_job
 from pipeline.storage import Store
 from pipeline.tokenizer import Tokenizer
 from pipeline.verify import verify
@@ -124,6 +126,36 @@ def test_a_poisonous_document_ends_in_the_rejects_and_no_other(tmp_path: Path, q
     assert list(verify(Store(), *dataset(Store(), str(tmp_path / "out")))) == []
     again = on_ray(cfg)
     assert again.plan.pending == []
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("layout", ["fused", "split"])
+def test_a_poisonous_document_gives_a_sample_no_vector_and_publishes_nothing(tmp_path: Path, qwen: str, layout: str) -> None:
+    (tmp_path / "in").mkdir()
+    write_jsonl(tmp_path / "in" / "a.jsonl", [{"id": n, "text": f"{'@' if n == 2 else n} word", "lang": "xx"} for n in range(4)])
+    engine = {"kind": "simulated", "args": {"raise_on": token(qwen, "@ ")}}
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, ray={"layout": layout}, engine=engine, vectors="64:int8")
+    on_ray(cfg).require_complete()
+    assert read_dataset(tmp_path / "out")["id"].to_pylist() == [0, 1, 3]
+    (ranges,) = (json.loads(path.read_text()) for path in tmp_path.glob("out/_meta/ranges/*/*.json"))
+    assert (ranges["rows"], ranges["seen"]) == (3, 4)
+    assert len(list(tmp_path.glob("out/_meta/rejects/*"))) == 1
+    assert on_ray(cfg).plan.pending == []
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_signal_ends_a_sample_at_once_and_sets_nothing(tmp_path: Path, qwen: str) -> None:
+    write_corpus(tmp_path / "in", files=1)
+    stop = Stop(grace_seconds=60)
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "tokens_per_second": 50}, vectors="64:int8")
+    job, planned = open_job(cfg)
+    started = time.monotonic()
+    with dataflow.engine(job, 1, stop) as engine, pytest.raises(InterruptedRun) as raised:
+        threading.Timer(0.5, stop.request, [15]).start()
+        finish(job, planned, lambda progress: None, engine, stop)
+    assert raised.value.exit_code == 143
+    assert time.monotonic() - started < 30
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.usefixtures("ray_session")

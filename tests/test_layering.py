@@ -32,10 +32,11 @@ LAYERS = [
         "backlog",
         "losses",
     },
-    {"pieces", "gate", "loading", "tune"},
+    {"pieces", "gate", "loading", "tune", "metrics"},
     {"stages", "search", "reference", "here"},
-    {"publication"},
-    {"verify", "worker", "metrics", "run"},
+    {"publication", "calibration"},
+    {"verify", "worker"},
+    {"run"},
     {"cluster"},
     {"dataflow"},
     {"report", "tuning"},
@@ -57,7 +58,7 @@ ONLY_IN = {
     "huggingface_hub": {"hub"},
 }
 TOP_LEVEL_FREE = {"ray", "vllm", "torch", "huggingface_hub"}  # imported inside functions: they take seconds
-SAME_LAYER = {("run", "metrics"), ("storage", "schema")}
+SAME_LAYER = {("storage", "schema")}
 
 
 def imports(tree: ast.AST) -> Iterator[str]:

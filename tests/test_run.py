@@ -133,6 +133,28 @@ def test_bad_rows_of_one_file(tmp_path: Path, qwen: str) -> None:
     assert problems(tmp_path / "out") == []
 
 
+@pytest.mark.parametrize("value", [0.0, 1e-21, np.nan, np.inf])
+@pytest.mark.parametrize("forms", ["64:float32,32:float16", "64:float16,48:binary,32:int8"])
+def test_a_vector_whose_first_components_have_no_direction_fails_its_row_alone(tmp_path: Path, qwen: str, value: float, forms: str) -> None:
+    class Flat(SimulatedEmbedder):
+        def _embed(self, documents: Any) -> Any:
+            found = super()._embed(documents)
+            found[[len(ids) == poison for ids in documents], :32] = value
+            return found
+
+    (tmp_path / "in").mkdir()
+    write_jsonl(tmp_path / "in" / "a.jsonl", [{"id": n, "text": "word " * (1 + n), "lang": "xx"} for n in range(9)])
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, vectors=forms)
+    poison = len(open_job(cfg)[0].tokenizer.encode(["word " * 4]).of(0))
+    run(cfg, lambda progress: None, InProcess(Flat(WIDTH, 1e9))).require_complete()
+    assert read_dataset(tmp_path / "out")["id"].to_pylist() == [0, 1, 2, 4, 5, 6, 7, 8]
+    (rejects,) = (tmp_path / "out" / "_meta" / "rejects").glob("*/*.parquet")
+    (reject,) = pq.read_table(rejects).to_pylist()
+    assert (reject["id"], reject["reason"]) == (3, "bad_vector")
+    assert "its first 32 components" in reject["detail"]
+    assert problems(tmp_path / "out") == []
+
+
 def test_a_file_of_nothing_but_rejects(tmp_path: Path, qwen: str) -> None:
     (tmp_path / "in").mkdir()
     write_jsonl(tmp_path / "in" / "a.jsonl", [{"id": number, "text": "", "lang": "x"} for number in range(3)])
