@@ -224,7 +224,7 @@ def clipped_warning(counts: Counts) -> str | None:
 
 def withdraw(job: Job) -> None:
     """Ends provisional ranges, so that the next run measures new ones: rejects that come good were not measured."""
+    if not job.ranges or final(job):
+        return
     ledger = Ledger(job.store, job.cfg.output, job.cfg.fingerprint(job.model))
-    number, standing = newest(ledger)
-    if standing is not None and not standing.final:
-        ledger.create_ranges(number + 1, Int8Ranges({}, 0, 0).to_record())
+    ledger.create_ranges(newest(ledger)[0] + 1, Int8Ranges({}, 0, 0).to_record())

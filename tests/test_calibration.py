@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from pipeline import calibration, host, matryoshka, report, schema
+from pipeline import calibration, cli, host, matryoshka, report, schema
 from pipeline.calibration import MIN_VECTORS, sample_of, shares, spread
 from pipeline.config import RunConfig
 from pipeline.embedder import SimulatedEmbedder
@@ -300,6 +301,38 @@ def test_the_sample_grows_until_it_has_enough_and_no_further(tmp_path: Path, qwe
         assert {shard.uri[-7:] for shard in engine.sampled} == {"a.jsonl", "b.jsonl", "c.jsonl", "d.jsonl"}
     again = calibration.measured(job, plan.pending, Noting().sample)
     assert again.texts == found.texts
+
+
+def test_a_sample_of_books_is_not_thousands_of_books(tmp_path: Path, qwen: str) -> None:
+    (tmp_path / "in").mkdir()
+    write_jsonl(tmp_path / "in" / "1.jsonl", [{"id": n, "text": f"book {n} of words, " * 300, "lang": "xx"} for n in range(60)])
+    cfg = config(tmp_path, qwen, long_documents="chunk", chunk_tokens=16)
+    job, plan = open_job(cfg)
+    found = calibration.measured(job, plan.pending, Noting().sample)
+    assert found.final
+    assert found.vectors < 2 * MIN_VECTORS
+    assert found.seen < 60
+
+
+def test_retry_rejects_says_that_ranges_must_be_measured_first(tmp_path: Path, qwen: str) -> None:
+    (tmp_path / "in").mkdir()
+    write_jsonl(tmp_path / "in" / "1.jsonl", rows(*range(3)))
+    flags = [
+        "--source",
+        tmp_path / "in",
+        "--output",
+        tmp_path / "out",
+        "--model",
+        qwen,
+        "--vectors",
+        FORMS,
+        "--set",
+        "engine.kind=simulated",
+    ]
+    result = CliRunner().invoke(cli.app, ["retry-rejects", *map(str, flags)])
+    assert (result.exit_code, result.exception) == (0, None)
+    assert "`bulkembed run` makes every row anew" in result.output
+    assert not (tmp_path / "out").exists()
 
 
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=300), st.lists(st.integers(1, 5000), min_size=1, max_size=4))
