@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ def write_description(out: Path, shape: str) -> Any:
     return Qwen3Config(max_position_embeddings=32_768, rope_theta=1_000_000.0, eos_token_id=end_id, bos_token_id=end_id, **sizes)
 
 
+@cache
 def train_tokenizer(vocabulary: int) -> Tokenizer:
     """A byte-level BPE that appends the end token, as Qwen3-Embedding's does."""
     tokenizer = Tokenizer(models.BPE())

@@ -61,11 +61,24 @@ def test_estimates_learn_within_bounds_from_rows_of_the_same_kind() -> None:
 
 
 def test_what_its_time_does_not_allow_is_left_out_and_named(tmp_path: Path) -> None:
-    check = command.Check("cuda", tmp_path, tmp_path, 1, time.time() + 10)
+    out, work = tmp_path / "out", tmp_path / "work"
+    out.mkdir()
+    work.mkdir()
+    check = command.Check("cuda", work, out, 1, time.time() + 10)
     command.measure(check, [Group("slow", "job", (Row("job", 20),)), Group("slower", "peer", (Row("sentence-transformers", 30),))])
-    found = table.read(tmp_path / "rows.jsonl")
+    found = table.read(out / "rows.jsonl")
     assert [row["row"] for row in found] == ["job", "sentence-transformers"]
     assert all("needs about" in row["skipped"] for row in found)
+
+
+def test_a_later_run_on_the_same_host_knows_what_an_earlier_one_measured(tmp_path: Path) -> None:
+    work, ceilings = tmp_path / "work", {"row": "gemm", "bf16_tflops": 800.0, "fp8_tflops": 1400.0, "bf16": {"layer_8192": 800.0}}
+    for number, row in enumerate((ceilings, {"row": "engine-8k", "tflops": 600.0})):
+        out = tmp_path / str(number)
+        for folder in (work, out):
+            folder.mkdir(exist_ok=True)
+        command.Check("cuda", work, out, 1, 0, known=command.known_in(work)).write(row)
+    assert [found["share_of_gemm"] for found in table.read(tmp_path / "1" / "rows.jsonl")] == [0.75]
 
 
 def test_a_child_that_dies_or_hangs_costs_its_own_rows_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +94,9 @@ def test_a_child_that_dies_or_hangs_costs_its_own_rows_alone(tmp_path: Path, mon
     monkeypatch.setattr(plan, "ROW_LATE", (0, 2.0))
     groups = [Group(name, "job", (Row(name, 1),)) for name in ways]
     monkeypatch.setattr(plan, "GROUPS", groups)
-    check = command.Check("cuda", tmp_path, tmp_path, 1, time.time() + 60)
+    work = tmp_path / "work"
+    work.mkdir()
+    check = command.Check("cuda", work, tmp_path, 1, time.time() + 60)
     command.measure(check, groups)
     found = {row["row"]: row for row in table.read(tmp_path / "rows.jsonl")}
     assert "ended with 7" in found["dies"]["error"]
@@ -119,7 +134,7 @@ def test_the_parts_of_a_start_come_from_the_engines_log(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text(
         f"100.000 1 INFO {timeline.PROCESS_BEGINS}\n"
-        f"101.000 1 INFO {timeline.IMPORT_BEGINS}\n"
+        f"101.000 1 INFO {timeline.LOG_BEGINS}\n"
         "105.000 1 INFO core.py:1 Initializing\nwith more lines\n"
         "112.500 2 INFO default_loader.py:501 Loading weights took 2.25 seconds\n"
         "113.000 2 INFO core.py:386 init engine (profile, create kv cache, warmup model) took 8.50 s (compilation: 3.00 s)\n"
@@ -128,7 +143,7 @@ def test_the_parts_of_a_start_come_from_the_engines_log(tmp_path: Path) -> None:
     assert timeline.timers(lines) == {"weights_s": 2.25, "init_engine_s": 8.5}
     longest = max(timeline.gaps(lines, 100, 113), key=lambda gap: float(gap["seconds"]))
     assert (longest["at_s"], longest["seconds"]) == (5.0, 7.5)
-    assert timeline.processes(lines, 99)[0] == {"process_begins_s": 1.0, "import_begins_s": 2.0, "first_line_s": 6.0, "last_line_s": 6.0}
+    assert timeline.processes(lines, 99)[0] == {"process_begins_s": 1.0, "imported_s": 2.0, "first_line_s": 6.0, "last_line_s": 6.0}
     assert abs(timeline.process_began() - psutil.Process().create_time()) < 2
 
 

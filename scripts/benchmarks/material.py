@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -107,9 +107,10 @@ def token_counts(documents: int, max_tokens: int, seed: int = 0) -> npt.NDArray[
     return np.clip(np.rint(drawn), LENGTH_LEAST, max_tokens).astype(np.int64)
 
 
-def common_words(fits: Callable[[str], bool]) -> tuple[list[str], list[int]]:
-    """Words of the demo corpus, commonest first, and how often each stands there."""
-    counted = Counter(word for row in make_corpus.documents() for word in row["text"].lower().split() if word.isascii() and word.isalpha())
+def common_words(fits: Callable[[str], bool], documents: Iterable[Mapping[str, str]] | None = None) -> tuple[list[str], list[int]]:
+    """Words of documents (default: the demo corpus), commonest first, and how often each stands there."""
+    rows = make_corpus.documents() if documents is None else documents
+    counted = Counter(word for row in rows for word in row["text"].lower().split() if word.isascii() and word.isalpha())
     found = [(word, count) for word, count in counted.most_common(2 * VOCABULARY) if fits(word)][:VOCABULARY]
     return [word for word, _ in found], [count for _, count in found]
 

@@ -17,6 +17,7 @@ from scripts.gpu.corpus import ids_of, save_ids
 from scripts.gpu.flops import layer_matrices
 from scripts.gpu.plan import Group, Result
 from scripts.gpu.weights import write_random
+from scripts.make_corpus import topics
 
 GEMM_SECONDS = 0.25  # of each shape, after which the card's clock has settled
 DOCUMENTS = 4500  # some 10 s of the 4B shape
@@ -139,7 +140,7 @@ def make_corpus(task: Task, folder: Path) -> None:
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     special = len(tokenizer.encode("").ids)
-    words, counts = common_words(lambda word: len(tokenizer.encode(f"{word} {word}").ids) == 2 + special)
+    words, counts = common_words(lambda word: len(tokenizer.encode(f"{word} {word}").ids) == 2 + special, topics())
     lengths = token_counts(24 if task.dry else DOCUMENTS, 64 if task.dry else MAX_DOCUMENT_TOKENS)
     texts = texts_of(lengths - special, words, counts)
     write_corpus(task.work / "corpus", list(map(str, range(len(texts)))), texts)

@@ -28,6 +28,7 @@ from scripts.gpu.plan import Group, Result, Row
 WORK_GB = 30  # that the models and the job's output take
 FAST_FOLDER = Path("/dev/shm")  # noqa: S108 - memory: models are written and read at its speed
 POLL_SECONDS = 0.5
+ROWS_FILE = "rows.jsonl"
 DRY_SECONDS = 0.2  # of a measurement that only shows that the code runs
 
 
@@ -42,6 +43,7 @@ class Check:
     deadline: float  # unix seconds
     estimates: plan.Estimates = field(default_factory=plan.Estimates)
     results: dict[str, Result] = field(default_factory=dict)
+    known: dict[str, Result] = field(default_factory=dict)  # measured on this host by an earlier run, which left them beside its models
 
     @property
     def dry(self) -> bool:
@@ -52,11 +54,15 @@ class Check:
 
     def write(self, result: Result) -> None:
         """Keeps a result, with its share of the card's own rate, in the file and on the terminal."""
-        result = table.with_share(result, self.results)
+        result = table.with_share(result, self.all_known())
         self.results[result["row"]] = result
-        with (self.out / "rows.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(result) + "\n")
+        for folder in (self.out, self.work):
+            with (folder / ROWS_FILE).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(result) + "\n")
         print(table.line(result), flush=True)
+
+    def all_known(self) -> dict[str, Result]:
+        return self.known | {name: result for name, result in self.results.items() if not table.is_open(result)}
 
     def learn(self, result: Result, seconds: float) -> None:
         if not table.is_open(result):
@@ -99,7 +105,7 @@ def run_child(check: Check, groups: list[Group]) -> None:
     watch.wait_until_unloaded()
     name, started = groups[0].name, time.time()
     log_path = check.out / f"{name}.log"
-    task = Task(tuple(groups), check.device, check.work, check.out, check.seconds, check.deadline, started, check.results)
+    task = Task(tuple(groups), check.device, check.work, check.out, check.seconds, check.deadline, started, figures(check.all_known()))
     reading, writing = os.pipe()
     with log_path.open("ab") as log, os.fdopen(reading, "rb") as answers:
         process = subprocess.Popen(
@@ -120,6 +126,11 @@ def run_child(check: Check, groups: list[Group]) -> None:
             watching.end()
     for row in plan.unfinished(groups, check.results):
         check.write({"row": row.name, "error": f"{reason}; see {log_path}"})
+
+
+def figures(results: dict[str, Result]) -> dict[str, Result]:
+    """Without lists and tables: an argument of a command has a greatest length."""
+    return {name: {key: value for key, value in result.items() if not isinstance(value, list | dict)} for name, result in results.items()}
 
 
 def receive(check: Check, groups: list[Group], process: subprocess.Popen[bytes], answers: IO[bytes], watching: watch.Watch) -> str:
@@ -219,9 +230,9 @@ def main() -> None:
     work = (asked.work or Path(tempfile.mkdtemp(prefix="gpu-check-"))) if dry else work_folder(asked.work)
     for folder in (work, asked.out):
         folder.mkdir(parents=True, exist_ok=True)
-    (asked.out / "rows.jsonl").unlink(missing_ok=True)
+    (asked.out / ROWS_FILE).unlink(missing_ok=True)
     seconds = DRY_SECONDS if dry else asked.seconds
-    check = Check("cpu" if dry else "cuda", work, asked.out, seconds, started + 60 * asked.minutes)
+    check = Check("cpu" if dry else "cuda", work, asked.out, seconds, started + 60 * asked.minutes, known=known_in(work))
     groups = plan.chosen(asked.rows.split(","))
     check.write({"row": "machine", "dry": dry} | describe_machine(asked.commit))
     try:
@@ -232,10 +243,15 @@ def main() -> None:
             shutil.rmtree(work, ignore_errors=True)
 
 
+def known_in(work: Path) -> dict[str, Result]:
+    rows = work / ROWS_FILE
+    return {result["row"]: result for result in (table.read(rows) if rows.exists() else []) if not table.is_open(result)}
+
+
 def report_unfinished(check: Check, groups: list[Group]) -> None:
     for row in plan.unfinished(groups, check.results):
         check.skip(row, "the command was ended before")
-    print(f"\n{table.markdown([list(check.results.values())])}\n\nrows: {check.out / 'rows.jsonl'}", flush=True)
+    print(f"\n{table.markdown([list(check.known.values()), list(check.results.values())])}\n\nrows: {check.out / ROWS_FILE}", flush=True)
 
 
 if __name__ == "__main__":

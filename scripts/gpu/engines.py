@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from scripts.gpu.flops import flops
 from scripts.gpu.plan import BOUND_FILE, Group, Result
 
 MEMORY_SHARE = 0.6  # of the GPU for the engine: the float32 reference needs some, too
+QUANTIZATION_PACKAGE = "compressed_tensors"
 COMPARED = 256  # documents of which vectors are compared
 REFERENCE_LENGTHS = (8, 32, 128, 256, 500)
 LONG_DOCUMENTS = 6
@@ -44,6 +47,7 @@ class Loaded:
     marks: dict[str, float]  # unix seconds at which a part of the start was over
     timeline: Path
     step_file: Path
+    one_at_a_time: AbstractContextManager[object]  # held in calls of an engine: engines whose cores share a process take turns
 
 
 def prepare(group: Group, task: Task) -> Loaded:
@@ -53,12 +57,15 @@ def prepare(group: Group, task: Task) -> Loaded:
     step_file, log = task.work / f"step-{os.getpid()}", Path(os.environ["GPU_CHECK_TIMELINE"])
     os.environ[BOUND_FILE] = str(step_file)
     bound_steps(step_file, task.step_tokens)
+    if "quantization" in group.args and importlib.util.find_spec(QUANTIZATION_PACKAGE) is None:
+        raise ModuleNotFoundError(f"{QUANTIZATION_PACKAGE} is not installed, which vLLM imports to quantize")
     embedder.imported()
     marks["import"] = time.time()
     described = model_of(task, group.shape)
     engine = build(group, task, described)
     marks["load"] = time.time()
-    return Loaded(task, group, described, engine, load_ids(task.work / "corpus.npz"), marks, log, step_file)
+    documents, turns = load_ids(task.work / "corpus.npz"), threading.Lock() if task.dry else nullcontext()
+    return Loaded(task, group, described, engine, documents, marks, log, step_file, turns)
 
 
 def model_of(task: Task, shape: str) -> Model:
@@ -98,6 +105,7 @@ def start(loaded: Loaded) -> Result:
         "checks_s": round(ended - marks["load"], 1),
         **timeline.timers(lines),
         "checks_failed": failed,
+        "notes": timeline.notes(lines),
         "processes": timeline.processes(lines, began),
         "gaps": timeline.gaps(lines, began, ended),
         "step_tokens": task.step_tokens,
@@ -199,8 +207,15 @@ def rate(engines: list[VLLMEmbedder], documents: TokenIds, loaded: Loaded) -> Re
     task = loaded.task
     order = np.random.default_rng(0).permutation(len(documents))
     lengths = np.array([len(documents[row]) for row in order], np.int64)
-    batches = [order[rows] for rows in calls(lengths, task.call_tokens)]
-    beside(engines, lambda engine, _number: [engine.embed([documents[row] for row in batches[0]])])
+    # Side by side calls are shorter: at the end all but one engine wait for the last call.
+    batches = [order[rows] for rows in calls(lengths, task.call_tokens // (4 if len(engines) > 1 else 1))]
+
+    def call(engine: VLLMEmbedder, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        with loaded.one_at_a_time:
+            engine.embed([documents[row] for row in rows])
+        return np.array([len(documents[row]) for row in rows], np.int64)
+
+    beside(engines, lambda engine, _number: [call(engine, batches[0])])
     started = time.perf_counter()
     due = started + task.seconds
 
@@ -208,9 +223,7 @@ def rate(engines: list[VLLMEmbedder], documents: TokenIds, loaded: Loaded) -> Re
         done: list[npt.NDArray[np.int64]] = []
         turn = number
         while not done or time.perf_counter() < due:
-            rows = batches[turn % len(batches)]
-            engine.embed([documents[row] for row in rows])
-            done.append(np.array([len(documents[row]) for row in rows], np.int64))
+            done.append(call(engine, batches[turn % len(batches)]))
             turn += len(engines)
         return done
 

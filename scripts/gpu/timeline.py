@@ -32,9 +32,14 @@ MEMORY = {
     "graphs_gib": r"([\d.]+) GiB for CUDAGraph memory",
     "kv_cache_gib": r"Current kv cache memory in use is ([\d.]+) GiB",
 }
+# Which compiled code an engine found or made: the path holds the key of all settings that it depends on.
+NOTES = re.compile(
+    r"Directly load AOT compilation from path \S+|saved AOT compiled function to \S+|Using cache directory: \S+|"
+    r"Compiling model again .*|We must use the `spawn`.*Reasons: .*|Using \S+ attention backend.*|Selected \S+ for \S+"
+)
 GAPS = 10
 CHATTY = ("vllm.v1.worker.gpu_model_runner", "vllm.v1.worker.gpu.model_runner")  # they log every step
-PROCESS_BEGINS, IMPORT_BEGINS = "process begins", "import of vllm begins"
+PROCESS_BEGINS, LOG_BEGINS = "process begins", "vllm sets up its log, all but imported"
 
 
 @dataclass(frozen=True)
@@ -45,13 +50,13 @@ class Line:
 
 
 class StampedFile(logging.FileHandler):
-    """Says first when its process began and when vLLM's import did: vLLM sets up its log as the first thing of its import."""
+    """Says first when its process began and when vLLM set up its log, by when most of what it imports is imported."""
 
     def __init__(self, filename: str) -> None:
         super().__init__(filename)
         now = time.time()
         with Path(filename).open("a", encoding="utf-8") as file:
-            for at, text in ((process_began(), PROCESS_BEGINS), (now, IMPORT_BEGINS)):
+            for at, text in ((process_began(), PROCESS_BEGINS), (now, LOG_BEGINS)):
                 file.write(f"{at:.3f} {os.getpid()} INFO {text}\n")
 
 
@@ -99,16 +104,21 @@ def matches(lines: Sequence[Line], pattern: str) -> Iterator[float]:
     return (float(match[1].rstrip(".")) for line in lines if (match := compiled.search(line.text)))
 
 
+def notes(lines: Sequence[Line]) -> list[str]:
+    """What vLLM says of compiled code, of the way it starts processes and of the kernels that it picks, each once."""
+    return list(dict.fromkeys(match[0][:200] for line in lines if (match := NOTES.search(line.text))))
+
+
 def processes(lines: Sequence[Line], began: float) -> list[dict[str, Any]]:
-    """Of each process that imported vLLM, in seconds since `began`: when it began, when it imported vLLM, what it said first and last."""
+    """Of each process that imported vLLM, in seconds since `began`: its beginning, the end of its imports, its first and last line."""
     found = []
     for pid in dict.fromkeys(line.pid for line in lines):
         own = [line for line in lines if line.pid == pid]
-        said = [line for line in own if line.text not in (PROCESS_BEGINS, IMPORT_BEGINS)]
+        said = [line for line in own if line.text not in (PROCESS_BEGINS, LOG_BEGINS)]
         marks = {line.text: line.at for line in own}
         moments = {
             "process_begins_s": marks.get(PROCESS_BEGINS),
-            "import_begins_s": marks.get(IMPORT_BEGINS),
+            "imported_s": marks.get(LOG_BEGINS),
             "first_line_s": said[0].at if said else None,
             "last_line_s": said[-1].at if said else None,
         }
