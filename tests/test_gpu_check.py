@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from scripts.gpu import command, flops, plan, table, timeline
+from scripts.gpu import command, flops, plan, table, timeline, watch
 from scripts.gpu.plan import Group, Row
 from scripts.random_qwen3 import SHAPES
 
@@ -128,6 +128,15 @@ def test_the_table_keeps_what_was_measured_and_names_what_is_open(tmp_path: Path
     assert "| warm start of an engine, seconds | below 25 | 40: missed |" in found
     assert "- fp8: no time" in found
     assert "- job: not asked for" in found
+
+
+def test_a_cards_memory_clock_and_power_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    for printed, found in (("2048, 1980, 650.5", (2048 * 2**20 / 1e9, 1980.0, 650.5)), ("No devices were found", None)):
+        tool.write_text(f"#!/bin/sh\necho '{printed}'\n")
+        tool.chmod(0o755)
+        assert watch.gpu() == found
 
 
 def test_the_parts_of_a_start_come_from_the_engines_log(tmp_path: Path) -> None:

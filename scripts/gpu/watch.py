@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from scripts.benchmarks.material import tree_memory
 
-SAMPLE_SECONDS = 1.0
+SAMPLE_SECONDS = 2.0  # reading the memory of a large process takes a while, and holds up what it does meanwhile
 QUERY = ("memory.used", "clocks.sm", "power.draw")
 UNLOADED_GB = 2.0  # of the GPU's memory, below which the last child's engines are gone
 UNLOAD_SECONDS = 15.0
