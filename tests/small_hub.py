@@ -52,8 +52,10 @@ class SmallHub:
                     entries if verb == "tree" else {"id": name, "sha": COMMIT, "siblings": [{"rfilename": e["path"]} for e in entries]}
                 )
                 reply(request, 200, json.dumps(found).encode(), {"Content-Type": "application/json"})
-        else:
+        elif len(parts) > 4 and (self.root / parts[0] / parts[1] / "/".join(parts[4:])).is_file():
             self.send_file(request, self.root / parts[0] / parts[1], "/".join(parts[4:]))
+        else:
+            reply(request, 404, b"", {"X-Error-Code": "EntryNotFound"})
 
     def send_file(self, request: BaseHTTPRequestHandler, folder: Path, name: str) -> None:
         data = (folder / name).read_bytes()
