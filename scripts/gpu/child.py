@@ -111,7 +111,9 @@ def end_with_parent() -> None:
     """Ends this process and all that it started once the parent is gone: the parent holds the other end of stdin."""
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        # Not sys.stdin: a process that is forked closes it, and would wait for ever for the lock that this thread holds.
+        while os.read(0, 1024):
+            continue
         os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
