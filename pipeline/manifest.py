@@ -19,7 +19,6 @@ from itertools import accumulate
 from typing import BinaryIO
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -27,7 +26,7 @@ from pipeline.errors import BulkembedError, ConfigError, ObjectError, SourceErro
 from pipeline.ranges import Range, cut, disjoint, gaps, parse
 from pipeline.records import Counts, Failure, Format, Shard, SourceObject
 from pipeline.retry import CORRUPT, describe
-from pipeline.storage import Store, StoredObject, lines
+from pipeline.storage import Store, StoredObject, first_line, lines
 
 SUFFIXES: dict[str, Format] = {
     ".parquet": "parquet",
@@ -38,7 +37,6 @@ SUFFIXES: dict[str, Format] = {
     ".jsonl.zst": "jsonl",
 }
 PART_LINES = 1024
-SAMPLE_LINES = 100
 INSPECT_THREADS = 16  # footers are small and far away: this waits, it does not compute
 
 
@@ -49,7 +47,7 @@ class Layout:
     part_rows: list[int]  # Parquet: row groups; JSONL: runs of PART_LINES lines
     part_bytes: list[int]  # of each part's text, decompressed; JSONL: of its lines
     offsets: list[int]  # JSONL: byte offset of each part, else empty
-    schema: pa.Schema  # JSONL: of a sample from its start
+    schema: pa.Schema  # JSONL: empty, since every row has its own
 
     @property
     def rows(self) -> int:
@@ -216,10 +214,11 @@ def layout_of(store: Store, item: SourceObject, text_columns: Sequence[str] = ()
             with store.open_lines(item.uri, item.version) as file:
                 return scan_lines(file)
         with store.open(item.uri, item.version) as file:
-            metadata = pq.ParquetFile(file).metadata
+            parquet = pq.ParquetFile(file)
+            metadata = parquet.metadata
             groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
             sizes = [text_bytes(group, text_columns) for group in groups]
-            return Layout([group.num_rows for group in groups], sizes, [], metadata.schema.to_arrow_schema())
+            return Layout([group.num_rows for group in groups], sizes, [], parquet.schema_arrow)
 
     try:
         return store.retrying(read, f"reading {item.uri}")
@@ -238,38 +237,15 @@ def scan_lines(file: BinaryIO) -> Layout:
     part_rows: list[int] = []
     part_bytes: list[int] = []
     offsets: list[int] = []
-    sample: list[bytes] = []
-    offset = rows = 0
+    offset, rows = first_line(file), 0
     for line, length in lines(file):
         if not line.isspace():
             if rows % PART_LINES == 0:
                 part_rows.append(0)
                 part_bytes.append(0)
                 offsets.append(offset)
-            if rows < SAMPLE_LINES:
-                sample.append(line)
             part_rows[-1] += 1
             part_bytes[-1] += length
             rows += 1
         offset += length
-    return Layout(part_rows, part_bytes, offsets, sampled_schema(sample))
-
-
-def sampled_schema(sample: Iterable[bytes]) -> pa.Schema:
-    """Columns of JSONL lines and the type of what they hold; text where the values disagree."""
-    columns: dict[str, list[object]] = {}
-    for line in sample:
-        try:
-            row = orjson.loads(line)
-        except orjson.JSONDecodeError:  # the reader rejects that line with its reason
-            continue
-        for name, value in row.items() if isinstance(row, dict) else ():
-            columns.setdefault(name, []).append(value)
-    fields = []
-    for name, values in columns.items():
-        try:
-            kind = pa.infer_type(values)
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
-            kind = pa.string()
-        fields.append(pa.field(name, pa.string() if pa.types.is_null(kind) else kind))
-    return pa.schema(fields)
+    return Layout(part_rows, part_bytes, offsets, pa.schema([]))

@@ -21,18 +21,17 @@ from string import Formatter
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import schema
+from pipeline import conversion, jsonlines, schema
 from pipeline.config import RunConfig
 from pipeline.errors import ObjectError
+from pipeline.jsonlines import Reasons
 from pipeline.records import Documents, Shard
 from pipeline.retry import CORRUPT, describe
-from pipeline.storage import MAX_LINE_BYTES, Store, changed, lines
+from pipeline.storage import MAX_LINE_BYTES, Store, changed, first_line, lines
 
-Reasons = dict[int, tuple[str, str]]  # row of the shard -> (reason, detail)
 READ_ROWS = 16_384
 
 
@@ -138,7 +137,7 @@ def parquet_rows(store: Store, shard: Shard, cfg: RunConfig, carried: pa.Schema)
     """Columns of the output by name, and texts as `text:<column>`, of one row range."""
     metadata = footer(store, shard.uri, shard.version)
     with store.open(shard.uri, shard.version) as file:
-        parquet = pq.ParquetFile(file, metadata=metadata, pre_buffer=True)
+        parquet = pq.ParquetFile(file, metadata=metadata, pre_buffer=True, page_checksum_verification=True)
         present = parquet.schema_arrow.names
         wanted = tuple(dict.fromkeys((cfg.id_column, *cfg.text_columns, *cfg.keep_columns)))
         schema.require_columns(present, wanted, shard.uri)
@@ -159,12 +158,18 @@ def parquet_rows(store: Store, shard: Shard, cfg: RunConfig, carried: pa.Schema)
             if row >= shard.stop:
                 break
         table = pa.Table.from_batches(batches, pa.schema([parquet.schema_arrow.field(name) for name in wanted]))
-    columns: dict[str, Any] = {
-        field.name: schema.cast(table[source_name(field.name, cfg)], field.type, field.name, shard.uri) for field in carried
-    }
+    columns: dict[str, Any] = {}
+    reasons: Reasons = {}
+    for field in carried:
+        name = source_name(field.name, cfg)
+        allowed = conversion.castable if name in cfg.column_types else conversion.same_meaning
+        found = conversion.convert(table[name], field.type, name, allowed, shard.uri, shard.start)
+        columns[field.name], bad = conversion.readable(found)
+        for row in bad:
+            reasons.setdefault(row, ("undecodable", f"{name} holds bytes that are not UTF-8"))
     for name in cfg.text_columns:
         columns[f"text:{name}"] = text_values(table[name])
-    return columns, {}
+    return columns, reasons
 
 
 @lru_cache(maxsize=4)
@@ -187,47 +192,35 @@ def jsonl_rows(store: Store, shard: Shard, cfg: RunConfig, carried: pa.Schema) -
     """As `parquet_rows`, of a range of non-blank lines."""
     expected_bytes = shard.text_bytes * (shard.skip + shard.rows) // shard.rows
     with store.open_lines(shard.uri, shard.version, expected_bytes) as file:
-        file.seek(shard.offset)
+        file.seek(shard.offset or first_line(file))
         mine = islice((each for each in lines(file) if not each[0].isspace()), shard.skip, shard.skip + shard.rows)
-        rows, reasons = parse_lines(mine)
+        rows, parsed, reasons = parse_lines(mine)
+    jsonlines.restore_digits(rows, parsed, [source_name(field.name, cfg) for field in carried])
     columns: dict[str, Any] = {}
     for field in carried:
-        values = [row.get(source_name(field.name, cfg)) for row in rows]
-        columns[field.name] = typed(values, field, reasons)
+        name = source_name(field.name, cfg)
+        columns[field.name] = jsonlines.typed([row.get(name) for row in rows], field, name, reasons)
     for name in cfg.text_columns:
         columns[f"text:{name}"] = [row.get(name) for row in rows]
     return columns, reasons
 
 
-def parse_lines(found: Iterable[tuple[bytes, int]]) -> tuple[list[dict[str, Any]], Reasons]:
-    """One dict a line (with its length in bytes), empty where the line is no JSON object."""
+def parse_lines(found: Iterable[tuple[bytes, int]]) -> tuple[list[dict[str, Any]], list[bytes], Reasons]:
+    """One dict a line (with its length in bytes), empty where the line is no JSON object; and the lines."""
     rows: list[dict[str, Any]] = []
+    parsed: list[bytes] = []
     reasons: Reasons = {}
     for number, (line, length) in enumerate(found):
+        parsed.append(line)
         if length > len(line):
             rows.append({})
             reasons[number] = ("line_too_long", f"{length:,} bytes, more than {MAX_LINE_BYTES:,}")
             continue
         try:
-            row = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
+            row = jsonlines.parse(line)
+        except ValueError as error:
             row, reasons[number] = {}, ("not_json", str(error)[:200])
         if not isinstance(row, dict):
             row, reasons[number] = {}, ("not_json", f"a JSON {type(row).__name__}, not an object")
         rows.append(row)
-    return rows, reasons
-
-
-def typed(values: list[Any], field: pa.Field, reasons: Reasons) -> pa.Array:
-    """`values` in the type of the run; those that do not fit become null and are rejected."""
-    try:
-        return pa.array(values, field.type)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeError):
-        fitting = list(values)
-    for row, value in enumerate(values):
-        try:
-            pa.array([value], field.type)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeError):
-            fitting[row] = None
-            reasons.setdefault(row, ("wrong_type", f"{field.name} is {value!r}"[:180] + f", not {field.type}"))
-    return pa.array(fitting, field.type)
+    return rows, parsed, reasons

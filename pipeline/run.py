@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 import orjson
-import pyarrow as pa
 
-from pipeline import __version__, calibration, manifest, matryoshka, model, publication, schema, stages
+from pipeline import __version__, calibration, columns, manifest, matryoshka, model, publication, stages
 from pipeline.calibration import Int8Ranges
 from pipeline.config import RunConfig
 from pipeline.embedder import Embedder
-from pipeline.errors import BulkembedError, ConfigError, IncompleteError, InterruptedRun, ObjectError, SourceError, StorageError
+from pipeline.errors import BulkembedError, ConfigError, IncompleteError, InterruptedRun, SourceError, StorageError
 from pipeline.ledger import Ledger
-from pipeline.manifest import Layout, Plan
+from pipeline.manifest import Plan
 from pipeline.metrics import Progress, failures_text
 from pipeline.records import Failure, Lost, Model, Receipt, Sampled, Shard, Snapshot, SourceObject
 from pipeline.stages import Job
@@ -87,7 +86,7 @@ def opened(cfg: RunConfig, described: Model, objects: list[SourceObject], ranges
     with reading(cfg.output):
         done, known = ledger.done(), ledger.carried()
     try:
-        carried = known or carried_schema(ledger.store, objects, cfg)
+        carried = known or columns.carried_schema(ledger.store, objects, cfg)
     except StorageError as error:
         raise SourceError(f"source: {error}") from error
     job = Job(cfg, described, fingerprint, carried, provenance(cfg, described, fingerprint), {})
@@ -99,10 +98,10 @@ def opened(cfg: RunConfig, described: Model, objects: list[SourceObject], ranges
 def planned(job: Job, objects: list[SourceObject], done: list[str]) -> Plan:
     cfg = job.cfg
     most_rows = max(1, min(cfg.shards.max_rows, (cfg.shards.memory_mib << 20) // (job.model.width * 4)))
-    check = partial(require_columns, cfg)
+    check = partial(columns.require_columns, cfg)
     plan = manifest.plan(job.store, objects, done, most_rows, cfg.limit, check, cfg.text_columns, cfg.shards.text_mib << 20)
     if not (plan.done or plan.pending or plan.failures):
-        raise no_rows(cfg.source)
+        raise columns.no_rows(cfg.source)
     return publication.guarded(job, plan)
 
 
@@ -239,45 +238,6 @@ def refuse_overlap(source: str, output: str) -> None:
 
 def within(inner: str, outer: str) -> bool:
     return f"{inner}/".startswith(f"{outer}/")
-
-
-def carried_schema(store: Store, objects: Iterable[SourceObject], cfg: RunConfig) -> pa.Schema:
-    """Types of the id and the kept columns: of the first readable object, or as `column_types` says."""
-    problem: ObjectError | None = None
-    for item in objects:
-        try:
-            layout = manifest.layout_of(store, item)
-        except ObjectError as error:
-            problem = error
-            continue
-        if not layout.rows:
-            continue
-        try:
-            require_columns(cfg, item, layout)
-        except ObjectError as error:  # of the first object: taken for a mistake in the configuration
-            raise SourceError(str(error)) from None
-        source = layout.schema
-        for name, kind in cfg.column_types.items():
-            if name in source.names:
-                place = source.get_field_index(name)
-                source = source.set(place, pa.field(name, schema.arrow_type(kind, f"column_types.{name}")))
-        return schema.carried_schema(source, cfg.id_column, cfg.keep_columns)
-    raise SourceError(str(problem)) if problem else no_rows(cfg.source)
-
-
-def no_rows(source: str) -> SourceError:
-    return SourceError(f"source {source}: its objects hold no rows")
-
-
-def require_columns(cfg: RunConfig, item: SourceObject, layout: Layout) -> None:
-    """Raises ObjectError where an object lacks a column, or holds numbers where text is expected."""
-    if not layout.rows:
-        return
-    schema.require_columns(layout.schema.names, (cfg.id_column, *cfg.text_columns, *cfg.keep_columns), item.uri)
-    for name in cfg.text_columns if item.format == "parquet" else ():  # JSONL has a type a row
-        kind = layout.schema.field(name).type
-        if not schema.is_text(kind):
-            raise ObjectError(f"{item.uri}: text column {name!r} has type {kind}, not text")
 
 
 def provenance(cfg: RunConfig, described: Model, fingerprint: str) -> dict[str, str]:

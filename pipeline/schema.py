@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -27,6 +29,8 @@ TAIL = (
     pa.field("truncated", pa.bool_(), nullable=False),
     pa.field("content_hash", pa.binary(16), nullable=False),  # of the composed text
 )
+LISTS = (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
+JSON_TEXT = {b"bulkembed.values": b"JSON text"}  # of a field: what is not text in the source is JSON here
 VECTOR_TYPES = {"float32": pa.float32(), "float16": pa.float16(), "int8": pa.int8(), "binary": pa.uint8()}
 
 
@@ -81,17 +85,79 @@ def carried_schema(source: pa.Schema, id_column: str, keep_columns: tuple[str, .
     id_type = plain(source.field(id_column).type)
     if pa.types.is_nested(id_type) or pa.types.is_null(id_type):
         raise ConfigError(f"id_column: {id_column!r} has type {id_type}, not a scalar")
-    kept = [pa.field(name, plain(source.field(name).type)) for name in keep_columns]
-    return pa.schema([pa.field("id", id_type, nullable=False), *kept])
+    fields = [carried_field("id", source.field(id_column)).with_nullable(False)]
+    fields += [carried_field(name, source.field(name)) for name in keep_columns]
+    for name, field in zip((id_column, *keep_columns), fields, strict=True):
+        require_storable(name, field)
+    return pa.schema(fields)
+
+
+def carried_field(name: str, field: pa.Field) -> pa.Field:
+    return json_text(name) if holds_json_text(field) else pa.field(name, plain(field.type))
+
+
+def require_storable(name: str, field: pa.Field) -> None:
+    """Raises ConfigError where Parquet has no such type, as of a struct without fields."""
+    try:
+        pq.write_table(pa.schema([field]).empty_table(), pa.BufferOutputStream())
+    except (pa.ArrowException, OSError) as error:
+        raise ConfigError(
+            f"keep_columns: {name!r} has type {field.type}, which Parquet cannot hold ({str(error).splitlines()[0]}); leave it out, "
+            f'or for JSON lines set column_types.{name} = "string", which takes any value as text'
+        ) from None
+
+
+def json_text(name: str) -> pa.Field:
+    """A column that takes any value of JSON: text as it is, all else as JSON text."""
+    return pa.field(name, pa.string(), metadata=JSON_TEXT)
+
+
+def holds_json_text(field: pa.Field) -> bool:
+    return dict(field.metadata or {}).items() >= JSON_TEXT.items()
 
 
 def plain(kind: pa.DataType) -> pa.DataType:
-    """A dictionary-encoded column goes out as the values it stands for."""
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
+    """A dictionary-encoded column goes out as the values it stands for. Parts of a value may be null in another file; one that
+    is null in all that were looked at is text."""
+    if pa.types.is_dictionary(kind):
+        return plain(kind.value_type)
+    if pa.types.is_nested(kind):
+        return with_parts(kind, lambda part: pa.field(part.name, pa.string() if pa.types.is_null(part.type) else plain(part.type)))
+    return kind
+
+
+def with_parts(kind: pa.DataType, change: Callable[[pa.Field], pa.Field]) -> pa.DataType:
+    """The same struct or list with other fields; any other type as it is."""
+    if pa.types.is_struct(kind):
+        return pa.struct([change(part) for part in kind])
+    if isinstance(kind, pa.ListType):
+        return pa.list_(change(kind.value_field))
+    if isinstance(kind, pa.LargeListType):
+        return pa.large_list(change(kind.value_field))
+    return kind
+
+
+def has_null(kind: pa.DataType) -> bool:
+    """Whether the type of the column, or of a part of it, is unknown."""
+    return pa.types.is_null(kind) or any(has_null(kind.field(number).type) for number in range(kind.num_fields))
+
+
+def filled(kind: pa.DataType, other: pa.DataType) -> pa.DataType:
+    """`kind`, with the types of `other` where it has none."""
+    if pa.types.is_null(kind):
+        return other
+    if pa.types.is_struct(kind) and pa.types.is_struct(other):
+        known = {part.name: part.type for part in other}
+        return with_parts(kind, lambda part: part.with_type(filled(part.type, known.get(part.name, part.type))))
+    if isinstance(kind, LISTS) and isinstance(other, LISTS):
+        return with_parts(kind, lambda part: part.with_type(filled(part.type, other.value_type)))
+    return kind
 
 
 def is_text(kind: pa.DataType) -> bool:
+    """Whether a column may hold texts: one that is null throughout holds as many as none."""
     kind = plain(kind)
+    kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
     return any(
         test(kind)
         for test in (
@@ -100,6 +166,7 @@ def is_text(kind: pa.DataType) -> bool:
             pa.types.is_string_view,
             pa.types.is_binary,
             pa.types.is_large_binary,
+            pa.types.is_null,
         )
     )
 
@@ -111,14 +178,6 @@ def require_columns(present: list[str], wanted: tuple[str, ...], where: str) -> 
             raise ObjectError(f"{where}: no column {name!r}; its columns are {', '.join(present) or 'none'}")
         if present.count(name) > 1:
             raise ObjectError(f"{where}: has {present.count(name)} columns named {name!r}")
-
-
-def cast(column: pa.ChunkedArray, wanted: pa.DataType, name: str, where: str) -> pa.ChunkedArray:
-    """`column` in the type that the first object of the run set; ObjectError shows both types."""
-    try:
-        return column.cast(wanted)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        raise ObjectError(f"{where}: column {name!r} has type {column.type}, but {wanted} in the first object of the source") from None
 
 
 def arrow_type(name: str, field: str) -> pa.DataType:

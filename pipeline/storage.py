@@ -35,6 +35,7 @@ WILD = re.compile(r"[*?\[]")
 READ_AHEAD_BYTES = 8 << 20
 LEAST_AHEAD_BYTES, MOST_AHEAD_BYTES = 1 << 20, 32 << 20
 MAX_LINE_BYTES = 64 << 20
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 ETAGS, TIMES = ("ETag", "etag"), ("mtime", "LastModified", "updated", "last_modified")  # of an object, as file systems name them
 TELLING = {*ETAGS, *TIMES}
 LINKLESS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}  # file systems without hard links
@@ -222,6 +223,12 @@ def lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
             if more.endswith(b"\n"):
                 break
         yield b"", length
+
+
+def first_line(file: BinaryIO) -> int:
+    """The byte offset of the first line of an object, behind a byte order mark; the file stands there."""
+    file.seek(0)
+    return file.tell() if file.read(len(BYTE_ORDER_MARK)) == BYTE_ORDER_MARK else file.seek(0)
 
 
 def changed(uri: str) -> ObjectError:

@@ -19,11 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline import manifest, reader
+from pipeline.columns import carried_schema
 from pipeline.config import RunConfig
 from pipeline.errors import BulkembedError, ConfigError, ObjectError
 from pipeline.flags import load
 from pipeline.ledger import dataset
-from pipeline.run import carried_schema, open_job
+from pipeline.run import open_job
 from pipeline.storage import Store
 from tests.conftest import ROOT, documents, in_one_process, read_dataset, simulated, write_jsonl
 
