@@ -60,6 +60,11 @@ def test_estimates_learn_within_bounds_from_rows_of_the_same_kind() -> None:
     assert estimates.of(plan.row_of("job")) == plan.row_of("job").seconds
 
 
+def test_the_first_row_of_an_engine_has_the_time_to_load_it() -> None:
+    (_, engine) = plan.chosen(["engine-8k", "engine-16k"])
+    assert [row.seconds for row in engine.rows] == [plan.row_of("start-cold").seconds + 7, 7]
+
+
 def test_what_its_time_does_not_allow_is_left_out_and_named(tmp_path: Path) -> None:
     out, work = tmp_path / "out", tmp_path / "work"
     out.mkdir()
@@ -93,7 +98,6 @@ def test_a_child_that_dies_or_hangs_costs_its_own_rows_alone(tmp_path: Path, mon
     monkeypatch.setattr(subprocess, "Popen", started)
     monkeypatch.setattr(plan, "ROW_LATE", (0, 2.0))
     groups = [Group(name, "job", (Row(name, 1),)) for name in ways]
-    monkeypatch.setattr(plan, "GROUPS", groups)
     work = tmp_path / "work"
     work.mkdir()
     check = command.Check("cuda", work, tmp_path, 1, time.time() + 60)

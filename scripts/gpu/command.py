@@ -64,9 +64,9 @@ class Check:
     def all_known(self) -> dict[str, Result]:
         return self.known | {name: result for name, result in self.results.items() if not table.is_open(result)}
 
-    def learn(self, result: Result, seconds: float) -> None:
+    def learn(self, result: Result, groups: list[Group], seconds: float) -> None:
         if not table.is_open(result):
-            self.estimates.learn(plan.row_of(result["row"]), seconds)
+            self.estimates.learn(plan.row_of(result["row"], groups), seconds)
 
     def patience(self, groups: list[Group]) -> float:
         """Seconds that the next row of a child may take, however much time is left."""
@@ -145,7 +145,7 @@ def receive(check: Check, groups: list[Group], process: subprocess.Popen[bytes],
             reason = result["error"]
         if "row" in result:
             took = time.monotonic() - began
-            check.learn(result, took)
+            check.learn(result, groups, took)
             check.write(result | {"took_s": round(took, 1)} | watching.since(began))
             began += took
     return reason or f"the process ended with {process.poll()}"

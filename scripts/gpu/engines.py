@@ -2,92 +2,28 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import embedder, gate, matryoshka
-from pipeline.config import EngineConfig, RunConfig
+from pipeline import gate, matryoshka
 from pipeline.embedder import TokenIds, Vectors, VLLMEmbedder
-from pipeline.records import Model
-from pipeline.tokenizer import Tokenizer
 from pipeline.tune import calls
 from scripts.gpu import timeline
 from scripts.gpu.child import Task
-from scripts.gpu.corpus import load_ids, random_ids
+from scripts.gpu.corpus import random_ids
 from scripts.gpu.flops import flops
-from scripts.gpu.plan import BOUND_FILE, Group, Result
+from scripts.gpu.loaded import Loaded, bound_steps, build, failed_checks, prepare, tokenizer_of
+from scripts.gpu.plan import Result
 
-MEMORY_SHARE = 0.6  # of the GPU for the engine: the float32 reference needs some, too
-QUANTIZATION_PACKAGE = "compressed_tensors"
 COMPARED = 256  # documents of which vectors are compared
 REFERENCE_LENGTHS = (8, 32, 128, 256, 500)
 LONG_DOCUMENTS = 6
-
-
-@dataclass
-class Loaded:
-    """An engine, and what the rows need beside it."""
-
-    task: Task
-    group: Group
-    model: Model
-    engine: VLLMEmbedder
-    documents: TokenIds
-    marks: dict[str, float]  # unix seconds at which a part of the start was over
-    timeline: Path
-    step_file: Path
-    one_at_a_time: AbstractContextManager[object]  # held in calls of an engine: engines whose cores share a process take turns
-
-
-def prepare(group: Group, task: Task) -> Loaded:
-    """Imports vLLM and loads the model, with the time of each part."""
-    marks = {"python": time.time()}
-    os.environ.update({} if task.dry else group.env)  # a dry run measures several groups in one process
-    step_file, log = task.work / f"step-{os.getpid()}", Path(os.environ["GPU_CHECK_TIMELINE"])
-    os.environ[BOUND_FILE] = str(step_file)
-    bound_steps(step_file, task.step_tokens)
-    if "quantization" in group.args and importlib.util.find_spec(QUANTIZATION_PACKAGE) is None:
-        raise ModuleNotFoundError(f"{QUANTIZATION_PACKAGE} is not installed, which vLLM imports to quantize")
-    embedder.imported()
-    marks["import"] = time.time()
-    described = model_of(task, group.shape)
-    engine = build(group, task, described)
-    marks["load"] = time.time()
-    documents, turns = load_ids(task.work / "corpus.npz"), threading.Lock() if task.dry else nullcontext()
-    return Loaded(task, group, described, engine, documents, marks, log, step_file, turns)
-
-
-def model_of(task: Task, shape: str) -> Model:
-    found: Model = pickle.loads((task.folder(shape) / "described.pickle").read_bytes())  # noqa: S301 - our own, see card.make
-    return found
-
-
-def build(group: Group, task: Task, described: Model) -> VLLMEmbedder:
-    shared = group.name == "two"
-    args: dict[str, Any] = {"scheduler_cls": "scripts.gpu.steps.BoundedScheduler"} | ({} if task.dry else dict(group.args))
-    if not shared and not task.dry:
-        args["gpu_memory_utilization"] = MEMORY_SHARE
-    engine = EngineConfig(
-        dtype=task.dtype,
-        step_tokens=task.step_tokens,
-        num_gpus=0.5 if shared and not task.dry else None,
-        args=args,
-    )
-    loaded = embedder.load(str(task.folder(group.shape)), described, task.max_tokens, engine)
-    if not isinstance(loaded, VLLMEmbedder):
-        raise TypeError("not vLLM's engine")
-    return loaded
 
 
 def start(loaded: Loaded) -> Result:
@@ -110,19 +46,6 @@ def start(loaded: Loaded) -> Result:
         "gaps": timeline.gaps(lines, began, ended),
         "step_tokens": task.step_tokens,
     }
-
-
-def run_config(loaded: Loaded) -> RunConfig:
-    task = loaded.task
-    engine = EngineConfig(dtype=task.dtype, step_tokens=task.step_tokens)
-    asked = RunConfig(source="-", output="-", model=loaded.model.name, max_tokens=task.max_tokens, engine=engine)
-    return asked.resolve(loaded.model)
-
-
-def failed_checks(loaded: Loaded) -> list[str]:
-    tokenizer = Tokenizer(str(loaded.task.folder(loaded.group.shape) / "tokenizer.json"), loaded.task.max_tokens, loaded.model.end_token)
-    checks = gate.examine(loaded.model, run_config(loaded), tokenizer, loaded.engine)
-    return [f"{check.name}: {check.found}" for check in checks if not check.passed]
 
 
 def preflight(loaded: Loaded) -> Result:
@@ -193,13 +116,6 @@ def bounded(engines: list[VLLMEmbedder], loaded: Loaded, step_tokens: int, docum
         return rate(engines, documents, loaded)
     finally:
         bound_steps(loaded.step_file, loaded.task.step_tokens)
-
-
-def bound_steps(file: Path, tokens: int) -> None:
-    """Replaces the file in one step: an engine's process may read it at any time."""
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_text(str(tokens), encoding="utf-8")
-    partial.replace(file)
 
 
 def rate(engines: list[VLLMEmbedder], documents: TokenIds, loaded: Loaded) -> Result:
@@ -296,8 +212,7 @@ def cosine(loaded: Loaded) -> Result:
 
 def reference_documents(loaded: Loaded) -> Iterator[npt.NDArray[np.int32]]:
     """The gate's own texts, and some of the corpus of several lengths."""
-    tokenizer = Tokenizer(str(loaded.task.folder(loaded.group.shape) / "tokenizer.json"), loaded.task.max_tokens, loaded.model.end_token)
-    tokens = tokenizer.encode([*gate.PROBES.values()], "")
+    tokens = tokenizer_of(loaded).encode([*gate.PROBES.values()], "")
     yield from (tokens.of(number) for number in range(len(gate.PROBES)))
     for length in REFERENCE_LENGTHS:
         yield min(loaded.documents, key=lambda ids: abs(len(ids) - length))
@@ -333,6 +248,8 @@ def two_engines(loaded: Loaded) -> Result:
     smaller = bounded(engines, loaded, loaded.task.step_tokens // 4, loaded.documents)
     return found | {"quarter_step": smaller["tokens_per_s"]}
 
+
+__all__ = ["ROWS", "prepare"]
 
 ROWS: dict[str, Callable[[Loaded], Result]] = {
     "start-cold": start,

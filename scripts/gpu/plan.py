@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -37,7 +37,11 @@ class Group:
     dry_child: str = "own"  # the process that a dry run measures it in
 
     def only(self, names: Collection[str]) -> Group:
-        return replace(self, rows=tuple(row for row in self.rows if row.name in names))
+        """The group with the rows of these names. An engine's first row has the seconds of loading it."""
+        first, rows = self.rows[0], [row for row in self.rows if row.name in names]
+        if self.kind == "engines" and rows and rows[0] is not first:
+            rows[0] = replace(rows[0], seconds=rows[0].seconds + first.seconds)
+        return replace(self, rows=tuple(rows))
 
 
 def engine_group(name: str, *rows: Row, **settings: Any) -> Group:
@@ -80,8 +84,7 @@ LEARNED_BOUNDS = (0.5, 3.0)  # of the factor by which estimates are corrected
 def chosen(names: Collection[str]) -> list[Group]:
     """Groups with the rows of these names, and the making of the models that they need."""
     wanted = set(names)
-    groups = [group.only(wanted) for group in GROUPS]
-    shapes = {group.shape for group in groups if group.rows and group.kind != "card"}
+    shapes = {group.shape for group in GROUPS if group.kind != "card" and group.only(wanted).rows}
     wanted |= {"models"} if shapes else set()
     wanted |= {"models-8B"} if "8B" in shapes else set()
     return [group for each in GROUPS if (group := each.only(wanted)).rows]
@@ -101,8 +104,8 @@ class Estimates:
         self.factors[kind_of(row.name)] = min(high, max(low, seconds / row.seconds))
 
 
-def row_of(name: str) -> Row:
-    return next(row for group in GROUPS for row in group.rows if row.name == name)
+def row_of(name: str, groups: Iterable[Group] = GROUPS) -> Row:
+    return next(row for group in groups for row in group.rows if row.name == name)
 
 
 def kind_of(name: str) -> str:
