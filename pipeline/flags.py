@@ -65,7 +65,7 @@ def run_options(
     config: Annotated[
         list[Path] | None, typer.Option(help="TOML file with the keys below; of several, later ones override. Flags override all.")
     ] = None,
-    source: Annotated[str | None, typer.Option(help="Documents: a URI, prefix or glob of .parquet, .jsonl[.gz|.zst].")] = None,
+    source: Annotated[str | None, typer.Option(help="Documents: an object, prefix or glob of .parquet, .jsonl, .json[.gz|.zst].")] = None,
     output: Annotated[str | None, typer.Option(help="Where the dataset goes: a URI of its own.")] = None,
     model: Annotated[str | None, typer.Option(help="Hub name, or folder with safetensors and sentence-transformers files.")] = None,
     revision: Revision = None,

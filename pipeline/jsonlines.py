@@ -7,18 +7,21 @@ ids can become one. Lines that may hold such a number are parsed again, by Pytho
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal, InvalidOperation, Overflow
 from types import NoneType
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import orjson
 import pyarrow as pa
 
 from pipeline import schema
+from pipeline.compression import codec_of
+from pipeline.errors import ObjectError
 from pipeline.storage import BYTE_ORDER_MARK
 
 Reasons = dict[int, tuple[str, str]]  # row of the shard -> (reason, detail)
@@ -40,6 +43,17 @@ EXACT_TYPES: dict[pa.DataType, set[type]] = {
     pa.string(): {str},
     pa.large_string(): {str},
 }
+
+
+def require_lines(file: BinaryIO, uri: str) -> None:
+    """Raises ObjectError where a file begins as a JSON array does, or as an object that goes on in the next line."""
+    first, line_end, _ = cast("io.BufferedReader", file).peek(1).removeprefix(BYTE_ORDER_MARK).lstrip().partition(b"\n")
+    first = first.rstrip()
+    # By the name .jsonl, a line that begins with a bracket is a bad row, unless it clearly is an array's beginning.
+    is_array = first.startswith(b"[") and (codec_of(uri)[0].endswith(".json") or first == b"[" or first.endswith(b","))
+    if is_array or (line_end and first == b"{"):
+        kind = "JSON array" if is_array else "JSON object over several lines"
+        raise ObjectError(f"{uri}: is one {kind}, not JSON lines; write one object a line, or give a glob that leaves it out")
 
 
 @dataclass(frozen=True)

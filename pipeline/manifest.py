@@ -8,8 +8,6 @@ earlier runs used.
 
 from __future__ import annotations
 
-import hashlib
-import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,20 +20,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import BulkembedError, ConfigError, ObjectError, SourceError
+from pipeline.errors import BulkembedError, ConfigError, ObjectError
+from pipeline.jsonlines import require_lines
 from pipeline.ranges import Range, cut, disjoint, gaps, parse
-from pipeline.records import Counts, Failure, Format, Shard, SourceObject
+from pipeline.records import Counts, Failure, LeftOutNames, Shard, SourceObject
 from pipeline.retry import CORRUPT, describe
-from pipeline.storage import Store, StoredObject, first_line, lines
+from pipeline.sources import SourceListing, source_listing
+from pipeline.storage import Store, first_line, lines
 
-SUFFIXES: dict[str, Format] = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".jsonl.gz": "jsonl",
-    ".jsonl.zst": "jsonl",
-}
 PART_LINES = 1024
 INSPECT_THREADS = 16  # footers are small and far away: this waits, it does not compute
 
@@ -74,6 +66,11 @@ class Plan:
     failures: list[Failure]  # objects that cannot be read
     held_back: str | None = None  # why this dataset would not be published over the newest one
     done_counts: Counts = field(default_factory=Counts)  # of what is done; where no bound needs them, they are not read
+    listing: SourceListing = field(default_factory=SourceListing)  # where the objects come from
+
+    @property
+    def left_out(self) -> list[LeftOutNames]:
+        return self.listing.left_out
 
     @cached_property
     def rows_done(self) -> int:
@@ -85,41 +82,8 @@ class Plan:
 
 
 def source_objects(store: Store, source: str) -> list[SourceObject]:
-    """The corpus in source order: documents files under a prefix or glob, hidden ones left out.
-
-    Raises SourceError where there is none."""
-    try:
-        stored = store.objects(source)
-    except FileNotFoundError:
-        stored = []
-    objects = [found for item in stored if (found := source_object(item)) is not None]
-    if not objects:
-        some = f"{len(stored)} objects there, none of them " if stored else "nothing there; expected "
-        raise SourceError(f"source {source}: {some}{', '.join(SUFFIXES)}")
-    return sorted(objects, key=lambda each: each.id)
-
-
-def source_object(stored: StoredObject) -> SourceObject | None:
-    """None for what is no document file, or hidden by a leading dot or underscore."""
-    relative = stored.relative_path
-    matching = [each for each in SUFFIXES if relative.lower().endswith(each)]
-    if not matching or any(part.startswith((".", "_")) for part in relative.split("/")):
-        return None
-    return SourceObject(
-        uri=stored.uri,
-        relative_path=relative,
-        size=stored.size,
-        version=stored.version,
-        format=SUFFIXES[matching[0]],
-        id=object_id(relative, stored.version),
-    )
-
-
-def object_id(relative_path: str, version: str) -> str:
-    # Readers ignore names that start with a dot or an underscore.
-    readable = re.sub(r"[^A-Za-z0-9.=_-]", "_", relative_path).lstrip("._")[:80]
-    digest = hashlib.sha256(f"{relative_path}\0{version}".encode()).hexdigest()[:16]
-    return f"{readable}-{digest}"
+    """The corpus in source order. Raises SourceError as `source_listing` does."""
+    return source_listing(store, source).objects
 
 
 def plan(
@@ -212,6 +176,7 @@ def layout_of(store: Store, item: SourceObject, text_columns: Sequence[str] = ()
     def read() -> Layout:
         if item.format == "jsonl":
             with store.open_lines(item.uri, item.version) as file:
+                require_lines(file, item.uri)
                 return scan_lines(file)
         with store.open(item.uri, item.version) as file:
             parquet = pq.ParquetFile(file)

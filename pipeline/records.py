@@ -42,6 +42,18 @@ class SourceObject:
 
 
 @dataclass(frozen=True)
+class LeftOutNames:
+    """Names below the source that are not read, for one reason."""
+
+    reason: str
+    count: int
+    examples: tuple[str, ...]  # the first few
+
+    def __str__(self) -> str:
+        return f"{self.count:,} {self.reason}: {', '.join(self.examples)}{', ...' if self.count > len(self.examples) else ''}"
+
+
+@dataclass(frozen=True)
 class Shard:
     """Rows [start, stop) of one source object. The unit of work, of retry and of output."""
 

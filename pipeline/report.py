@@ -36,6 +36,7 @@ def plan_text(job: Job, plan: Plan) -> str:
     objects = len(plan.objects)
     rows = [
         ("source", f"{cfg.source}: {objects:,} objects, {size(sum(item.size for item in plan.objects))}"),
+        *(("left out", str(names)) for names in plan.left_out),
         ("output", f"{cfg.output} (fingerprint {'follows from the int8 ranges' if job.needs_ranges else job.fingerprint})"),
         ("model", f"{job.model.name}, {job.model.pooling} pooling, at most {cfg.max_tokens:,} tokens"),
         ("vectors", ", ".join(f"{form.dim} {form.dtype}" for form in cfg.vectors or ())),
@@ -46,7 +47,7 @@ def plan_text(job: Job, plan: Plan) -> str:
         *(("unreadable", f"{failure.where}: {failure.reason}") for failure in plan.failures),
     ]
     if cfg.long_documents != "truncate":
-        rows.insert(4, ("long ones", f"{cfg.long_documents}, above {cfg.chunk_tokens or cfg.max_tokens:,} tokens"))
+        rows.insert(4 + len(plan.left_out), ("long ones", f"{cfg.long_documents}, above {cfg.chunk_tokens or cfg.max_tokens:,} tokens"))
     if job.model.native_dtype == "bfloat16" and cfg.engine.dtype == "float16":
         rows.append(("note", "this model was trained in bfloat16: its activations can overflow in float16"))
     untrained = [str(form.dim) for form in cfg.vectors or () if not job.model.trained_for(form.dim)]
@@ -113,6 +114,7 @@ def summary_text(job: Job, summary: Summary) -> str:
     if done.lost:
         why = ", ".join(f"{count} {LOSS_TEXT[cause]}" for cause, count in done.lost.items())
         rows.append(("recovered", f"{done.lost.total()} attempts at shards were lost and made again: {why}"))
+    rows += [("left out", str(names)) for names in summary.plan.left_out]
     rows += [("failed", f"{failure.where}: {failure.reason.strip()}") for failure in summary.failures]
     if summary.snapshot is not None:
         rows.append(("dataset", f"snapshot {summary.snapshot.number}: {summary.snapshot.documents:,} documents"))

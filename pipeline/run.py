@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -19,9 +19,11 @@ from pipeline.errors import BulkembedError, ConfigError, IncompleteError, Interr
 from pipeline.ledger import Ledger
 from pipeline.manifest import Plan
 from pipeline.metrics import Progress, failures_text
-from pipeline.records import Failure, Lost, Model, Receipt, Sampled, Shard, Snapshot, SourceObject
+from pipeline.overlap import refuse_linked_output, refuse_overlap
+from pipeline.records import Failure, Lost, Model, Receipt, Sampled, Shard, Snapshot
+from pipeline.sources import SourceListing, source_listing
 from pipeline.stages import Job
-from pipeline.storage import Store, canonical
+from pipeline.storage import Store
 
 HASHED_IN_FOOTERS = ("tokenizer.json", ".safetensors")
 
@@ -59,9 +61,9 @@ class Summary:
 
 def open_job(cfg: RunConfig) -> tuple[Job, Plan]:
     """Looks up the model, the source and what is done. Writes nothing; raises before any work."""
-    refuse_overlap(cfg.source, cfg.output)
-    described = model.describe(cfg.model, cfg.revision)
     store = Store(cfg.storage)
+    refuse_overlap(store, cfg.source, cfg.output)
+    described = model.describe(cfg.model, cfg.revision)
     cfg = begun(cfg, cfg.resolve(described), described, store)
     limit = cfg.chunk_tokens or cfg.max_tokens or 0
     tokenizer = stages.tokenizer(described, limit)  # refuses a tokenizer that loses the end token
@@ -70,36 +72,38 @@ def open_job(cfg: RunConfig) -> tuple[Job, Plan]:
     with reading(cfg.output):
         standing = calibration.standing(cfg, described, store)
     try:
-        objects = manifest.source_objects(store, cfg.source)
+        listing = source_listing(store, cfg.source)
+        refuse_linked_output(listing.links, cfg.output)
     except StorageError as error:
         raise SourceError(f"source: {error}") from error
-    job, plan = opened(cfg, described, objects, standing if standing is not None and standing.final else None)
+    job, plan = opened(cfg, described, listing, standing if standing is not None and standing.final else None)
     if standing is not None and not standing.final and standing.hold(plan.pending):
-        return opened(cfg, described, objects, standing)
+        return opened(cfg, described, listing, standing)
     return job, plan
 
 
-def opened(cfg: RunConfig, described: Model, objects: list[SourceObject], ranges: Int8Ranges | None) -> tuple[Job, Plan]:
+def opened(cfg: RunConfig, described: Model, listing: SourceListing, ranges: Int8Ranges | None) -> tuple[Job, Plan]:
     """The job with these int8 ranges, and what is left to do; without ranges nothing of int8 columns is done."""
     fingerprint = cfg.fingerprint(described, ranges.texts if ranges is not None else None)
     ledger = Ledger(Store(cfg.storage), cfg.output, fingerprint)
     with reading(cfg.output):
         done, known = ledger.done(), ledger.carried()
     try:
-        carried = known or columns.carried_schema(ledger.store, objects, cfg)
+        carried = known or columns.carried_schema(ledger.store, listing.objects, cfg)
     except StorageError as error:
         raise SourceError(f"source: {error}") from error
     job = Job(cfg, described, fingerprint, carried, provenance(cfg, described, fingerprint), {})
     if ranges is not None:
         job = calibration.with_ranges(job, ranges)
-    return job, planned(job, objects, done)
+    return job, planned(job, listing, done)
 
 
-def planned(job: Job, objects: list[SourceObject], done: list[str]) -> Plan:
+def planned(job: Job, listing: SourceListing, done: list[str]) -> Plan:
     cfg = job.cfg
     most_rows = max(1, min(cfg.shards.max_rows, (cfg.shards.memory_mib << 20) // (job.model.width * 4)))
     check = partial(columns.require_columns, cfg)
-    plan = manifest.plan(job.store, objects, done, most_rows, cfg.limit, check, cfg.text_columns, cfg.shards.text_mib << 20)
+    plan = manifest.plan(job.store, listing.objects, done, most_rows, cfg.limit, check, cfg.text_columns, cfg.shards.text_mib << 20)
+    plan = replace(plan, failures=[*listing.failures, *plan.failures], listing=listing)
     if not (plan.done or plan.pending or plan.failures):
         raise columns.no_rows(cfg.source)
     return publication.guarded(job, plan)
@@ -189,7 +193,7 @@ def measured(job: Job, plan: Plan, engine: Engine, stop: Stop | None) -> tuple[J
 
     job = calibration.calibrated(job, plan.pending, sample)
     if done := job.ledger.done():
-        plan = planned(job, plan.objects, done)
+        plan = planned(job, plan.listing, done)
         publication.require_allowed(job, plan)
     return job, plan
 
@@ -227,17 +231,6 @@ class InProcess:
                 yield stages.sample(shard, job, self.embedder)
             except BulkembedError as error:
                 yield Failure(shard.id, str(error))
-
-
-def refuse_overlap(source: str, output: str) -> None:
-    """A run must never read what it writes."""
-    source_root, output_root = canonical(source), canonical(output)
-    if within(output_root, source_root) or any(within(source_root, f"{output_root}/{part}") for part in ("data", "_meta")):
-        raise ConfigError(f"output: {output} and the source {source} lie inside one another; give the output a place of its own")
-
-
-def within(inner: str, outer: str) -> bool:
-    return f"{inner}/".startswith(f"{outer}/")
 
 
 def provenance(cfg: RunConfig, described: Model, fingerprint: str) -> dict[str, str]:

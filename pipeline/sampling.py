@@ -98,6 +98,7 @@ def schema_of(store: Store, item: SourceObject, columns: Sequence[str]) -> tuple
 
     def read() -> tuple[dict[str, Held], bool]:
         with store.open_lines(item.uri, item.version) as file:
+            jsonlines.require_lines(file, item.uri)
             return sampled(file, columns)
 
     try:

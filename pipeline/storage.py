@@ -1,4 +1,4 @@
-"""Object storage: list, open, read, put. The only user of fsspec.
+"""Object storage: list, open, read, put.
 
 One PUT publishes: an object is there whole or not at all. On local files that is a temporary
 file and a rename; on object stores `pipe_file` is one PUT (above 100 MiB a multipart upload,
@@ -12,26 +12,27 @@ import errno
 import io
 import os
 import posixpath
-import re
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 import fsspec
 import orjson
-from fsspec.compression import compr
 from fsspec.implementations.local import LocalFileSystem
-from fsspec.utils import infer_compression
 
+from pipeline.compression import codec_of, decompressed
 from pipeline.errors import ObjectError, SourceError
+from pipeline.listing import WILD, Entry, LeftOut, Listing, StoredObject, Tree, below, fixed_part, listed
+from pipeline.local_tree import LocalTree
+from pipeline.remote_tree import RemoteTree
 from pipeline.retry import retry
 
 T = TypeVar("T")
 
-WILD = re.compile(r"[*?\[]")
+# Names of one file system each.
+SAME_PROTOCOL = {"s3a": "s3", "gcs": "gs", "az": "abfs", "abfss": "abfs", "local": "file"}
 READ_AHEAD_BYTES = 8 << 20
 LEAST_AHEAD_BYTES, MOST_AHEAD_BYTES = 1 << 20, 32 << 20
 MAX_LINE_BYTES = 64 << 20
@@ -42,14 +43,6 @@ LINKLESS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}  # file s
 # Of S3 file systems, below what the user gives. Retries happen here alone, where they are counted: s3fs and botocore make one
 # attempt each. A body that stalls is given up after `read_timeout`.
 S3_SETTINGS = {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 30, "max_pool_connections": 64}
-
-
-@dataclass(frozen=True)
-class StoredObject:
-    uri: str
-    relative_path: str  # below the prefix or glob that was listed
-    size: int
-    version: str  # changes when the content does
 
 
 @lru_cache(maxsize=16)
@@ -86,28 +79,41 @@ class Store:
         filesystem = _filesystem(protocol, b"{}" if protocol == "file" else self.options)
         return filesystem, filesystem._strip_protocol(uri)
 
+    def _tree(self, uri: str, hidden: tuple[str, ...] = ()) -> tuple[Tree, Callable[[str], str], str]:
+        """A file system to list, the URI of a path in it, and the path of `uri`."""
+        filesystem, path = self._locate(uri)
+        tree = LocalTree(hidden) if isinstance(filesystem, LocalFileSystem) else RemoteTree(filesystem, hidden)
+        return tree, filesystem.unstrip_protocol if "://" in uri else str, path
+
+    def listing(self, uri: str, hidden: tuple[str, ...] = ()) -> Listing:
+        """What is at `uri`: all below a prefix, what a glob matches, or one object. Folders with names that begin with one
+        of `hidden` are not entered. Raises StorageError where a folder cannot be listed, FileNotFoundError where nothing is there."""
+        tree, uri_of, path = self._tree(uri, hidden)
+        root, entries = listed(tree, path)
+        entries.sort(key=lambda entry: entry.path)
+        return Listing(
+            root=uri_of(root),
+            is_glob=root != path,
+            objects=[stored_object(entry, root, uri_of) for entry in entries if entry.kind == "file"],
+            left_out=[LeftOut(uri_of(entry.path), below(entry.path, root), entry.reason) for entry in entries if entry.kind == "left out"],
+            links=[(entry.path, entry.real) for entry in tree.followed],
+        )
+
     def objects(self, uri: str) -> list[StoredObject]:
         """All objects under a prefix, or matched by a glob, or the one object at `uri`; sorted by URI."""
-        filesystem, path = self._locate(uri)
-        wild = WILD.search(path)
-        root = glob_root(path)
+        return self.listing(uri).objects
 
-        def listing() -> dict[str, dict[str, Any]]:
-            filesystem.invalidate_cache()
-            found = filesystem.glob(path, detail=True) if wild else filesystem.find(path, detail=True)
-            # Over HTTP, one object is found without a word about it.
-            return {name: info or filesystem.info(name) for name, info in found.items()}
+    def root(self, uri: str) -> str:
+        """The URI of what does not vary in a source: of the folder of a glob, else of the place itself."""
+        if not WILD.search(uri):
+            return uri
+        tree, uri_of, path = self._tree(uri)
+        return uri_of(fixed_part(tree, path)[0])
 
-        return [
-            StoredObject(
-                uri=filesystem.unstrip_protocol(name) if "://" in uri else name,
-                relative_path=name.removeprefix(root).lstrip("/") or posixpath.basename(name),
-                size=int(info["size"]),
-                version=version(info),
-            )
-            for name, info in sorted(retry(listing, f"listing {uri}").items())
-            if info["type"] == "file"
-        ]
+    def stands(self, uri: str) -> bool:
+        """Whether there is an object or a folder at `uri`, as it is spelled."""
+        tree, _, path = self._tree(uri)
+        return tree.stands(path)
 
     def names(self, uri: str) -> list[str]:
         """Base names of the objects directly under a prefix; empty where there is none."""
@@ -141,13 +147,13 @@ class Store:
         """As `open`, to read from front to back, decompressed by its suffix.
 
         `expected_bytes`: about what will be read, so that it is one GET; 0 where nobody knows."""
-        codec = infer_compression(uri)
+        codec = codec_of(uri)[1]
         # A compressed object is read from its start, wherever the lines are.
         known = expected_bytes and not codec
         ahead_bytes = min(max(expected_bytes, LEAST_AHEAD_BYTES), MOST_AHEAD_BYTES) if known else READ_AHEAD_BYTES
         file = self._open(uri, wanted, cache_type="readahead", block_size=ahead_bytes)
         # fsspec's own files split lines in Python; the buffer does it in C.
-        return cast(BinaryIO, io.BufferedReader(compr[codec](file, mode="r"), 1 << 20))
+        return cast(BinaryIO, io.BufferedReader(decompressed(file, codec), 1 << 20))
 
     def _open(self, uri: str, wanted: str | None, **reading: Any) -> BinaryIO:
         filesystem, path = self._locate(uri)
@@ -235,32 +241,27 @@ def changed(uri: str) -> ObjectError:
     return ObjectError(f"{uri}: changed since this run was planned; run again to plan it anew")
 
 
-def version(info: dict[str, Any]) -> str:
+def version(info: Mapping[str, Any]) -> str:
     """What changes when an object's content does: its ETag, else its size and modification time."""
     etag = next((info[name] for name in ETAGS if info.get(name)), None)
     modified = next((info[name] for name in TIMES if info.get(name)), "")
     return str(etag).strip('"') if etag else f"{info['size']}-{modified}"
 
 
-def glob_root(path: str) -> str:
-    """The folder of a glob that does not vary; any other path as it is."""
-    wild = WILD.search(path)
-    return posixpath.dirname(path[: wild.start()]) if wild else path
+def stored_object(entry: Entry, root: str, uri_of: Callable[[str], str]) -> StoredObject:
+    return StoredObject(uri_of(entry.path), below(entry.path, root), int(entry.info["size"] or 0), version(entry.info))
 
 
 def canonical(uri: str) -> str:
-    """The same for every spelling of a place, for comparing two: `s3a://` is `s3://`."""
+    """The same for every spelling of a place, for comparing two. It takes nothing for a pattern."""
     protocol, separator, path = uri.partition("://")
-    if not separator:
-        protocol, path = "file", uri
-    try:
-        names = fsspec.get_filesystem_class(protocol).protocol
-    except (ImportError, ValueError):
-        names = protocol  # unknown, or not installed: nothing can be read there either
-    first = names if isinstance(names, str) else names[0]
-    if first in ("file", "local"):
-        return os.path.realpath(glob_root(path) or ".")
-    return glob_root(f"{first}://{path}").rstrip("/")
+    protocol = SAME_PROTOCOL.get(protocol, protocol) if separator else "file"
+    if protocol == "file":
+        return os.path.realpath(str(LocalFileSystem._strip_protocol(uri)))
+    if protocol == "abfs":  # container@account.host/path is container/path
+        container, slash, rest = path.partition("/")
+        path = container.partition("@")[0] + slash + rest
+    return f"{protocol}://{path}".rstrip("/")
 
 
 def absolute(uri: str) -> str:

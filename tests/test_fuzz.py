@@ -18,7 +18,7 @@ from backports import zstd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import manifest, reader
+from pipeline import manifest, reader, sources
 from pipeline.columns import carried_schema
 from pipeline.config import RunConfig
 from pipeline.errors import BulkembedError, ConfigError, ObjectError
@@ -207,7 +207,7 @@ KEYS = ["../../escape", "a\nb", 'quo"te', "über/straße", "x" * 180, "..", "sem
 
 
 def test_hostile_keys_stay_inside_the_output(tmp_path: Path, qwen: str) -> None:
-    names = [manifest.object_id(f"{key}.jsonl", "v") for key in KEYS]
+    names = [sources.object_id(f"{key}.jsonl", "v") for key in KEYS]
     assert len(set(names)) == len(KEYS)
     for name in names:
         assert name.isascii()

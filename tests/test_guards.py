@@ -21,10 +21,10 @@ from pipeline.errors import ConfigError, HeldBack, IncompleteError, SourceError
 from pipeline.flags import load
 from pipeline.guards import Contents
 from pipeline.ledger import dataset, newest_snapshot
-from pipeline.manifest import object_id
 from pipeline.records import Failure, Lost, Receipt, Shard, Snapshot
 from pipeline.report import plan_text, summary_text
 from pipeline.run import InProcess, finish, open_job, run
+from pipeline.sources import object_id
 from pipeline.stages import Job
 from pipeline.storage import Store, absolute
 from tests.conftest import bulkembed, in_one_process, read_dataset, simulated, write_jsonl

@@ -8,7 +8,7 @@ import tenacity
 
 from pipeline import retry
 from pipeline.errors import ConfigError, StorageError
-from pipeline.run import refuse_overlap
+from pipeline.overlap import refuse_overlap
 from pipeline.storage import Store
 
 
@@ -114,9 +114,9 @@ def test_work_that_recovers_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_an_output_inside_the_source_is_refused(source: str, output: str) -> None:
     with pytest.raises(ConfigError, match="inside one another"):
-        refuse_overlap(source, output)
+        refuse_overlap(Store(), source, output)
 
 
 @pytest.mark.parametrize(("source", "output"), [("/a/b", "/a/bc"), ("s3://b/x", "s3://b/y"), ("/a/corpus", "/a"), ("s3://a/x", "gs://a/x")])
 def test_places_side_by_side_are_fine(source: str, output: str) -> None:
-    refuse_overlap(source, output)
+    refuse_overlap(Store(), source, output)
