@@ -108,6 +108,20 @@ def test_a_child_that_dies_or_hangs_costs_its_own_rows_alone(tmp_path: Path, mon
     assert not table.is_open(found["works"])
 
 
+def test_a_childs_watch_of_its_parent_leaves_forked_processes_alone() -> None:
+    """On a GPU host vLLM forks its core; one that waits for a lock of the watching thread hangs for ever."""
+    code = (
+        "import multiprocessing, time; from scripts.gpu.child import end_with_parent; end_with_parent(); time.sleep(0.5); "
+        "core = multiprocessing.get_context('fork').Process(target=int); core.start(); core.join(20); print(core.exitcode, flush=True); "
+        "core.kill()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "0\n"
+
+
 def test_rates_get_their_share_of_the_cards_own() -> None:
     ceilings = {"row": "gemm", "bf16_tflops": 800.0, "fp8_tflops": 1400.0, "bf16": {"layer_8192": 700.0, "layer_32768": 750.0}}
     found = table.with_share({"row": "engine-8k", "tflops": 600.0}, {"gemm": ceilings})
