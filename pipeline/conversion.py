@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from pipeline.errors import ObjectError
 from pipeline.schema import LISTS
 
+Reasons = dict[int, tuple[str, str]]  # row of the shard -> (reason, detail)
 Allowed = Callable[[pa.DataType, pa.DataType], bool]
 # Types of one family hold the same values; int and decimal do too, float and decimal do not.
 FAMILIES: tuple[Callable[[pa.DataType], bool], ...] = (
@@ -133,14 +134,29 @@ def lists(array: pa.Array, wanted: pa.DataType, path: str, allowed: Allowed) -> 
         raise Differs(f"{path}: {str(error).splitlines()[0]}", None) from None
 
 
-def readable(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[int]]:
+def readable(column: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, Reasons]:
     """`column` with null for each value that holds text that is not UTF-8, and the rows of those. Arrow carries such text
     unseen, and other readers refuse the whole file for it."""
     if is_valid(column):
-        return column, []
+        return column, {}
     bad = [row for row in range(len(column)) if not is_valid(column.take(pa.array([row])))]
-    rows = np.arange(len(column))
-    return column.take(pa.array(rows, mask=np.isin(rows, bad))), bad
+    text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    shown = {row: f"is {column[row].as_buffer().to_pybytes()[:50]!r}" if text else "holds text" for row in bad}
+    return without(column, bad), {row: ("undecodable", f"{name} {shown[row]}, not UTF-8") for row in bad}
+
+
+def without_overflow(column: pa.ChunkedArray, microseconds: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, Reasons]:
+    """Timestamps in nanoseconds with null for each that 64 bits of nanoseconds cannot hold, and the rows of those."""
+    numbers = microseconds.cast(pa.int64())
+    outside = pc.fill_null(pc.greater(pc.abs(numbers), (2**63 - 1) // 1000), False)
+    bad = [row for row, beyond in enumerate(outside.to_pylist()) if beyond]
+    return without(column, bad), {row: ("wrong_type", f"{name} is {microseconds[row]}, not {column.type}") for row in bad}
+
+
+def without(column: pa.ChunkedArray, rows: list[int]) -> pa.ChunkedArray:
+    """`column` with null in these rows."""
+    places = np.arange(len(column))
+    return column.take(pa.array(places, mask=np.isin(places, rows))) if rows else column
 
 
 def is_valid(column: pa.ChunkedArray) -> bool:

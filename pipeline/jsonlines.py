@@ -21,10 +21,10 @@ import pyarrow as pa
 
 from pipeline import schema
 from pipeline.compression import codec_of
+from pipeline.conversion import Reasons
 from pipeline.errors import ObjectError
 from pipeline.storage import BYTE_ORDER_MARK
 
-Reasons = dict[int, tuple[str, str]]  # row of the shard -> (reason, detail)
 CONSTANTS = (b"NaN", b"Infinity")  # Python and pandas write them, though they are no JSON
 NUMERAL = re.compile(rb"[0-9.eE][0-9.eE+-]*")
 MAY_HOLD_DOUBLES = {float, list, dict}
@@ -203,6 +203,8 @@ def as_json(array: pa.Array) -> list[Any]:
     """Python values; numbers of dates and times, which JSON does not have."""
     if pa.types.is_temporal(array.type):
         array.validate(full=True)  # a date64 within a day: Parquet keeps the day alone
+        if pa.types.is_timestamp(array.type):
+            array.cast(pa.timestamp("ms") if array.type.unit == "s" else array.type)  # Parquet has no seconds
         array = array.view(pa.int32() if array.type.bit_width == 32 else pa.int64())
     values: list[Any] = array.to_pylist()
     return values

@@ -13,7 +13,6 @@ too_long       more tokens than the limit, where the run rejects long documents 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import islice
@@ -26,8 +25,8 @@ import pyarrow.parquet as pq
 
 from pipeline import conversion, jsonlines, schema
 from pipeline.config import RunConfig
+from pipeline.conversion import Reasons
 from pipeline.errors import ObjectError
-from pipeline.jsonlines import Reasons
 from pipeline.records import Documents, Shard
 from pipeline.retry import CORRUPT, describe
 from pipeline.storage import MAX_LINE_BYTES, Store, changed, first_line, lines
@@ -92,9 +91,16 @@ def documents(
         ],
         schema=schema.rejects_schema(carried.field("id").type),
     )
-    repeated = sum(count - 1 for count in Counter(accepted["id"].to_pylist()).values())
+    repeated = accepted.num_rows - len(stored(accepted["id"]).unique())
     kept = np.array([shard.start + row for row in range(rows.num_rows) if row not in reasons], np.int64)
     return Documents(accepted.cast(carried), kept, texts, rejects, repeated)
+
+
+def stored(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column under an extension type such as UUID, of which Arrow finds no repeated values."""
+    if not isinstance(column.type, pa.BaseExtensionType):
+        return column
+    return pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
 
 
 def template_pieces(cfg: RunConfig) -> list[tuple[str, int | None]]:
@@ -136,40 +142,59 @@ def source_name(name: str, cfg: RunConfig) -> str:
 def parquet_rows(store: Store, shard: Shard, cfg: RunConfig, carried: pa.Schema) -> tuple[dict[str, Any], Reasons]:
     """Columns of the output by name, and texts as `text:<column>`, of one row range."""
     metadata = footer(store, shard.uri, shard.version)
+    wanted = tuple(dict.fromkeys((cfg.id_column, *cfg.text_columns, *cfg.keep_columns)))
     with store.open(shard.uri, shard.version) as file:
         parquet = pq.ParquetFile(file, metadata=metadata, pre_buffer=True, page_checksum_verification=True)
-        present = parquet.schema_arrow.names
-        wanted = tuple(dict.fromkeys((cfg.id_column, *cfg.text_columns, *cfg.keep_columns)))
-        schema.require_columns(present, wanted, shard.uri)
-        groups: list[int] = []
-        first_row, at = shard.start, 0
-        for number in range(parquet.num_row_groups):
-            rows = parquet.metadata.row_group(number).num_rows
-            if at < shard.stop and at + rows > shard.start:
-                first_row = min(first_row, at) if groups else at
-                groups.append(number)
-            at += rows
-        batches, row = [], first_row
-        for batch in parquet.iter_batches(READ_ROWS, row_groups=groups, columns=list(wanted)):
-            start, stop = max(row, shard.start), min(row + batch.num_rows, shard.stop)
-            if start < stop:
-                batches.append(batch.slice(start - row, stop - start))
-            row += batch.num_rows
-            if row >= shard.stop:
-                break
-        table = pa.Table.from_batches(batches, pa.schema([parquet.schema_arrow.field(name) for name in wanted]))
+        schema.require_columns(parquet.schema_arrow.names, wanted, shard.uri)
+        table = rows_of(parquet, shard, wanted)
+        int96 = int96_columns(parquet, (cfg.id_column, *cfg.keep_columns))
+        if int96:
+            coarse = pq.ParquetFile(file, metadata=metadata, coerce_int96_timestamp_unit="us", page_checksum_verification=True)
+            microseconds = rows_of(coarse, shard, int96)
     columns: dict[str, Any] = {}
     reasons: Reasons = {}
     for field in carried:
         name = source_name(field.name, cfg)
+        column = table[name]
+        overflown: Reasons = {}
+        if name in int96:
+            column, overflown = conversion.without_overflow(column, microseconds[name], name)
         allowed = conversion.castable if name in cfg.column_types else conversion.same_meaning
-        found = conversion.convert(table[name], field.type, name, allowed, shard.uri, shard.start)
-        columns[field.name], bad = conversion.readable(found)
-        for row in bad:
-            reasons.setdefault(row, ("undecodable", f"{name} holds bytes that are not UTF-8"))
+        column = conversion.convert(column, field.type, name, allowed, shard.uri, shard.start)
+        columns[field.name], undecodable = conversion.readable(column, name)
+        reasons = overflown | undecodable | reasons
     for name in cfg.text_columns:
         columns[f"text:{name}"] = text_values(table[name])
     return columns, reasons
+
+
+def rows_of(parquet: pq.ParquetFile, shard: Shard, names: Sequence[str]) -> pa.Table:
+    """These columns of the shard's rows."""
+    groups: list[int] = []
+    first_row, at = shard.start, 0
+    for number in range(parquet.num_row_groups):
+        rows = parquet.metadata.row_group(number).num_rows
+        if at < shard.stop and at + rows > shard.start:
+            first_row = min(first_row, at) if groups else at
+            groups.append(number)
+        at += rows
+    batches, row = [], first_row
+    for batch in parquet.iter_batches(READ_ROWS, row_groups=groups, columns=list(names)):
+        start, stop = max(row, shard.start), min(row + batch.num_rows, shard.stop)
+        if start < stop:
+            batches.append(batch.slice(start - row, stop - start))
+        row += batch.num_rows
+        if row >= shard.stop:
+            break
+    return pa.Table.from_batches(batches, pa.schema([parquet.schema_arrow.field(name) for name in names]))
+
+
+def int96_columns(parquet: pq.ParquetFile, names: Iterable[str]) -> list[str]:
+    """Timestamps as Spark writes them: Arrow reads them as nanoseconds, and those beyond 1677 to 2262 wrongly."""
+    if not any(pa.types.is_timestamp(parquet.schema_arrow.field(name).type) for name in names):
+        return []
+    leaves = (parquet.schema.column(number) for number in range(len(parquet.schema)))
+    return [leaf.path for leaf in leaves if leaf.physical_type == "INT96" and leaf.path in names]
 
 
 @lru_cache(maxsize=4)

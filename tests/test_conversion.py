@@ -213,6 +213,8 @@ def test_bytes_that_are_no_text_never_reach_the_output(tmp_path: Path, shape: st
     found.rejects.validate(full=True)
     reject, *others = found.rejects.to_pylist()
     assert (reject["id"], reject["row"], reject["reason"]) == (None if shape == "id" else 2, 1, "undecodable")
+    assert "UTF-8" in reject["detail"]
+    assert (shape in ("struct", "list")) or "caf\\xe9" in reject["detail"]
     assert [each["reason"] for each in others] == (["null_id"] if shape == "id" else [])
 
 
@@ -260,3 +262,28 @@ def test_times_and_zones_come_back(tmp_path: Path) -> None:
     (tmp_path / "b.parquet").unlink()
     pq.write_table(pa.table({"id": [time(1), time(2)], "text": ["a", "b"]}), tmp_path / "a.parquet")
     assert read(tmp_path / "a.parquet", config())[0].rows["id"].to_pylist() == [time(1), time(2)]
+
+
+@pytest.mark.parametrize("name", ["id", "kept"])
+def test_int96_timestamps_that_arrow_reads_wrongly_are_rejected(tmp_path: Path, name: str) -> None:
+    moments = [datetime(2020, 1, 1, 0, 0, 0, 123456), datetime(9999, 12, 31), None, datetime(1, 1, 1), datetime(1969, 12, 31, 23)]
+    columns = {"id": range(5), "text": ["t"] * 5, "kept": range(5)} | {name: pa.array(moments, utc("us", None))}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet", use_deprecated_int96_timestamps=True)
+    (found,) = read(tmp_path / "a.parquet", config(keep_columns=["kept"]))
+    rejected = [1, 2, 3] if name == "id" else [1, 3]
+    back = found.rows[name].cast(utc("us", None)).to_pylist()
+    assert back == [moment for row, moment in enumerate(moments) if row not in rejected]
+    assert [(row["row"], row["reason"]) for row in found.rejects.to_pylist()] == [
+        (row, "null_id" if row == 2 else "wrong_type") for row in rejected
+    ]
+
+
+def test_repeated_ids_of_any_type_are_counted(tmp_path: Path) -> None:
+    for column in (
+        pa.array([1, 1, 2**62], pa.timestamp("ns")),
+        pa.array([2**31 - 1, 2**31 - 1, 5], pa.date32()),
+        pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"a" * 16, b"a" * 16, b"b" * 16], pa.binary(16))),
+    ):
+        pq.write_table(pa.table({"id": column, "text": ["t"] * 3}), tmp_path / "a.parquet")
+        (found,) = read(tmp_path / "a.parquet", config())
+        assert (found.rows.num_rows, found.repeated_ids) == (3, 1)

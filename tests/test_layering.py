@@ -18,7 +18,8 @@ LAYERS = [
     {"listing"},
     {"local_tree", "remote_tree"},
     {"storage", "schema"},
-    {"jsonlines", "conversion", "tables"},
+    {"conversion", "tables"},
+    {"jsonlines"},
     {"sources"},
     {
         "manifest",
