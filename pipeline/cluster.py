@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
-from pipeline import embedder, host, placement
+from pipeline import embedder, host, joining, own_ray, placement
 from pipeline.config import EngineConfig, RayConfig
-from pipeline.errors import ResourceError
+from pipeline.errors import BulkembedError, ClusterError, ResourceError
 from pipeline.placement import Placement
 from pipeline.stages import Job
 
@@ -25,37 +26,59 @@ LOCAL_RAY = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 RAY_LOG_LEVEL = logging.CRITICAL  # what it logs, it also raises: that ends in one line of our own
+CLIENT_TIMEOUT_SECONDS = "4"  # of the first of three attempts of Ray Client, each longer: 24 s in all
+MAX_REASON = 300  # characters
 OBJECT_STORE_BYTES = 1 << 30  # of a local Ray: a few shards
 
 
 def connect(cfg: RayConfig, job: Job | None = None) -> Mapping[str, str]:
     """Joins the cluster at `address` (or RAY_ADDRESS), else starts a Ray of this process's own on loopback, which gets the environment
-    that the job's actors need. Returns it: what every process of this Ray has already; nothing where it was joined."""
+    that the job's actors need. Returns it: what every process of this Ray has already; nothing where it was joined.
+
+    Raises ClusterError where that cannot be."""
     address = host.cluster_address(cfg.address)
     if address is None:
         os.environ.update({name: value for name, value in LOCAL_RAY.items() if name not in os.environ})
+        own_ray.give_token(os.environ)  # imports ray
     import ray
 
     logging.getLogger("ray").setLevel(RAY_LOG_LEVEL)
     if ray.is_initialized():
         return {}
     if address is not None:
-        ray.init(address=address, logging_level=RAY_LOG_LEVEL, log_to_driver=False)
+        os.environ.setdefault("RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S", CLIENT_TIMEOUT_SECONDS)
+        joining.require_cluster(address)
+        with one_line(f"ray.address: {address} could not be joined"):
+            ray.init(address=address, logging_level=RAY_LOG_LEVEL, log_to_driver=False)
         return {}
     inherited = environment_here(job) if job else {}
     os.environ.update(inherited)
-    # Of this thread, and so of every process of this Ray but the engine's threads (see VLLMEmbedder): a
-    # batch task never preempts another as it wakes, and Ray's helpers wake hundreds of times a second.
-    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    ray.init(
-        address="local",
-        num_cpus=cfg.num_cpus,
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-        logging_level=RAY_LOG_LEVEL,
-        log_to_driver=False,
-    )
+    with one_line("ray: a Ray of its own could not be started"), own_ray.without_dashboard():
+        # Of this thread, and so of every process of this Ray but the engine's threads (see VLLMEmbedder): a
+        # batch task never preempts another as it wakes, and Ray's helpers wake hundreds of times a second.
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        ray.init(
+            address="local",
+            num_cpus=cfg.num_cpus,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            logging_level=RAY_LOG_LEVEL,
+            log_to_driver=False,
+            _temp_dir=str(own_ray.temporary_folder(os.environ)),
+        )
     return inherited
+
+
+@contextmanager
+def one_line(what: str) -> Iterator[None]:
+    """Turns whatever Ray raises, which is of many kinds and often many lines, into a ClusterError."""
+    try:
+        yield
+    except BulkembedError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ClusterError(f"{what}: {reason[:MAX_REASON]}") from error
 
 
 def environment_here(job: Job) -> dict[str, str]:

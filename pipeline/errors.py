@@ -8,6 +8,7 @@
         GateError             a loaded model fails a check of its vectors      exit 2
       HubError                the hub did not answer                           exit 1
       ResourceError           the cluster can never give what was asked for    exit 2
+      ClusterError            the Ray of a run cannot be joined or started      exit 2
       StorageError            the store refused, or retries ran out            exit 1
       EmbeddingError          the engine returned something that is no vector  exit 1
         EngineError           the engine failed: its process is used no more   exit 1
@@ -55,6 +56,10 @@ class HubError(BulkembedError):
 
 
 class ResourceError(BulkembedError):
+    exit_code = 2
+
+
+class ClusterError(BulkembedError):
     exit_code = 2
 
 

@@ -14,7 +14,7 @@ LAYERS = [
     {"errors", "records", "host", "ranges", "kernels", "engine_args", "__init__"},
     {"template"},
     {"config"},
-    {"retry", "hub", "compression"},
+    {"retry", "hub", "compression", "own_ray"},
     {"listing"},
     {"local_tree", "remote_tree"},
     {"storage", "schema"},
@@ -41,7 +41,7 @@ LAYERS = [
     },
     {"pieces", "gate", "loading", "tune", "metrics", "columns"},
     {"stages", "search", "reference", "here"},
-    {"publication", "calibration"},
+    {"publication", "calibration", "joining"},
     {"verify", "worker"},
     {"run"},
     {"cluster"},
@@ -54,7 +54,7 @@ LAYERS = [
 ]
 LEVEL = {name: number for number, names in enumerate(LAYERS) for name in names}
 ONLY_IN = {
-    "ray": {"dataflow", "cluster"},
+    "ray": {"dataflow", "cluster", "joining", "own_ray"},
     "vllm": {"embedder", "kernels"},
     "torch": {"embedder", "kernels", "reference"},
     "sentence_transformers": {"reference"},
@@ -111,7 +111,14 @@ def test_what_must_not_be_in_the_package(name: str) -> None:
         match node:
             case ast.Call(func=ast.Name(id="print")):
                 raise AssertionError(f"{name}:{node.lineno} prints")
-            case ast.Attribute(value=ast.Name(id="os"), attr="environ" | "getenv") if name not in ("cli", "cluster", "here", "host", "hub"):
+            case ast.Attribute(value=ast.Name(id="os"), attr="environ" | "getenv") if name not in (
+                "cli",
+                "cluster",
+                "here",
+                "host",
+                "hub",
+                "joining",
+            ):
                 raise AssertionError(f"{name}:{node.lineno} reads the environment")
             case ast.Import(names=names) | ast.ImportFrom(names=names):
                 assert not {"pickle", "marshal", "shelve"} & {alias.name for alias in names}
