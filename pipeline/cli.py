@@ -19,10 +19,11 @@ import typer
 from pipeline import __version__, inspection
 from pipeline.console import err, out, tolerate
 from pipeline.errors import BulkembedError, ConfigError, InterruptedRun
-from pipeline.flags import Command, Output, StorageOption, configured, storage_of
+from pipeline.flags import ApiPrice, Command, HourPrice, Output, Rate, StorageOption, configured, storage_of
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
+    from pipeline.estimate import Prices
     from pipeline.metrics import Progress
     from pipeline.run import Engine, Stop
 
@@ -43,13 +44,21 @@ LINE_EVERY_SECONDS = 5.0  # of progress, where there is no terminal
 
 @app.command(cls=Command)
 @configured
-def plan(cfg: "RunConfig") -> None:
-    """Show what a run would do: objects, shards, rows, bytes, and what is done already."""
+def plan(cfg: "RunConfig", tokens_per_second: Rate = None, price_per_hour: HourPrice = None, api_price: ApiPrice = None) -> None:
+    """Show what a run would do: objects, shards, rows, what is done already, and an estimate of tokens."""
+    from pipeline.estimate import Prices
+
+    show_plan(cfg, Prices(tokens_per_second, price_per_hour, api_price))
+
+
+def show_plan(cfg: "RunConfig", prices: "Prices") -> None:
     from pipeline import report
     from pipeline.run import open_job
 
+    prices.check()
     job, planned = open_job(cfg)
     out.print(report.plan_text(job, planned), markup=False)
+    out.print(report.estimate_text(job, planned, prices), markup=False)
     if planned.failures:
         raise typer.Exit(1)
 
@@ -57,10 +66,22 @@ def plan(cfg: "RunConfig") -> None:
 @app.command(cls=Command)
 @configured
 def run(
-    cfg: "RunConfig", dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan, tokenize one shard, estimate; write nothing.")] = False
+    cfg: "RunConfig",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="As `plan`: show and estimate; write nothing.")] = False,
+    tokens_per_second: Rate = None,
+    price_per_hour: HourPrice = None,
+    api_price: ApiPrice = None,
 ) -> None:
     """Embed everything that has no receipt yet, then publish the snapshot. Running again resumes."""
-    embed(cfg, dry_run)
+    from pipeline.estimate import Prices
+
+    prices = Prices(tokens_per_second, price_per_hour, api_price)
+    if dry_run:
+        show_plan(cfg, prices)
+    elif prices != Prices():
+        raise ConfigError("--tokens-per-second, --price-per-hour and --api-price belong to an estimate: give --dry-run, or use plan")
+    else:
+        embed(cfg)
 
 
 @app.command(cls=Command)
@@ -121,16 +142,13 @@ def tune_engine(
     out.print(f"\n{table}", markup=False)
 
 
-def embed(cfg: "RunConfig", dry_run: bool = False) -> None:
+def embed(cfg: "RunConfig") -> None:
     from pipeline import report
     from pipeline.publication import require_allowed
     from pipeline.run import Stop, finish, open_job
 
     job, planned = open_job(cfg)
     out.print(report.plan_text(job, planned), markup=False)
-    if dry_run:
-        out.print(report.estimate_text(job, planned), markup=False)
-        raise typer.Exit(1 if planned.failures else 0)
     require_allowed(job, planned)
     from pipeline import backlog, cluster, dataflow
 

@@ -48,6 +48,11 @@ Instruction = Annotated[
     str | None,
     typer.Option(parser=unescape, metavar="<str>", help="Task of an instruction-tuned model: makes 'Instruct: TASK\\nQuery:'."),
 ]
+Rate = Annotated[float | None, typer.Option("--tokens-per-second", help="Of the whole cluster: shows the hours that the estimate takes.")]
+HourPrice = Annotated[
+    float | None, typer.Option("--price-per-hour", help="Of the whole cluster, in any currency: shows what the hours cost.")
+]
+ApiPrice = Annotated[float | None, typer.Option("--api-price", help="Of a million tokens of an API that embeds too, to compare.")]
 
 
 class Command(TyperCommand):

@@ -64,7 +64,7 @@ def verify(
     out.print(f"snapshot {snapshot.number}: {len(snapshot.shards)} files, {snapshot.documents:,} documents, all as their receipts say")
 
 
-@app.command()
+@app.command(cls=Command)
 def files(output: Output, settings: StorageOption = None) -> None:
     """Print the live data files, one URI a line: those of the newest snapshot, as in <output>/current.txt."""
     from pipeline.ledger import dataset

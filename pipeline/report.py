@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from pipeline import calibration, stages
+from pipeline import calibration
 from pipeline.config import RunConfig
+from pipeline.errors import BulkembedError
+from pipeline.estimate import Interval, Prices, cheaper, estimate
 from pipeline.gate import Check
 from pipeline.ledger import Ledger, current_uri, newest_snapshot
 from pipeline.manifest import Plan
@@ -56,21 +58,56 @@ def plan_text(job: Job, plan: Plan) -> str:
     return lines(rows)
 
 
-def estimate_text(job: Job, plan: Plan) -> str:
-    """Of a dry run: tokens of everything, from those of the first pending shard."""
+def estimate_text(job: Job, plan: Plan, prices: Prices) -> str:
+    """What is to come: tokens, the size of the vectors, and with `prices` hours and money. Reads a sample of the source."""
     if not plan.pending:
         return lines([("estimate", "nothing is left to do")])
-    first = stages.prepare(plan.pending[0], job)
-    tokens = first.counts.tokens
-    share = plan.rows_pending / plan.pending[0].rows
-    bytes_per_row = sum(form.dim * BITS[form.dtype] // 8 for form in job.cfg.vectors or ())
-    vectors = plan.rows_pending * first.counts.vectors / plan.pending[0].rows
-    return lines(
-        [
-            ("sample", f"{plan.pending[0].rows:,} rows: {tokens:,} tokens, {first.counts.rejects:,} rejects"),
-            ("estimate", f"about {int(tokens * share):,} tokens, {size(vectors * bytes_per_row)} of vectors; nothing written"),
-        ]
-    )
+    try:
+        found = estimate(job, plan.pending)
+    except BulkembedError as error:
+        return lines([("estimate", f"unknown: {error}")])
+    vectors = size(found.vectors * sum(form.dim * BITS[form.dtype] // 8 for form in job.cfg.vectors or ()))
+    how, where = ("about", f"{found.places} places all over the source") if found.places else ("exactly", "all of it")
+    rows = [
+        ("sample", f"{found.rows_read:,} of {plan.rows_pending:,} rows, {where}"),
+        (
+            "estimate",
+            f"{how} {amount(found.tokens, whole)} tokens, {vectors} of vectors; nothing written",
+        ),
+    ]
+    if found.rejects:
+        rows.append(("rejects", f"about {round(found.rejects):,} rows" if found.places else f"{round(found.rejects):,} rows"))
+    if found.unread:
+        rows.append(("unread", f"{len(found.unread)} parts of the sample, left out: {found.unread[0]}"))
+    return lines(rows + price_rows(found.tokens, prices))
+
+
+def price_rows(tokens: Interval, prices: Prices) -> list[tuple[str, str]]:
+    rows = []
+    here, there = prices.cluster(tokens), prices.api(tokens)
+    seconds = prices.seconds(tokens)
+    if seconds is not None:
+        rows.append(("time", f"{amount(seconds, duration)} at {prices.tokens_per_second:,.0f} tokens/s"))
+    if here is not None:
+        rows.append(("cost", f"{amount(here, money)} at {prices.price_per_hour:,g} an hour"))
+    if there is not None:
+        verdict = "" if here is None else f": {cheaper(here, there)}"
+        rows.append(("api", f"{amount(there, money)} at {prices.api_price:,g} a million tokens{verdict}"))
+    return rows
+
+
+def amount(found: Interval, text: Callable[[float], str]) -> str:
+    """`12 (95 %: 10 to 14)`, or `12` where that is known."""
+    bounds = f" (95 %: {text(found.low)} to {text(found.high)})" if found.low < found.high else ""
+    return f"{text(found.best)}{bounds}"
+
+
+def whole(number: float) -> str:
+    return f"{round(number):,}"
+
+
+def money(number: float) -> str:
+    return f"{number:,.2f}" if number >= 1 else f"{number:.2g}"
 
 
 def progress_text(progress: Progress) -> str:

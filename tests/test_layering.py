@@ -42,7 +42,7 @@ LAYERS = [
     {"pieces", "gate", "loading", "tune", "metrics", "columns"},
     {"stages", "search", "reference", "here"},
     {"publication", "calibration", "joining"},
-    {"verify", "worker"},
+    {"verify", "worker", "estimate"},
     {"run"},
     {"cluster"},
     {"dataflow"},
