@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import settings
 
 from pipeline.config import RunConfig
 from pipeline.embedder import SimulatedEmbedder
@@ -24,6 +25,9 @@ from pipeline.metrics import Progress
 from pipeline.run import InProcess, Summary, finish, open_job, run
 from pipeline.storage import Store
 
+# On a busy host an example of a few milliseconds takes its time: hypothesis would call the test flaky.
+settings.register_profile("busy host", deadline=None)
+settings.load_profile("busy host")
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = [
     "shard",
