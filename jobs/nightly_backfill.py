@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import sys
 
-from pipeline.cli import main
+from pipeline.__main__ import main
 
 
 def arguments(given: list[str], environment: dict[str, str]) -> list[str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 
-from pipeline.cli import main
+from pipeline.__main__ import main
 
 
 def arguments(given: list[str]) -> list[str]:

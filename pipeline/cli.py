@@ -5,7 +5,6 @@ Heavy modules are imported inside the commands, so that `--help` answers at once
 
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline import __version__, inspection
+from pipeline import __version__, inspection, signals
 from pipeline.console import err, out, tolerate
 from pipeline.errors import BulkembedError, ConfigError, InterruptedRun
 from pipeline.flags import ApiPrice, Command, HourPrice, Output, Rate, StorageOption, configured, storage_of
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.config import RunConfig
     from pipeline.estimate import Prices
     from pipeline.metrics import Progress
-    from pipeline.run import Engine, Stop
+    from pipeline.run import Engine
 
 app = typer.Typer(
     help="Turn a corpus in object storage into a dataset of embedding vectors in object storage.",
@@ -127,7 +126,6 @@ def tune_engine(
     os.environ.pop("RAY_ADDRESS", None)  # of this host, not of a cluster that it may belong to
     trials = []
     with out.status("measuring"), tuning.host(cfg, documents) as host:
-        catch_signals()  # Ray has set handlers of its own
         out.print(f"{len(host.documents):,} documents, about {seconds:g} s; tokens/s of this host, over those as configured:", markup=False)
         for trial in host.trials(seconds):
             trials.append(trial)
@@ -145,26 +143,25 @@ def tune_engine(
 def embed(cfg: "RunConfig") -> None:
     from pipeline import report
     from pipeline.publication import require_allowed
-    from pipeline.run import Stop, finish, open_job
+    from pipeline.run import finish, open_job
 
     job, planned = open_job(cfg)
     out.print(report.plan_text(job, planned), markup=False)
     require_allowed(job, planned)
     from pipeline import backlog, cluster, dataflow
 
-    stop = Stop(cfg.grace_seconds)
     with out.status("starting Ray and loading the model") as status, ExitStack() as stack:
         show = shower(status, time.monotonic())
         engine: Engine | None = None
         if planned.pending:
             if not out.is_terminal:
                 out.print("starting Ray and loading the model")
+            signals.stop.check()
             inherited = cluster.connect(job.cfg.ray, job)
             stack.callback(cluster.disconnect)
-            catch_signals()  # Ray has set handlers of its own
-            engine = stack.enter_context(dataflow.engine(job, backlog.engines_for(planned.pending), stop, inherited))
-            catch_signals(stop)
-        summary = finish(job, planned, show, engine, stop)
+            signals.stop.check()
+            engine = stack.enter_context(dataflow.engine(job, backlog.engines_for(planned.pending), inherited))
+        summary = finish(job, planned, show, engine)
     out.print(report.summary_text(summary.job, summary), markup=False)
     summary.require_complete()
 
@@ -200,39 +197,32 @@ def version(show: Annotated[bool, typer.Option("--version", help="Show the versi
         raise typer.Exit
 
 
-def catch_signals(stop: "Stop | None" = None) -> None:
-    """Without `stop` a signal ends the program where it is; with it, the run looks at `stop` itself: an exception
-    in the midst of a call into Ray would end as one of Ray's."""
-
-    def interrupt(number: int, _frame: object) -> None:
-        if stop is None:
-            raise InterruptedRun(number)
-        if not stop.signal:
-            err.print(f"bulkembed: stopping: shards in flight have {stop.grace_seconds:g} s to be published; once more to stop at once")
-        stop.request(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: every error a user can cause is one line on stderr, and an exit code."""
     level = os.environ.get("BULKEMBED_LOG", "warning").upper()
     logging.basicConfig(level=level if level in logging.getLevelNamesMapping() else "WARNING", format="%(message)s")
-    catch_signals()
     tolerate()
     try:
         code = app(arguments, standalone_mode=False)
     except BulkembedError as error:
-        log.debug("", exc_info=error)
-        err.print(f"bulkembed: {error}", markup=False)
-        code = error.exit_code
+        code = said(error)
     except typer.Exit as leaving:
         code = leaving.exit_code
     except Exception as error:
         if type(error).__module__.startswith(("click", "typer")):  # a mistake on the command line
             error.show()  # type: ignore[attr-defined]
             code = 2
+        elif signals.stop.signal:  # Ray's processes may have had the same signal, and be gone
+            log.debug("", exc_info=error)
+            code = said(InterruptedRun(signals.stop.signal))
         else:
             raise
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def said(error: BulkembedError) -> int:
+    """Prints the one line of an error; its exit code."""
+    log.debug("", exc_info=error)
+    if not isinstance(error, InterruptedRun) or signals.stop.last_word.acquire(blocking=False):
+        err.print(f"bulkembed: {error}", markup=False)
+    return error.exit_code

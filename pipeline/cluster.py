@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from pipeline import embedder, host, joining, own_ray, placement
+from pipeline import embedder, host, joining, own_ray, placement, signals
 from pipeline.config import EngineConfig, RayConfig
 from pipeline.errors import BulkembedError, ClusterError, ResourceError
 from pipeline.placement import Placement
@@ -28,6 +28,7 @@ LOCAL_RAY = {
 RAY_LOG_LEVEL = logging.CRITICAL  # what it logs, it also raises: that ends in one line of our own
 CLIENT_TIMEOUT_SECONDS = "4"  # of the first of three attempts of Ray Client, each longer: 24 s in all
 MAX_REASON = 300  # characters
+PLACE_AGAIN_SECONDS = 2.0  # while a cluster grows
 OBJECT_STORE_BYTES = 1 << 30  # of a local Ray: a few shards
 
 
@@ -42,6 +43,7 @@ def connect(cfg: RayConfig, job: Job | None = None) -> Mapping[str, str]:
         own_ray.give_token(os.environ)  # imports ray
     import ray
 
+    signals.stop.check()
     logging.getLogger("ray").setLevel(RAY_LOG_LEVEL)
     if ray.is_initialized():
         return {}
@@ -121,8 +123,9 @@ def place(engine: EngineConfig, cfg: RayConfig) -> Placement:
         except ResourceError:
             if time.monotonic() >= deadline:
                 raise
+        signals.stop.check()
         from ray.autoscaler.sdk import request_resources
 
         gpus = engine.tensor_parallel_size if engine.num_gpus is None else engine.num_gpus
         request_resources(bundles=[{"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1}] * (engine.replicas or 1))
-        time.sleep(5)
+        time.sleep(PLACE_AGAIN_SECONDS)

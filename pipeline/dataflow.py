@@ -24,14 +24,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipeline import cluster, embedder, model, worker
+from pipeline import cluster, embedder, model, signals, worker
 from pipeline.backlog import Backlog
 from pipeline.embedder import TokenIds
 from pipeline.errors import BulkembedError, EngineError
 from pipeline.losses import Losses
 from pipeline.placement import Placement
 from pipeline.records import Cause, Failure, LoadedFiles, Lost, Receipt, Sampled, Shard
-from pipeline.run import Stop
 from pipeline.stages import Job
 
 log = logging.getLogger(__name__)
@@ -50,13 +49,13 @@ STARTS = 3  # of actors in a row that are lost before their model is loaded
 
 
 @contextmanager
-def engine(job: Job, most: int, stop: Stop | None = None, inherited: Mapping[str, str] | None = None) -> Iterator[Flow]:
+def engine(job: Job, most: int, inherited: Mapping[str, str] | None = None) -> Iterator[Flow]:
     """At most so many embedding actors. Ray must be connected; `inherited` is what its processes have in their environment.
 
     Raises BulkembedError where no actor can load the model, GateError where its vectors are wrong."""
     placed = cluster.place(job.cfg.engine, job.cfg.ray)
     log.info("%s", placed)
-    flow = Flow(job, placed, most, stop, inherited or {})
+    flow = Flow(job, placed, most, inherited or {})
     try:
         yield flow
     finally:
@@ -77,12 +76,11 @@ class Flight:
 class Flow:
     """The driver's side of a run: which shard is where."""
 
-    def __init__(self, job: Job, placed: Placement, most: int, stop: Stop | None, inherited: Mapping[str, str]) -> None:
+    def __init__(self, job: Job, placed: Placement, most: int, inherited: Mapping[str, str]) -> None:
         import ray
 
         self.ray = ray
         self.job = ray.put(job)
-        self.stop = stop
         self.layout = placed.layout
         self.whole: str | None = None  # the actor's method that takes a shard whole; None: prepare, embed, publish
         self.slots = job.cfg.ray.shards_in_flight
@@ -107,6 +105,7 @@ class Flow:
         self.model_name = job.model.name
         self.first_files: LoadedFiles | None = None  # of the actor that was loaded first
         self.quiet_since = time.monotonic()
+        self.stopping = False  # no shard is begun any more
         for _ in range(min(max(placed.replicas, job.cfg.engine.max_replicas or 0), most)):
             self.start()
 
@@ -123,7 +122,9 @@ class Flow:
         from ray.exceptions import RayError
 
         while self.loading:  # one that starts later would have the host to itself
-            self.loaded(self.ray.wait(list(self.loading), num_returns=1)[0][0])
+            signals.stop.check()
+            for reference in self.ray.wait(list(self.loading), num_returns=1, timeout=POLL_SECONDS)[0]:
+                self.loaded(reference)
         sample = self.ray.put(documents)
         try:
             found: list[float] = self.ray.get([actor.rate.remote(sample, self.job, seconds) for actor in self.free])
@@ -135,7 +136,7 @@ class Flow:
         self.job = self.ray.put(job)
         self.waiting = Backlog(shards)
         while (self.waiting or self.ready or self.suspects or self.flights) and not self.over():
-            if not self.stopping():
+            if not self.stopping:
                 self.submit()
             # Not fetched: the data of a shard does not come to the driver.
             done, _ = self.ray.wait([*self.loading, *self.flights], num_returns=1, timeout=POLL_SECONDS, fetch_local=False)
@@ -159,16 +160,16 @@ class Flow:
             log.warning("nothing finished for %d s: %d actors loading, %s, free: %s", QUIET_SECONDS, len(self.loading), dict(stages), free)
             self.quiet_since = now
 
-    def stopping(self) -> bool:
-        return self.stop is not None and self.stop.signal != 0
-
     def over(self) -> bool:
         """Whether a run that is to stop may: nothing that is worth waiting for is under way, or its time is up."""
-        if self.stop is None or not self.stopping():
+        stop = signals.stop
+        if not stop.signal:
             return False
-        if self.whole == "sample":
-            return True  # It publishes nothing.
-        return time.monotonic() >= self.stop.deadline or all(flight.stage == "prepare" for flight in self.flights.values())
+        worth_waiting = self.whole != "sample" and any(flight.stage != "prepare" for flight in self.flights.values())
+        if worth_waiting and not self.stopping:
+            log.warning("bulkembed: stopping: shards in flight have %g s to be published; once more to stop at once", stop.grace_seconds)
+        self.stopping = True
+        return not worth_waiting or time.monotonic() >= stop.deadline
 
     def start(self) -> None:
         """A new actor. Where the cluster has no room for it yet, it waits for the cluster to grow."""
@@ -185,6 +186,8 @@ class Flow:
             found = EngineError(last_line(error))
         if isinstance(found, EngineError):  # of this process, or of what was asked: the next one shows
             self.ray.kill(actor)
+            if self.stopping:
+                return
             self.lost_starts += 1
             if self.lost_starts >= STARTS:
                 raise BulkembedError(f"{STARTS} embedding actors in a row were lost while loading the model: {found}")
@@ -260,7 +263,8 @@ class Flow:
         shard = flight.shard
         if self.free.pop(flight.actor, None) is not None:
             self.ray.kill(flight.actor)
-            self.start()
+            if not self.stopping:
+                self.start()
         verdict = self.losses.judge(shard, cause, flight.alone)
         log.warning("%s: lost (%s): %s: %s", shard.id, cause, reason, VERDICT_TEXT[verdict])
         if self.losses.hopeless(len(self.free) + len(self.loading)):

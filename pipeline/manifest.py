@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import signals
 from pipeline.errors import BulkembedError, ConfigError, ObjectError
 from pipeline.jsonlines import require_lines
 from pipeline.ranges import Range, cut, disjoint, gaps, parse
@@ -104,6 +105,7 @@ def plan(
     covered = {item: disjoint(shard_ids) for item, shard_ids in published.items()}
 
     def inspect(item: SourceObject) -> Layout | Failure | None:
+        signals.stop.check()
         mine = covered.get(item.id)
         if mine and not open_rows(mine, total_rows(mine)):
             return None  # all of it is done: no need to open it

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,11 +10,11 @@ from typing import Protocol
 
 import orjson
 
-from pipeline import __version__, calibration, columns, manifest, matryoshka, model, publication, stages
+from pipeline import __version__, calibration, columns, manifest, matryoshka, model, publication, signals, stages
 from pipeline.calibration import Int8Ranges
 from pipeline.config import RunConfig
 from pipeline.embedder import Embedder
-from pipeline.errors import BulkembedError, ConfigError, IncompleteError, InterruptedRun, SourceError, StorageError
+from pipeline.errors import BulkembedError, ConfigError, IncompleteError, SourceError, StorageError
 from pipeline.ledger import Ledger
 from pipeline.manifest import Plan
 from pipeline.metrics import Progress, failures_text
@@ -152,13 +151,14 @@ def run(cfg: RunConfig, report: Callable[[Progress], None], engine: Engine) -> S
     return finish(job, plan, report, engine)
 
 
-def finish(job: Job, plan: Plan, report: Callable[[Progress], None], engine: Engine | None, stop: Stop | None = None) -> Summary:
+def finish(job: Job, plan: Plan, report: Callable[[Progress], None], engine: Engine | None) -> Summary:
     """`engine`: None where nothing is pending. Raises InterruptedRun where a signal ended it early, HeldBack where
     nothing may be published over the newest snapshot."""
     publication.require_allowed(job, plan)
+    signals.stop.grace_seconds = job.cfg.grace_seconds
     try:
         if job.needs_ranges and engine is not None:
-            job, plan = measured(job, plan, engine, stop)
+            job, plan = measured(job, plan, engine)
         job.ledger.write_run(job.carried, job.cfg.remembered(), job.provenance)
     except (StorageError, FileNotFoundError) as error:
         raise ConfigError(f"output: cannot write to {job.cfg.output}: {error}") from error
@@ -175,41 +175,26 @@ def finish(job: Job, plan: Plan, report: Callable[[Progress], None], engine: Eng
             publication.refuse_rejects(job, plan, plan.done_counts + progress.counts)
     # By rows, since a shard that lost its process may come out in pieces.
     complete = progress.counts.rows == plan.rows_pending
-    if stop is not None and stop.signal and not complete:
-        raise InterruptedRun(stop.signal)
+    if not complete:
+        signals.stop.check()
     snapshot = None
     if complete and not plan.failures and not progress.failures:
         snapshot = publication.publish(job, done)
     return Summary(job, plan, progress, snapshot)
 
 
-def measured(job: Job, plan: Plan, engine: Engine, stop: Stop | None) -> tuple[Job, Plan]:
+def measured(job: Job, plan: Plan, engine: Engine) -> tuple[Job, Plan]:
     """The job with int8 ranges that it measures, and what is left to do with them: another run may have begun with the same."""
 
     def sample(shards: list[Shard], job: Job) -> Iterator[Sampled | Failure | Lost]:
         yield from engine.sample(shards, job)
-        if stop is not None and stop.signal:
-            raise InterruptedRun(stop.signal)
+        signals.stop.check()
 
     job = calibration.calibrated(job, plan.pending, sample)
     if done := job.ledger.done():
         plan = planned(job, plan.listing, done)
         publication.require_allowed(job, plan)
     return job, plan
-
-
-class Stop:
-    """The wish to end a run early: what is in flight may be published until the deadline."""
-
-    def __init__(self, grace_seconds: float) -> None:
-        self.grace_seconds = grace_seconds
-        self.signal = 0
-        self.deadline = 0.0
-
-    def request(self, number: int) -> None:
-        """A second one means at once."""
-        self.deadline = time.monotonic() + (0 if self.signal else self.grace_seconds)
-        self.signal = number
 
 
 class InProcess:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import settings
 
+from pipeline import signals
 from pipeline.config import RunConfig
 from pipeline.embedder import SimulatedEmbedder
 from pipeline.ledger import dataset
@@ -161,6 +162,13 @@ def on_ray(cfg: RunConfig, report: Callable[[Progress], None] = lambda progress:
 
 def in_one_process(cfg: RunConfig, report: Callable[[Progress], None] = lambda progress: None) -> Summary:
     return run(cfg, report, InProcess(SimulatedEmbedder(64, 1e9)))
+
+
+@pytest.fixture
+def stop(monkeypatch: pytest.MonkeyPatch) -> signals.Stop:
+    """The wish to stop of this process, which nobody has yet."""
+    monkeypatch.setattr(signals, "stop", signals.Stop())
+    return signals.stop
 
 
 @pytest.fixture(scope="session")

@@ -14,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from pipeline import calibration, cli, host, matryoshka, report, schema
+from pipeline import calibration, cli, host, matryoshka, report, schema, signals
 from pipeline.calibration import MIN_VECTORS, sample_of, shares, spread
 from pipeline.config import RunConfig
 from pipeline.embedder import SimulatedEmbedder
 from pipeline.errors import IncompleteError, InterruptedRun
 from pipeline.ledger import Ledger, dataset
 from pipeline.records import Counts, Failure, Lost, Receipt, Sampled, Shard, VectorForm
-from pipeline.run import InProcess, Stop, Summary, finish, open_job
+from pipeline.run import InProcess, Summary, finish, open_job
 from pipeline.stages import Job
 from pipeline.storage import Store
 from pipeline.verify import verify
@@ -165,16 +165,16 @@ def test_a_source_of_nothing_but_rejects(tmp_path: Path, qwen: str) -> None:
 class Unlucky(Noting):
     """The second part of its sample fails, is interrupted, or breaks the run."""
 
-    def __init__(self, what: str, stop: Stop) -> None:
+    def __init__(self, what: str) -> None:
         super().__init__()
-        self.what, self.stop = what, stop
+        self.what = what
 
     def sample(self, shards: list[Shard], job: Job) -> Iterator[Sampled | Failure | Lost]:
         for number, outcome in enumerate(super().sample(shards, job)):
             if number == 1 and self.what == "failed":
                 yield Failure(shards[number].id, "no such luck")
             elif number == 1 and self.what == "interrupted":
-                self.stop.request(15)
+                signals.stop.request(15)
                 return
             elif number == 1 and self.what == "left out":
                 return
@@ -193,12 +193,15 @@ class Unlucky(Noting):
         ("broken", RuntimeError, None),
     ],
 )
-def test_a_sample_that_is_not_whole_sets_nothing(tmp_path: Path, qwen: str, what: str, error: type[Exception], code: int | None) -> None:
+def test_a_sample_that_is_not_whole_sets_nothing(
+    tmp_path: Path, qwen: str, what: str, error: type[Exception], code: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "in").mkdir()
     write_jsonl(tmp_path / "in" / "1.jsonl", rows(*range(50)))
-    cfg, stop = config(tmp_path, qwen), Stop(0)
-    with pytest.raises(error) as raised:
-        finish(*open_job(cfg), lambda progress: None, Unlucky(what, stop), stop)
+    cfg = config(tmp_path, qwen)
+    with pytest.raises(error) as raised, monkeypatch.context() as patched:
+        patched.setattr(signals, "stop", signals.Stop())
+        finish(*open_job(cfg), lambda progress: None, Unlucky(what))
     assert getattr(raised.value, "exit_code", None) == code
     assert what != "failed" or "1.jsonl" in str(raised.value)
     assert what != "failed" or "no such luck" in str(raised.value)

@@ -24,7 +24,8 @@ from pipeline.config import EngineConfig
 from pipeline.errors import BulkembedError, InterruptedRun, ResourceError
 from pipeline.ledger import dataset
 from pipeline.metrics import Progress
-from pipeline.run import Stop, finish, open_job
+from pipeline.run import finish, open_job
+from pipeline.signals import Stop
 from pipeline.storage import Store
 from pipeline.tokenizer import Tokenizer
 from pipeline.verify import verify
@@ -144,15 +145,14 @@ def test_a_poisonous_document_gives_a_sample_no_vector_and_publishes_nothing(tmp
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_signal_ends_a_sample_at_once_and_sets_nothing(tmp_path: Path, qwen: str) -> None:
+def test_a_signal_ends_a_sample_at_once_and_sets_nothing(tmp_path: Path, qwen: str, stop: Stop) -> None:
     write_corpus(tmp_path / "in", files=1)
-    stop = Stop(grace_seconds=60)
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "tokens_per_second": 50}, vectors="64:int8")
     job, planned = open_job(cfg)
     started = time.monotonic()
-    with dataflow.engine(job, 1, stop) as engine, pytest.raises(InterruptedRun) as raised:
+    with dataflow.engine(job, 1) as engine, pytest.raises(InterruptedRun) as raised:
         threading.Timer(0.5, stop.request, [15]).start()
-        finish(job, planned, lambda progress: None, engine, stop)
+        finish(job, planned, lambda progress: None, engine)
     assert raised.value.exit_code == 143
     assert time.monotonic() - started < 30
     assert not (tmp_path / "out").exists()
@@ -300,7 +300,7 @@ def test_an_actor_of_a_joined_ray_asks_for_all_of_its_environment(tmp_path: Path
     needed = embedder.environment(cfg.engine, 2)
     for name in needed:  # what the driver has, the processes of a cluster do not
         monkeypatch.setenv(name, needed[name])
-    with dataflow.engine(job, 1, None, cluster.connect(job.cfg.ray, job)) as flow:
+    with dataflow.engine(job, 1, cluster.connect(job.cfg.ray, job)) as flow:
         (actor,) = flow.loading.values()
         has = ray.get(actor.__ray_call__.remote(lambda _self: dict(os.environ)))
     assert needed.items() <= has.items()

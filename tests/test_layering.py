@@ -13,7 +13,7 @@ MODULES = {path.stem: path for path in (ROOT / "pipeline").glob("*.py")}
 LAYERS = [
     {"errors", "records", "host", "ranges", "kernels", "engine_args", "__init__"},
     {"template"},
-    {"config"},
+    {"config", "signals"},
     {"retry", "hub", "compression", "own_ray"},
     {"listing"},
     {"local_tree", "remote_tree"},
