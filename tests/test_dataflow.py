@@ -270,7 +270,7 @@ from pipeline.run import open_job
 
 job, _ = open_job(RunConfig.model_validate_json(sys.argv[1]))
 inherited = cluster.connect(job.cfg.ray, job)
-with dataflow.engine(job, 1, None, inherited) as flow:
+with dataflow.engine(job, 1, inherited) as flow:
     (actor,) = flow.loading.values()
     has, asked = ray.get(actor.__ray_call__.remote(lambda _self: (dict(os.environ), dict(ray.get_runtime_context().runtime_env))))
 others = [process.environ() for process in psutil.Process().children() if "MARK" in process.environ()]
