@@ -6,14 +6,15 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self, cast, get_args
+from typing import Annotated, Any, Literal, Self, cast, get_args
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from pipeline import engine_args, host
 from pipeline.errors import ConfigError
+from pipeline.places import absolute_model, absolute_place
 from pipeline.records import Dtype, LongDocuments, Model, VectorForm
 from pipeline.template import check_template, doubled_prompt, instructed
 
@@ -96,9 +97,9 @@ class RayConfig(Section):
 class RunConfig(Section):
     """One run. Flags of `bulkembed run` and keys of its TOML file have these names."""
 
-    source: str
-    output: str
-    model: str
+    source: Annotated[str, AfterValidator(absolute_place)]
+    output: Annotated[str, AfterValidator(absolute_place)]
+    model: Annotated[str, AfterValidator(absolute_model)]
     revision: str | None = None
     id_column: str = "id"
     text_columns: tuple[str, ...] = ("text",)

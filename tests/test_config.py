@@ -83,17 +83,17 @@ def test_a_missing_field_is_named() -> None:
 
 def test_flags_override_the_file(tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
-    path.write_text('source = "a"\noutput = "out"\nmodel = "m"\n[engine]\nstep_tokens = 64\ncall_tokens = 640\n')
-    cfg = load([path], {"source": "b", "engine": {"step_tokens": 128}})
-    assert (cfg.source, cfg.engine.step_tokens, cfg.engine.call_tokens) == ("b", 128, 640)
+    path.write_text('source = "/a"\noutput = "out"\nmodel = "m"\n[engine]\nstep_tokens = 64\ncall_tokens = 640\n')
+    cfg = load([path], {"source": "/b", "engine": {"step_tokens": 128}})
+    assert (cfg.source, cfg.engine.step_tokens, cfg.engine.call_tokens) == ("/b", 128, 640)
 
 
 def test_later_files_override_earlier_ones_key_by_key(tmp_path: Path) -> None:
     first, second = tmp_path / "run.toml", tmp_path / "tuned.toml"
-    first.write_text('source = "a"\noutput = "out"\nmodel = "m"\n[engine]\nstep_tokens = 64\ncall_tokens = 640\n')
+    first.write_text('source = "/a"\noutput = "out"\nmodel = "m"\n[engine]\nstep_tokens = 64\ncall_tokens = 640\n')
     second.write_text("limit = 9\n[engine]\nstep_tokens = 128\n")
     cfg = load([first, second], {})
-    assert (cfg.source, cfg.limit, cfg.engine.step_tokens, cfg.engine.call_tokens) == ("a", 9, 128, 640)
+    assert (cfg.source, cfg.limit, cfg.engine.step_tokens, cfg.engine.call_tokens) == ("/a", 9, 128, 640)
     assert load([second, first], {}).engine.step_tokens == 64
 
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULES = {path.stem: path for path in (ROOT / "pipeline").glob("*.py")}
 LAYERS = [
     {"errors", "records", "host", "ranges", "kernels", "engine_args", "__init__"},
-    {"template"},
+    {"template", "places"},
     {"config", "signals"},
     {"retry", "hub", "compression", "own_ray"},
     {"listing"},

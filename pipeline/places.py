@@ -1,0 +1,30 @@
+"""Names of local places as every process understands them: workers have another working folder, and may have another home."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+LOCAL_SCHEMES = ("file://", "local://", "file:", "local:")  # that fsspec takes for the local file system
+
+
+def absolute_place(uri: str) -> str:
+    """A local path made absolute, without a scheme; any other URI as it is. Raises ValueError where `~` is nobody's home."""
+    scheme = next((each for each in LOCAL_SCHEMES if uri.startswith(each)), "")
+    remote = "://" in uri and not scheme
+    return uri if remote or not uri.strip() else absolute_path(uri.removeprefix(scheme))
+
+
+def absolute_model(name: str) -> str:
+    """A folder's name made absolute; a hub name, or a name of nothing, as it is."""
+    path = absolute_path(name)
+    return path if name.strip() and Path(path).is_dir() else name
+
+
+def absolute_path(path: str) -> str:
+    try:
+        # Links and `..` stay: what they lead to may change until it is read.
+        return str(Path(path).expanduser().absolute())
+    except RuntimeError:
+        raise ValueError("begins with ~, but no home folder is known here; give an absolute path") from None
+    except FileNotFoundError:
+        raise ValueError("is relative, but the current folder is gone; give an absolute path") from None
