@@ -1,66 +1,261 @@
-"""Submit a run to a Ray cluster and follow its log:
+"""Submit a command of bulkembed to a Ray cluster as a job, and follow its log to the end:
 
-    python -m jobs.submit --address http://127.0.0.1:8265 [--no-wait] -- run --config run.toml
+    python -m jobs.submit [--address http://127.0.0.1:8265] [--no-wait] -- run --config run.toml
 
-What stands behind `--` is the command line of `bulkembed`. The current folder travels along (so
-run.toml is found there); the cluster's nodes need bulkembed installed (cluster.yaml does that).
-Exit code: 0 when the job succeeded or --no-wait was given, 1 otherwise.
+What stands behind `--` is the command line of `bulkembed`. It runs on the cluster, with the bulkembed and the credentials that are there
+(cluster.yaml installs it). Of this machine only the --config files travel. A head that wants a token gets it as from every client of Ray:
+from RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, with RAY_AUTH_MODE=token.
+
+Exit code: the job's own, once it has ended; 143 where somebody stopped it. 0 with --no-wait. 2 where nothing was submitted: no head,
+no token, no such file. 1 where the head refused the job, or has not answered for so long that its end is unknown. 130 or 143 where
+following was interrupted: the job goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import logging
+import os
+import secrets
 import shlex
+import signal
 import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import urlsplit
 
-EXCLUDED = [".venv/", ".git/", ".demo/", "**/*.parquet", "**/*.safetensors"]
+from pipeline.config import RunConfig
+from pipeline.console import tolerate
+from pipeline.errors import BulkembedError, ClusterError, ConfigError
+from pipeline.flags import parse_setting
+
+DEFAULT_ADDRESS = "http://127.0.0.1:8265"
+ANSWER_SECONDS = 20  # that the head may take for an answer
+QUIET_SECONDS = 60  # without a line of the log, after which its connection is taken for dead, and made anew
+RETRY_SECONDS = 2.0
+MAX_UNSEEN_SECONDS = 300.0  # without an answer of the head, after which the job is given up
+PLACES = {"source", "output", "model"}
+LOCKED_OUT = (
+    "wants a token, and not the one that is set here, if any: "
+    "set RAY_AUTH_MODE=token, and the head's token in RAY_AUTH_TOKEN or its file in RAY_AUTH_TOKEN_PATH"
+)
 
 
-def submission(command: list[str], working_dir: str) -> dict[str, Any]:
-    """What is handed to Ray."""
+def head_address(given: str | None, environment: Mapping[str, str]) -> str:
+    """Of the head's dashboard. Raises ConfigError where it is no address of one."""
+    of_ray = environment.get("RAY_ADDRESS", "")
+    default = of_ray if of_ray.startswith("http") else DEFAULT_ADDRESS
+    address = (given or environment.get("RAY_API_SERVER_ADDRESS") or default).rstrip("/")
+    try:
+        parts = urlsplit(address)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError(f"--address {address}: is not the address of a head's dashboard, as in {DEFAULT_ADDRESS}")
+    if "@" in parts.netloc:
+        raise ConfigError("--address: holds credentials, which would be printed; a head takes a token")
+    return address
+
+
+def packed(command: list[str], folder: Path) -> list[str]:
+    """`command` with its configuration files copied into `folder`, and named as they are there.
+
+    Raises ConfigError where one cannot be read."""
+    names: list[str] = []
+
+    def pack(path: str) -> str:
+        # The number keeps files of one name apart, and a file from standing for a module.
+        names.append(f"{len(names) + 1}-{Path(path).name}")
+        try:
+            (folder / names[-1]).write_bytes(Path(path).read_bytes())
+        except OSError as error:
+            raise ConfigError(f"--config {path}: {error.strerror}") from None
+        return names[-1]
+
+    rest = iter(command)
+    sent = []
+    for argument in rest:
+        name, equals, value = argument.partition("=")
+        if name != "--config":
+            sent.append(argument)
+        elif equals:
+            sent.append(f"--config={pack(value)}")
+        else:
+            path = next(rest, None)
+            if path is None:
+                raise ConfigError("--config: needs a file")
+            sent += ["--config", pack(path)]
+    return sent
+
+
+def refuse_secrets(command: list[str]) -> None:
+    """Raises ConfigError where the command line holds what nobody else should read: Ray shows it on the dashboard, and logs it."""
+    for argument, following in zip(command, [*command[1:], ""], strict=True):
+        name, equals, value = argument.partition("=")
+        value = value if equals else following
+        table = parse_setting(value) if name == "--set" else {name.removeprefix("--"): value}
+        if name == "--set" and ("storage" in table or "env" in (table.get("engine") or {})):
+            key = value.partition("=")[0]
+            raise ConfigError(f"--set {key}: everybody who sees the cluster sees a job's command line; write it into the --config file")
+        for key in PLACES & table.keys():
+            try:
+                RunConfig.no_credentials(str(table[key]))
+            except ValueError as error:
+                raise ConfigError(f"{key}: {error}") from None
+
+
+def submission(command: list[str], folder: Path) -> dict[str, Any]:
+    """What is handed to Ray. `folder` becomes the job's working folder, so nothing in it may be named as a module is."""
     return {
         "entrypoint": shlex.join(["python", "-m", "pipeline", *command]),
-        "runtime_env": {"working_dir": working_dir, "excludes": EXCLUDED},
+        "runtime_env": {"working_dir": str(folder)},
         "metadata": {"tool": "bulkembed"},
     }
 
 
-def follow(client: Any, job_id: str) -> int:
-    """Prints the job's log until it ends; its exit code."""
-    import asyncio
+def connected(address: str) -> Any:
+    """A client of the head at `address`. Raises ClusterError where none answers, or it wants another token."""
+    import requests
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
 
-    from ray.job_submission import JobStatus
+    class Client(JobSubmissionClient):  # type: ignore[misc]
+        def _do_request(self, method: str, endpoint: str, **given: Any) -> Any:
+            """Ray's own waits for ever."""
+            return super()._do_request(method, endpoint, **({"timeout": ANSWER_SECONDS} | given))
 
-    async def tail() -> None:
-        async for lines in client.tail_job_logs(job_id):
-            sys.stdout.write(lines)
-            sys.stdout.flush()
+    os.environ["RAY_API_SERVER_ADDRESS"] = address  # which Ray takes before the one that it is given
+    advice = "a head has a Jobs API if its Ray was installed as ray[default]"
+    try:
+        return Client(address)
+    except AuthenticationError:
+        raise ClusterError(f"{address} {LOCKED_OUT}") from None
+    except (ConnectionError, requests.exceptions.ConnectionError):
+        raise ClusterError(f"no head answers at {address}; {advice}") from None
+    except requests.exceptions.Timeout:
+        raise ClusterError(f"no head answers at {address} within {ANSWER_SECONDS} s") from None
+    except (RuntimeError, ValueError, KeyError, requests.exceptions.RequestException) as error:
+        raise ClusterError(f"what answers at {address} has no Jobs API ({first_line(error)}); {advice}") from error
 
-    asyncio.run(tail())
-    status = client.get_job_status(job_id)
-    sys.stdout.write(f"{job_id}: {status}\n")
-    return 0 if status == JobStatus.SUCCEEDED else 1
+
+def hand_in(client: Any, job_id: str, job: dict[str, Any]) -> None:
+    """Submits the job. Raises ClusterError where the token is refused, BulkembedError where the head does not take the job."""
+    from ray.exceptions import AuthenticationError
+
+    try:
+        client.submit_job(submission_id=job_id, **job)
+    except AuthenticationError:
+        raise ClusterError(f"{client.get_address()} {LOCKED_OUT}") from None
+    except (OSError, RuntimeError) as error:
+        raise BulkembedError(f"{job_id} was not taken: {first_line(error)}") from error
+
+
+class Log:
+    """The part of a job's log that is printed already. Every connection tells it from the start."""
+
+    def __init__(self) -> None:
+        self.printed = 0
+
+    def show(self, text: str, start: int) -> int:
+        """Prints what is new of `text`, whose first character has the number `start`; the number of the one behind it."""
+        new = text[max(0, self.printed - start) :]
+        sys.stdout.write(new)
+        sys.stdout.flush()
+        self.printed += len(new)
+        return start + len(text)
+
+
+async def tail(client: Any, job_id: str, log: Log) -> None:
+    """Prints the log until its connection ends, which is no sign that the job has."""
+    lines = aiter(client.tail_job_logs(job_id))
+    position = 0
+    while (text := await asyncio.wait_for(anext(lines, None), QUIET_SECONDS)) is not None:
+        position = log.show(text, position)
+
+
+async def follow(client: Any, job_id: str) -> int:
+    """Prints the job's log until the job has ended, however often the connection does; its exit code.
+
+    Raises BulkembedError where the head has not answered for long."""
+    from aiohttp import ClientError
+    from ray.exceptions import AuthenticationError
+
+    faults = (OSError, RuntimeError, ClientError, AuthenticationError)
+    log, seen = Log(), time.monotonic()
+    while True:
+        with suppress(*faults):  # what is wrong shows in the next call, if it lasts
+            await tail(client, job_id, log)
+        try:
+            job = await asyncio.to_thread(client.get_job_info, job_id)
+            if job.status.is_terminal():
+                log.show(await asyncio.to_thread(client.get_job_logs, job_id), 0)
+                return ended(job_id, job)
+            seen = time.monotonic()
+        except faults as error:
+            if time.monotonic() - seen > MAX_UNSEEN_SECONDS:
+                raise BulkembedError(f"{job_id} is out of sight, and may go on: {first_line(error)}") from error
+        await asyncio.sleep(RETRY_SECONDS)
+
+
+def ended(job_id: str, job: Any) -> int:
+    """Says how the job has ended; its exit code."""
+    code: int | None = job.driver_exit_code
+    if code is None:  # its process did not end by itself
+        code = {"SUCCEEDED": 0, "STOPPED": 128 + signal.SIGTERM}.get(str(job.status), 1)
+        sys.stdout.write(f"{job_id}: {job.status}: {(job.message or '').strip().splitlines()[0] if job.message else 'no reason given'}\n")
+        return code
+    sys.stdout.write(f"{job_id}: {job.status}, exit code {code}\n")
+    return 128 - code if code < 0 else code  # below 0: the signal that ended it
+
+
+def first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
+
+
+def interrupt(number: int, _frame: object) -> None:
+    raise KeyboardInterrupt(number)
+
+
+def submit(options: argparse.Namespace) -> int:
+    address = head_address(options.address, os.environ)
+    refuse_secrets(options.command)
+    job_id = f"bulkembed_{secrets.token_hex(6)}"
+    fate = "was not submitted"
+    try:
+        with TemporaryDirectory(prefix="bulkembed-submit-") as name:
+            job = submission(packed(options.command, Path(name)), Path(name))
+            client = connected(address)
+            fate = f"may be submitted; to stop it: ray job stop --address {address} {job_id}"
+            hand_in(client, job_id, job)
+        fate = f"goes on; to stop it: ray job stop --address {address} {job_id}"
+        sys.stdout.write(f"{job_id} submitted to {address}\n")
+        return 0 if options.no_wait else asyncio.run(follow(client, job_id))
+    except KeyboardInterrupt as error:
+        sys.stderr.write(f"submit: {job_id} {fate}\n")
+        return 128 + int(error.args[0] if error.args else signal.SIGINT)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Submit a run to a Ray cluster.")
-    parser.add_argument("--address", default="http://127.0.0.1:8265", help="of the cluster's dashboard (ray dashboard cluster.yaml)")
+    parser = argparse.ArgumentParser(description="Submit a command of bulkembed to a Ray cluster, and follow its log.")
+    parser.add_argument("--address", help=f"of the head's dashboard; default RAY_API_SERVER_ADDRESS, else {DEFAULT_ADDRESS}")
     parser.add_argument("--no-wait", action="store_true", help="return once the job is queued")
-    parser.add_argument("--working-dir", default=".", help="folder that travels along")
-    parser.add_argument("command", nargs="+", help="of bulkembed, behind --")
+    parser.add_argument("command", nargs="+", help="of bulkembed, behind --; its --config files travel along, and nothing else")
     options = parser.parse_args()
-
-    from ray.job_submission import JobSubmissionClient
-
+    tolerate()
+    logging.disable()  # what Ray logs is of no use here, or ends in one line of our own
+    signal.signal(signal.SIGTERM, interrupt)
     try:
-        client = JobSubmissionClient(options.address)
-        job_id = client.submit_job(**submission(options.command, options.working_dir))
-    except (ConnectionError, RuntimeError) as error:
-        sys.stderr.write(f"submit: no job at {options.address}: {str(error).splitlines()[0]}\n")
-        return 1
-    sys.stdout.write(f"{job_id} submitted to {options.address}\n")
-    return 0 if options.no_wait else follow(client, job_id)
+        return submit(options)
+    except BulkembedError as error:
+        sys.stderr.write(f"submit: {error}\n")
+        return error.exit_code
 
 
 if __name__ == "__main__":

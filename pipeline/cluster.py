@@ -79,6 +79,7 @@ def one_line(what: str) -> Iterator[None]:
     except BulkembedError:
         raise
     except Exception as error:
+        signals.stop.check()  # Ray's processes may have had the same signal, and be gone
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ClusterError(f"{what}: {reason[:MAX_REASON]}") from error
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import jsonschema
@@ -13,7 +14,7 @@ import pytest
 import ray.autoscaler
 import yaml
 
-from jobs import nightly_backfill, reindex_corpus, submit
+from jobs import nightly_backfill, reindex_corpus
 from tests.conftest import ROOT, read_dataset, write_corpus, write_jsonl
 
 
@@ -72,20 +73,15 @@ def test_reindex_arguments() -> None:
     assert reindex_corpus.arguments(["--dims", "32", "--yes"]) == ["run", "--dims", "32"]
 
 
-def test_a_submission_quotes_its_command() -> None:
-    made = submit.submission(["run", "--prompt", "two words"], ".")
-    assert made["entrypoint"] == "python -m pipeline run --prompt 'two words'"
-
-
-def test_submitting_to_nowhere_is_one_line() -> None:
-    result = module("submit", "--address", "http://127.0.0.1:1", "--", "run", "--config", "run.toml")
-    assert result.returncode == 1
-    assert "submit: no job at http://127.0.0.1:1" in result.stderr
-    assert "Traceback" not in result.stderr
-
-
 def test_the_cluster_file_passes_rays_own_schema() -> None:
     schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
     cluster = yaml.safe_load((ROOT / "cluster.yaml").read_text())
     jsonschema.validate(cluster, schema)
     assert cluster["head_node_type"] in cluster["available_node_types"]
+
+
+def test_every_extra_of_a_clusters_hosts_brings_the_jobs_api() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for extra in ("cluster", "cpu", "gpu"):
+        assert any(each.startswith("ray[default]") for each in project[extra])
+    assert "bulkembed[gpu]" in (ROOT / "cluster.yaml").read_text()
