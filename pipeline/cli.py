@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -16,9 +17,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline import __version__, inspection, signals
-from pipeline.console import err, out, tolerate
+from pipeline.console import Discreet, err, out, tolerate
+from pipeline.credentials import concealed
 from pipeline.errors import BulkembedError, ConfigError, InterruptedRun
 from pipeline.flags import ApiPrice, Command, HourPrice, Output, Rate, StorageOption, configured, storage_of
+from pipeline.refusals import setting_texts
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
@@ -200,7 +203,10 @@ def version(show: Annotated[bool, typer.Option("--version", help="Show the versi
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: every error a user can cause is one line on stderr, and an exit code."""
     level = os.environ.get("BULKEMBED_LOG", "warning").upper()
-    logging.basicConfig(level=level if level in logging.getLevelNamesMapping() else "WARNING", format="%(message)s")
+    shown = logging.StreamHandler()
+    shown.setFormatter(Discreet("%(message)s"))
+    logging.basicConfig(level=level if level in logging.getLevelNamesMapping() else "WARNING", handlers=[shown])
+    concealed.add(list(setting_texts(sys.argv[1:] if arguments is None else arguments)))
     tolerate()
     try:
         code = app(arguments, standalone_mode=False)
@@ -210,19 +216,26 @@ def main(arguments: list[str] | None = None) -> None:
         code = leaving.exit_code
     except Exception as error:
         if type(error).__module__.startswith(("click", "typer")):  # a mistake on the command line
-            error.show()  # type: ignore[attr-defined]
-            code = 2
+            code = shown_mistake(error)
         elif signals.stop.signal:  # Ray's processes may have had the same signal, and be gone
             log.debug("", exc_info=error)
             code = said(InterruptedRun(signals.stop.signal))
         else:
-            raise
+            err.print(concealed.hide(traceback.format_exc()), markup=False)
+            code = 1
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def shown_mistake(error: Any) -> int:
+    """Prints an error of click's; its exit code."""
+    error.message = concealed.hide(error.message)
+    error.show()
+    return 2
 
 
 def said(error: BulkembedError) -> int:
     """Prints the one line of an error; its exit code."""
     log.debug("", exc_info=error)
     if not isinstance(error, InterruptedRun) or signals.stop.last_word.acquire(blocking=False):
-        err.print(f"bulkembed: {error}", markup=False)
+        err.print(f"bulkembed: {concealed.hide(str(error))}", markup=False)
     return error.exit_code

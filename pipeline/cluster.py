@@ -50,12 +50,12 @@ def connect(cfg: RayConfig, job: Job | None = None) -> Mapping[str, str]:
     if address is not None:
         os.environ.setdefault("RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S", CLIENT_TIMEOUT_SECONDS)
         joining.require_cluster(address)
-        with one_line(f"ray.address: {address} could not be joined"):
+        with one_line(f"ray.address: {address} could not be joined"), without_command_line():
             ray.init(address=address, logging_level=RAY_LOG_LEVEL, log_to_driver=False)
         return {}
     inherited = environment_here(job) if job else {}
     os.environ.update(inherited)
-    with one_line("ray: a Ray of its own could not be started"), own_ray.without_dashboard():
+    with one_line("ray: a Ray of its own could not be started"), own_ray.without_dashboard(), without_command_line():
         # Of this thread, and so of every process of this Ray but the engine's threads (see VLLMEmbedder): a
         # batch task never preempts another as it wakes, and Ray's helpers wake hundreds of times a second.
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
@@ -82,6 +82,20 @@ def one_line(what: str) -> Iterator[None]:
         signals.stop.check()  # Ray's processes may have had the same signal, and be gone
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ClusterError(f"{what}: {reason[:MAX_REASON]}") from error
+
+
+@contextmanager
+def without_command_line() -> Iterator[None]:
+    """Has Ray know this process by a name alone: it shows a driver's command line, with all that `--set` gives, on its dashboard, and its
+    server logs it."""
+    from ray._private import utils
+
+    before = utils.get_entrypoint_name
+    utils.get_entrypoint_name = lambda: "bulkembed"
+    try:
+        yield
+    finally:
+        utils.get_entrypoint_name = before
 
 
 def environment_here(job: Job) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, cast, get_args
@@ -13,15 +12,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from pydantic_core import PydanticCustomError
 
 from pipeline import engine_args, host
+from pipeline.credentials import REFUSED, shows_credentials
 from pipeline.errors import ConfigError
 from pipeline.places import absolute_model, absolute_place
 from pipeline.records import Dtype, LongDocuments, Model, VectorForm
 from pipeline.template import check_template, doubled_prompt, instructed
-
-# In a URI: a password, a key, or the signature of a signed URL.
-CREDENTIALS = re.compile(
-    r"://[^/@]*:[^/@]*@|[?&](X-Amz-|AWSAccessKeyId=|Signature=|sig=|token=|access_key|password=|secret)", re.IGNORECASE
-)
 
 
 class Section(BaseModel):
@@ -49,6 +44,7 @@ class EngineConfig(Section):
     tokens_per_second: float = Field(default=100_000, gt=0, description="simulated only")
     args: dict[str, Any] = Field(
         default_factory=dict,
+        repr=False,
         description="passed to vllm.LLM; what is not known to change speed alone is part of the fingerprint; simulated: see Faults",
     )
     env: dict[str, str] = Field(default_factory=dict, repr=False, description="environment of the embedding actors")
@@ -139,14 +135,12 @@ class RunConfig(Section):
             raise ValueError("must not be empty")
         return value
 
-    @field_validator("source", "output")
+    @field_validator("source", "output", "model")
     @classmethod
     def no_credentials(cls, value: str) -> str:
         """A place ends up in logs, receipts and reports."""
-        if CREDENTIALS.search(value):
-            raise PydanticCustomError(
-                "credentials", "holds credentials, which logs would show; give them in the environment or in [storage]"
-            )
+        if shows_credentials(value):
+            raise PydanticCustomError("credentials", REFUSED)
         return value
 
     @field_validator("output")

@@ -87,7 +87,7 @@ class Flow:
         # No retries of Ray's own: a lost process is judged here, whatever it did.
         helper = {"num_cpus": placed.helper_cpus, "max_retries": 0, "runtime_env": {"env_vars": HELPER_ENVIRONMENT}}
         self.prepare, self.publish, self.give_up = (ray.remote(**helper)(verb) for verb in (worker.prepare, worker.publish, worker.give_up))
-        lacking = dict(embedder.environment(job.cfg.engine, placed.engine_cpus).items() - inherited.items())
+        lacking = dict(embedder.public_environment(job.cfg.engine, placed.engine_cpus).items() - inherited.items())
         self.new_actor = ray.remote(
             num_cpus=placed.actor_cpus,
             num_gpus=placed.actor_gpus,

@@ -6,6 +6,7 @@ import gc
 import hashlib
 import math
 import os
+import re
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,8 @@ CACHE_BLOCK = 32  # tokens of keys and values that are handed out at once on CPU
 CPU_SEQUENCES = 256  # of a step, vLLM's own default
 NOISE = 1 << 16  # where a simulated vector may begin, in each of two rows: 2^32 vectors
 SLICE_SECONDS = 0.05  # that a simulated device sleeps at least: shorter ones would cost more than they last
+# Variables that the loader, the allocator, the interpreter or OpenMP reads once, as a process starts.
+READ_AT_START = re.compile(r"LD_PRELOAD|LD_LIBRARY_PATH|GLIBC_TUNABLES|MALLOC_\w+|TCMALLOC_\w+|(OMP|GOMP|KMP)_\w+|PYTHON[A-Z]+")
 VLLM_POOLING = {"last": "LAST", "mean": "MEAN", "cls": "CLS"}
 
 
@@ -213,6 +216,14 @@ def environment(engine: EngineConfig, cpus: int | None) -> dict[str, str]:
             "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16",
         }
     return settings | engine.env
+
+
+def public_environment(engine: EngineConfig, cpus: int | None) -> dict[str, str]:
+    """The part of it that must stand there as the process starts, or is no secret: Ray writes what it is asked for to its logs.
+
+    The rest of `engine.env` travels with the job, and an actor sets it itself."""
+    own = environment(engine.model_copy(update={"env": {}}), cpus)
+    return own | {name: value for name, value in engine.env.items() if name in own or READ_AT_START.fullmatch(name)}
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from pipeline.credentials import REFUSED, concealed, shows_credentials
 from pipeline.errors import ConfigError
+from pipeline.refusals import first_line
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
-
     from pipeline.config import RunConfig
     from pipeline.storage import Store
 
@@ -30,6 +30,13 @@ def unescape(text: str) -> str:
     return ESCAPE.sub(lambda match: ESCAPED[match[0]], text)
 
 
+def refuse_credentials(parameter: typer.CallbackParam, value: str | None) -> str | None:
+    """Of a place that no RunConfig looks at."""
+    if value and shows_credentials(value):
+        raise ConfigError(f"{parameter.name}: {REFUSED}")
+    return value
+
+
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other key: --set engine.step_tokens=4096.")]
 Revision = Annotated[str | None, typer.Option(help="Commit, tag or branch of a hub model.")]
 Dims = Annotated[str | None, typer.Option(help="Matryoshka dimensions, main one first, as 1024,256. [default: the model's]")]
@@ -40,8 +47,12 @@ Prompt = Annotated[
     str | None,
     typer.Option(parser=unescape, metavar="<str>", help="Text before every document; \\n is a line break. [default: the model's own]"),
 ]
-Output = Annotated[str, typer.Option(help="Where a run has written its dataset.")]
-Elsewhere = Annotated[str | None, typer.Option("--model", help="Where the dataset's model lies on this machine, if elsewhere.")]
+Output = Annotated[str, typer.Option(callback=refuse_credentials, help="Where a run has written its dataset.")]
+Elsewhere = Annotated[
+    str | None,
+    typer.Option("--model", callback=refuse_credentials, help="Where the dataset's model lies on this machine, if elsewhere."),
+]
+Original = Annotated[str | None, typer.Option("--source", callback=refuse_credentials, help="The documents that the dataset was made of.")]
 StorageOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A key of [storage]: --set storage.anon=true.")]
 PromptName = Annotated[str | None, typer.Option(help="One of the model's own prompts, as in --prompt-name query.")]
 Instruction = Annotated[
@@ -134,11 +145,13 @@ def load_config(config: Sequence[Path] | None, settings: list[str] | None, **fla
             overrides["dims"] = [int(part) for part in overrides["dims"].split(",")]
         except ValueError:
             raise ConfigError(f"dims: expected numbers such as 1024,256 (got {overrides['dims']!r})") from None
-    return load(config, join_settings(overrides, settings))
+    return load(config, join_settings(overrides, settings), settings or ())
 
 
-def load(paths: Sequence[Path] | None, overrides: dict[str, Any]) -> "RunConfig":
-    """The run of TOML files (if any), later ones laid over earlier ones, and flags over all. Raises ConfigError naming the field."""
+def load(paths: Sequence[Path] | None, overrides: dict[str, Any], settings: Sequence[str] = ()) -> "RunConfig":
+    """The run of TOML files (if any), later ones laid over earlier ones, and flags over all. Raises ConfigError naming the field.
+
+    `settings`: those of `overrides` that `--set` gave."""
     from pydantic import ValidationError
 
     from pipeline.config import RunConfig, merge
@@ -146,10 +159,13 @@ def load(paths: Sequence[Path] | None, overrides: dict[str, Any]) -> "RunConfig"
     values: dict[str, Any] = {}
     for path in paths or ():
         values = merge(values, read_toml(path))
+    values = merge(values, overrides)
+    if isinstance(engine := values.get("engine"), dict):
+        concealed.add([engine.get("env"), engine.get("args")])
     try:
-        return RunConfig.model_validate(merge(values, overrides))
+        return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(first_line(error)) from None
+        raise ConfigError(first_line(error, settings)) from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -182,27 +198,11 @@ def join(base: dict[str, Any], more: dict[str, Any], table: str = "") -> dict[st
     return joined
 
 
-def first_line(error: "ValidationError") -> str:
-    """One line that names the field: `shards.max_rows: Input should be ... (got 0)`."""
-    problem = error.errors()[0]
-    field = ".".join(str(part) for part in problem["loc"])
-    kind = problem["type"]
-    if kind == "missing":
-        return f"{field}: is required (a flag --{field.replace('_', '-')}, or a key in the --config file)"
-    if kind == "credentials" or field.split(".")[0] == "storage" or field.startswith("engine.env"):  # never shown
-        return f"{field}: {problem['msg']}"
-    if kind == "extra_forbidden":
-        return f"{field}: unknown key"
-    message = problem["msg"].removeprefix("Value error, ")
-    # The model validator's messages name their field themselves.
-    return f"{field}: {message} (got {problem['input']!r})" if field else message
-
-
 def parse_setting(setting: str) -> dict[str, Any]:
     """`engine.step_tokens=4096` as a table; a value that is not TOML is taken as text."""
     key, equals, value = setting.partition("=")
     if not equals:
-        raise ConfigError(f"--set {setting}: expected KEY=VALUE")
+        raise ConfigError("--set: expected KEY=VALUE, as in --set engine.step_tokens=4096")
     try:
         return tomllib.loads(f"{key} = {value}")
     except tomllib.TOMLDecodeError:
@@ -210,7 +210,7 @@ def parse_setting(setting: str) -> dict[str, Any]:
     try:
         table = tomllib.loads(f'{key} = "{quoted}"')
     except tomllib.TOMLDecodeError:
-        raise ConfigError(f"--set {setting}: {key!r} is not a key") from None
+        raise ConfigError(f"--set {key}=...: {key!r} is not a key") from None
     return {name: unescape(text) if name in TEXT_KEYS else text for name, text in table.items()}
 
 

@@ -12,6 +12,7 @@ from pipeline.flags import (
     Dtype,
     Elsewhere,
     Instruction,
+    Original,
     Output,
     Prompt,
     PromptName,
@@ -35,7 +36,7 @@ app = typer.Typer()
 def verify(
     output: Output,
     sample: Annotated[int | None, typer.Option(min=1, help="Embed N random rows again and compare; needs --source.")] = None,
-    source: Annotated[str | None, typer.Option(help="The documents that the dataset was made of.")] = None,
+    source: Original = None,
     model: Elsewhere = None,
     seed: Annotated[int, typer.Option(help="Of the choice of rows.")] = 0,
     settings: StorageOption = None,

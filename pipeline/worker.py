@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import faulthandler
 import logging
+import os
 import socket
 import threading
 import time
@@ -127,6 +128,7 @@ class Worker:
 
     def load(self, job: Job) -> LoadedFiles | BulkembedError:
         """What was loaded, or what stands in the way of embedding."""
+        os.environ.update(job.cfg.engine.env)  # it may hold secrets, which must not go through Ray
         try:
             require_version(job)
             loaded, files = loading.load(job.model, job.cfg.max_tokens or 0, job.cfg.engine)

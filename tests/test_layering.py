@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = {path.stem: path for path in (ROOT / "pipeline").glob("*.py")}
 LAYERS = [
-    {"errors", "records", "host", "ranges", "kernels", "engine_args", "__init__"},
-    {"template", "places"},
+    {"errors", "records", "host", "ranges", "kernels", "engine_args", "credentials", "__init__"},
+    {"template", "places", "refusals"},
     {"config", "signals"},
     {"retry", "hub", "compression", "own_ray"},
     {"listing"},
@@ -118,6 +118,7 @@ def test_what_must_not_be_in_the_package(name: str) -> None:
                 "host",
                 "hub",
                 "joining",
+                "worker",
             ):
                 raise AssertionError(f"{name}:{node.lineno} reads the environment")
             case ast.Import(names=names) | ast.ImportFrom(names=names):
