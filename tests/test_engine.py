@@ -228,7 +228,7 @@ def test_a_loaded_engine_norms_with_the_fused_kernels_whatever_the_layout_of_its
 
 
 LAYERS = """
-import json, sys
+import dataclasses, json, sys
 import numpy as np
 from pipeline import here
 from pipeline.config import EngineConfig
@@ -237,7 +237,8 @@ from pipeline.model import describe
 documents = [np.random.default_rng(n).integers(300, 4000, n).astype(np.int32) for n in (1, 700, 2, 1024, 300, 1025)]
 seen = {"mlp": [], "gate_up_proj": [], "out": []}
 with here.quiet():
-    engine = here.load(describe(sys.argv[1], None), 1200, EngineConfig(dtype=sys.argv[2], args=json.loads(sys.argv[3])))
+    described = dataclasses.replace(describe(sys.argv[1], None), pooling=sys.argv[3])
+    engine = here.load(described, 1200, EngineConfig(dtype=sys.argv[2]))
 
     def watch(model):
         for layer in model.model.layers:
@@ -258,17 +259,13 @@ print(json.dumps({"rows": rows, "out": out, "most": max(seen["gate_up_proj"]), "
 
 
 @pytest.mark.parametrize(
-    ("dtype", "args", "rows", "pooled"),
-    [
-        ("bfloat16", {}, 6, True),
-        ("float32", {}, 6, True),
-        ("float32", {"pooler_config": {"seq_pooling_type": "MEAN", "use_activation": True}}, 3052, False),
-    ],
+    ("dtype", "pooling", "rows", "pooled"),
+    [("bfloat16", "last", 6, True), ("float32", "last", 6, True), ("float32", "mean", 3052, False)],
 )
 def test_the_last_layer_computes_what_is_pooled_and_all_states_that_are_asked_for(
-    qwen: str, dtype: str, args: dict[str, Any], rows: int, pooled: bool
+    qwen: str, dtype: str, pooling: str, rows: int, pooled: bool
 ) -> None:
-    command = [sys.executable, "-c", LAYERS, qwen, dtype, json.dumps(args)]
+    command = [sys.executable, "-c", LAYERS, qwen, dtype, pooling]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert ran.returncode == 0, ran.stderr
     found = json.loads(ran.stdout.splitlines()[-1])
