@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import ObjectError
-from pipeline.schema import LISTS
+from pipeline.schema import LISTS, plain
 
 Reasons = dict[int, tuple[str, str]]  # row of the shard -> (reason, detail)
 Allowed = Callable[[pa.DataType, pa.DataType], bool]
@@ -19,7 +19,7 @@ Allowed = Callable[[pa.DataType, pa.DataType], bool]
 FAMILIES: tuple[Callable[[pa.DataType], bool], ...] = (
     lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind),
     lambda kind: pa.types.is_integer(kind) or pa.types.is_decimal(kind),
-    lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind),
+    lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind),
     lambda kind: pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind),
     pa.types.is_time,
     pa.types.is_date,
@@ -62,9 +62,8 @@ def convert(column: pa.ChunkedArray, wanted: pa.DataType, name: str, allowed: Al
 
 def converted(array: pa.Array, wanted: pa.DataType, path: str, allowed: Allowed) -> pa.Array:
     """Raises Differs."""
+    array = decoded(array)
     kind = array.type
-    if pa.types.is_dictionary(kind):
-        array, kind = array.dictionary_decode(), kind.value_type
     if kind == wanted:
         return array
     if array.null_count == len(array):
@@ -76,6 +75,13 @@ def converted(array: pa.Array, wanted: pa.DataType, path: str, allowed: Allowed)
     if not allowed(kind, wanted):
         raise Differs(f"{path} holds {kind}, which is not {wanted}", None)
     return scalars(array, wanted, path)
+
+
+def decoded(array: pa.Array) -> pa.Array:
+    """The values that a dictionary, a view or a narrow decimal stands for."""
+    if pa.types.is_dictionary(array.type):
+        return decoded(array.dictionary_decode())
+    return array if pa.types.is_nested(array.type) else array.cast(plain(array.type))
 
 
 def scalars(array: pa.Array, wanted: pa.DataType, path: str) -> pa.Array:

@@ -29,7 +29,8 @@ TAIL = (
     pa.field("truncated", pa.bool_(), nullable=False),
     pa.field("content_hash", pa.binary(16), nullable=False),  # of the composed text
 )
-LISTS = (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
+LISTS = (pa.ListType, pa.LargeListType, pa.FixedSizeListType, pa.ListViewType, pa.LargeListViewType)
+WITHOUT_VIEW = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
 JSON_TEXT = {b"bulkembed.values": b"JSON text"}  # of a field: what is not text in the source is JSON here
 VECTOR_TYPES = {"float32": pa.float32(), "float16": pa.float16(), "int8": pa.int8(), "binary": pa.uint8()}
 
@@ -83,12 +84,14 @@ def output_schema(rows: pa.Schema, forms: tuple[VectorForm, ...]) -> pa.Schema:
 def carried_schema(source: pa.Schema, id_column: str, keep_columns: tuple[str, ...]) -> pa.Schema:
     """The id (renamed `id`) and the kept columns as they go into the output."""
     id_type = plain(source.field(id_column).type)
-    if pa.types.is_nested(id_type) or pa.types.is_null(id_type):
+    values = id_type.storage_type if isinstance(id_type, pa.BaseExtensionType) else id_type
+    if pa.types.is_nested(values) or pa.types.is_null(values):
         raise ConfigError(f"id_column: {id_column!r} has type {id_type}, not a scalar")
     fields = [carried_field("id", source.field(id_column)).with_nullable(False)]
     fields += [carried_field(name, source.field(name)) for name in keep_columns]
-    for name, field in zip((id_column, *keep_columns), fields, strict=True):
-        require_storable(name, field)
+    keys = ("id_column", *("keep_columns" for _ in keep_columns))
+    for key, name, field in zip(keys, (id_column, *keep_columns), fields, strict=True):
+        require_storable(key, name, field)
     return pa.schema(fields)
 
 
@@ -96,15 +99,22 @@ def carried_field(name: str, field: pa.Field) -> pa.Field:
     return json_text(name) if holds_json_text(field) else pa.field(name, plain(field.type))
 
 
-def require_storable(name: str, field: pa.Field) -> None:
-    """Raises ConfigError where Parquet has no such type, as of a struct without fields."""
+def require_storable(key: str, name: str, field: pa.Field) -> None:
+    """Raises ConfigError where Parquet has no such type, as of a struct without fields, or where Arrow cannot pick rows of it."""
     try:
-        pq.write_table(pa.schema([field]).empty_table(), pa.BufferOutputStream())
+        empty = without_rows(pa.schema([field]))
+        pq.write_table(empty, pa.BufferOutputStream())
+        empty.take(pa.array([], pa.int64()))
     except (pa.ArrowException, OSError) as error:
         raise ConfigError(
-            f"keep_columns: {name!r} has type {field.type}, which Parquet cannot hold ({str(error).splitlines()[0]}); leave it out, "
-            f'or for JSON lines set column_types.{name} = "string", which takes any value as text'
+            f"{key}: {name!r} has type {field.type}, which Arrow cannot write to Parquet row by row ({str(error).splitlines()[0]}); name "
+            f'another column, or for JSON lines set column_types.{name} = "string", which takes any value as text'
         ) from None
+
+
+def without_rows(arrow: pa.Schema) -> pa.Table:
+    """`Schema.empty_table` cannot make lists of UUIDs."""
+    return pa.Table.from_batches([], arrow)
 
 
 def json_text(name: str) -> pa.Field:
@@ -117,22 +127,24 @@ def holds_json_text(field: pa.Field) -> bool:
 
 
 def plain(kind: pa.DataType) -> pa.DataType:
-    """A dictionary-encoded column goes out as the values it stands for. Parts of a value may be null in another file; one that
-    is null in all that were looked at is text."""
+    """Without encodings that Arrow's functions and other readers lack: dictionaries, views and narrow decimals go out as the values
+    they stand for. Parts of a value may be null in another file; one that is null in all that were looked at is text."""
     if pa.types.is_dictionary(kind):
         return plain(kind.value_type)
+    if pa.types.is_decimal32(kind) or pa.types.is_decimal64(kind):
+        return pa.decimal128(kind.precision, kind.scale)
     if pa.types.is_nested(kind):
         return with_parts(kind, lambda part: pa.field(part.name, pa.string() if pa.types.is_null(part.type) else plain(part.type)))
-    return kind
+    return WITHOUT_VIEW.get(kind, kind)
 
 
 def with_parts(kind: pa.DataType, change: Callable[[pa.Field], pa.Field]) -> pa.DataType:
-    """The same struct or list with other fields; any other type as it is."""
+    """The same struct, or a list of the same values, with other fields; any other type as it is."""
     if pa.types.is_struct(kind):
         return pa.struct([change(part) for part in kind])
-    if isinstance(kind, pa.ListType):
+    if isinstance(kind, pa.ListType | pa.ListViewType):
         return pa.list_(change(kind.value_field))
-    if isinstance(kind, pa.LargeListType):
+    if isinstance(kind, pa.LargeListType | pa.LargeListViewType):
         return pa.large_list(change(kind.value_field))
     return kind
 
@@ -163,7 +175,6 @@ def is_text(kind: pa.DataType) -> bool:
         for test in (
             pa.types.is_string,
             pa.types.is_large_string,
-            pa.types.is_string_view,
             pa.types.is_binary,
             pa.types.is_large_binary,
             pa.types.is_null,

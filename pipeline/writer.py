@@ -77,6 +77,6 @@ def alike(standing: bytes, data: bytes) -> bool:
 def leaf_paths(arrow: pa.Schema) -> list[str]:
     """Parquet's names of the columns: `embedding.list.element` for a list."""
     empty = pa.BufferOutputStream()
-    pq.write_table(arrow.empty_table(), empty)
+    pq.write_table(schema.without_rows(arrow), empty)
     parquet = pq.ParquetFile(pa.BufferReader(empty.getvalue())).schema
     return [parquet.column(number).path for number in range(len(parquet.names))]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from pipeline import reader
 from pipeline.columns import carried_schema, require_columns
-from pipeline.errors import ObjectError
+from pipeline.errors import ConfigError, ObjectError
 from pipeline.manifest import layout_of, source_objects
 from pipeline.records import Documents
 from tests.conftest import in_one_process, read_dataset, simulated
@@ -97,6 +97,12 @@ def test_a_file_whose_values_would_change_fails_and_shows_both_types(tmp_path: P
         (pa.array([{"a": None, "b": []}]), pa.array([{"a": "x", "b": [1.5]}])),
         (pa.array([[{"a": None}]]), pa.array([[{"a": None}], [None]])),
         (pa.array([7]), pa.array([None], pa.string())),
+        (pa.array(["a", None], pa.string_view()), pa.array(["b", None])),
+        (pa.array(["a"], pa.large_string()), pa.array(["b", None], pa.string_view())),
+        (pa.array([b"\xff", None], pa.binary_view()), pa.array([b"a"])),
+        (pa.array([[1, 2], None, [], [3]], pa.list_view(pa.int8())), pa.array([[4], None], pa.large_list_view(pa.int64()))),
+        (pa.array([{"a": ["b"]}], pa.struct([("a", pa.list_view(pa.string_view()))])), pa.array([{"a": ["c", None]}, None])),
+        (pa.array([Decimal("1.5"), None], pa.decimal32(5, 2)), pa.array([Decimal("2.5")], pa.decimal64(9, 2))),
     ],
     ids=lambda column: str(column.type),
 )
@@ -198,10 +204,11 @@ def careless(values: list[bytes | None]) -> pa.Array:
     return pa.StringArray.from_buffers(len(values), raw.buffers()[1], raw.buffers()[2], raw.buffers()[0])
 
 
-@pytest.mark.parametrize("shape", ["id", "kept", "struct", "list"])
+@pytest.mark.parametrize("shape", ["id", "kept", "view", "struct", "list"])
 def test_bytes_that_are_no_text_never_reach_the_output(tmp_path: Path, shape: str) -> None:
     bad = careless([b"ok", b"caf\xe9", None, b"caf\xc3\xa9"])
     column = {
+        "view": bad.cast(pa.string_view()),
         "struct": pa.StructArray.from_arrays([bad], ["a"]),
         "list": pa.ListArray.from_arrays(pa.array([0, 1, 2, 3, 4], pa.int32()), bad),
     }.get(shape, bad)
@@ -225,6 +232,29 @@ def test_uuids_come_back_as_uuids(tmp_path: Path) -> None:
     (found,) = read(tmp_path / "a.parquet", config())
     assert found.rows["id"].to_pylist() == [ids[0], ids[2]]
     assert found.rejects["id"].to_pylist() == [ids[1]]
+
+
+def test_lists_of_uuids_come_back(tmp_path: Path, qwen: str) -> None:
+    uuids = pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"a" * 16, b"b" * 16], pa.binary(16)))
+    lists = pa.ListArray.from_arrays(pa.array([0, 2, 2]), uuids)
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"id": [1, 2], "text": ["t", "u"], "kept": lists}), tmp_path / "in/a.parquet")
+    in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen, keep_columns=["kept"]))
+    assert read_dataset(tmp_path / "out")["kept"].to_pylist() == lists.to_pylist()
+
+
+VIEW_MAP = pa.array([[("a", 1)]], pa.map_(pa.string_view(), pa.int8()))
+TENSOR = pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(pa.int8(), [1]), pa.array([[1]], pa.list_(pa.int8(), 1)))
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "message"),
+    [("kept", VIEW_MAP, "keep_columns: 'kept' has type map<string_view"), ("id", TENSOR, "id_column: 'id'")],
+)
+def test_a_column_that_arrow_cannot_carry_is_refused_before_any_work(tmp_path: Path, name: str, column: pa.Array, message: str) -> None:
+    pq.write_table(pa.table({"id": [1], "text": ["t"]} | {name: column}), tmp_path / "a.parquet")
+    with pytest.raises(ConfigError, match=message):
+        read(tmp_path / "a.parquet", config(keep_columns=["kept"] if name == "kept" else []))
 
 
 def test_a_page_with_a_flipped_byte_is_an_error_of_its_object(tmp_path: Path) -> None:
@@ -283,6 +313,9 @@ def test_repeated_ids_of_any_type_are_counted(tmp_path: Path) -> None:
         pa.array([1, 1, 2**62], pa.timestamp("ns")),
         pa.array([2**31 - 1, 2**31 - 1, 5], pa.date32()),
         pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"a" * 16, b"a" * 16, b"b" * 16], pa.binary(16))),
+        pa.array(["a", "a", "b"], pa.string_view()),
+        pa.array([b"a", b"a", b"b"], pa.binary_view()),
+        pa.array([Decimal("1.5"), Decimal("1.50"), Decimal("2")], pa.decimal32(5, 2)),
     ):
         pq.write_table(pa.table({"id": column, "text": ["t"] * 3}), tmp_path / "a.parquet")
         (found,) = read(tmp_path / "a.parquet", config())
