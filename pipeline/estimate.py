@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 import numpy as np
 import numpy.typing as npt
@@ -89,18 +90,22 @@ def estimate(job: Job, pending: Sequence[Shard], seed: int = 0) -> Estimate:
     deadline = time.monotonic() + MAX_SECONDS
     rows, text_bytes = sum(shard.rows for shard in pending), sum(shard.text_bytes for shard in pending)
     if len(pending) <= PLACES and rows <= PLACES * PLACE_ROWS and text_bytes <= PLACES * PLACE_BYTES:
-        found = count(job, pending, deadline)
-        if None not in found:
-            return counted([each for each in found if each is not None])
+        whole = count(job, pending, deadline)
+        if None not in whole:
+            return counted([each for each in whole if each is not None])
     random = np.random.default_rng(seed)
     ordered = in_strata(pending)
     sizes = weights(ordered, job.cfg)
     where, fractions = draw(sizes, PLACES, random)
     places = [place(ordered[shard], fraction) for shard, fraction in zip(where, fractions, strict=True)]
-    # In any order: where time ends early, what was read is still from all over.
-    order = random.permutation(PLACES)
-    found = count(job, [places[number] for number in order], deadline)
-    back = [found[at] for at in np.argsort(order)]
+    # In any order: where time ends early, what was read is still from all over. A long document may be at many places, and is read once.
+    order = random.permutation(PLACES).tolist()
+    distinct = list(dict.fromkeys(places[number] for number in order))
+    found = dict(zip(distinct, count(job, distinct, deadline), strict=True))
+    read = list(takewhile(lambda number: found[places[number]] is not None, order))
+    if len(read) == PLACES and sum(each.rows for each in distinct) == rows:
+        return counted([each for each in found.values() if each is not None])
+    back = [found[places[number]] if number in read else None for number in range(PLACES)]
     density = np.array([ordered[shard].rows / sizes[shard] for shard in where])
     return sampled(back, density, float(sizes.sum()))
 
