@@ -31,6 +31,8 @@ class RemoteTree:
         return any(entry.name == name for entry in self.children(folder, name))
 
     def everything(self, path: str) -> list[Entry]:
+        if self.is_s3 and not path:
+            raise SourceError("source: s3 without the name of a bucket")
         if lists_at_once(self.filesystem):
             found = self._ask(lambda each: self.filesystem.find(each, detail=True), path)
             return self._visible(list(found.items()), path, parents(found))

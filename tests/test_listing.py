@@ -418,6 +418,12 @@ def test_a_pattern_for_buckets_is_refused(bucket: tuple[Store, str]) -> None:
         source_listing(bucket[0], "s3://corp*/in")
 
 
+@pytest.mark.parametrize("source", ["s3://", "s3:///", "s3a://"])
+def test_a_source_without_a_bucket_is_refused(bucket: tuple[Store, str], source: str) -> None:
+    with pytest.raises(SourceError, match="without the name of a bucket"):
+        source_listing(bucket[0], source)
+
+
 @pytest.mark.parametrize("pattern", ["a**b", "**c/x"])
 def test_a_pattern_that_is_none_is_told_in_one_line(tmp_path: Path, pattern: str) -> None:
     fill(tmp_path, "a.jsonl")
