@@ -62,6 +62,9 @@ class Numeral:
 
     token: str
 
+    def __repr__(self) -> str:
+        return self.token
+
     @property
     def in_double(self) -> bool:
         """Whether a double holds all digits that are written, as it does those of `%.20f`."""
@@ -267,7 +270,7 @@ def as_written(value: Any) -> orjson.Fragment:
 
 
 def shown(path: str, value: Any) -> str:
-    return f"{path} is {shorten(value.token if isinstance(value, Numeral) else repr(value))}"
+    return f"{path} is {shorten(repr(value))}"
 
 
 def shorten(text: str) -> str:
