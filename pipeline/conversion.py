@@ -141,14 +141,21 @@ def lists(array: pa.Array, wanted: pa.DataType, path: str, allowed: Allowed) -> 
 
 
 def readable(column: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, Reasons]:
-    """`column` with null for each value that holds text that is not UTF-8, and the rows of those. Arrow carries such text
-    unseen, and other readers refuse the whole file for it."""
-    if is_valid(column):
+    """`column` with null for each value that is none of its type, and the rows of those: text that is not UTF-8, a time of day beyond
+    24 hours. Arrow carries such values unseen, and other readers refuse the whole file for them."""
+    if problem_of(column) is None:
         return column, {}
-    bad = [row for row in range(len(column)) if not is_valid(column.take(pa.array([row])))]
+    problems = {row: problem_of(column.take(pa.array([row]))) for row in range(len(column))}
+    reasons = {row: unreadable(column, row, problem, name) for row, problem in problems.items() if problem is not None}
+    return without(column, list(reasons)), reasons
+
+
+def unreadable(column: pa.ChunkedArray, row: int, problem: str, name: str) -> tuple[str, str]:
+    if "UTF8" not in problem:
+        return "wrong_type", f"{name}: {problem}"
     text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-    shown = {row: f"is {column[row].as_buffer().to_pybytes()[:50]!r}" if text else "holds text" for row in bad}
-    return without(column, bad), {row: ("undecodable", f"{name} {shown[row]}, not UTF-8") for row in bad}
+    shown = f"is {column[row].as_buffer().to_pybytes()[:50]!r}" if text else "holds text"
+    return "undecodable", f"{name} {shown}, not UTF-8"
 
 
 def without_overflow(column: pa.ChunkedArray, microseconds: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, Reasons]:
@@ -165,9 +172,10 @@ def without(column: pa.ChunkedArray, rows: list[int]) -> pa.ChunkedArray:
     return column.take(pa.array(places, mask=np.isin(places, rows))) if rows else column
 
 
-def is_valid(column: pa.ChunkedArray) -> bool:
+def problem_of(column: pa.ChunkedArray) -> str | None:
+    """What Arrow says of a value that is none of the column's type; None where all are."""
     try:
         column.validate(full=True)
-    except pa.ArrowInvalid:
-        return False
-    return True
+    except pa.ArrowInvalid as error:
+        return str(error).splitlines()[0].rpartition("Invalid: ")[2]
+    return None

@@ -284,6 +284,18 @@ def test_nan_in_a_kept_column_does_not_replace_a_published_file(tmp_path: Path, 
     assert same(read_dataset(tmp_path / "out")["lang"].to_pylist(), kept.to_pylist())
 
 
+@pytest.mark.parametrize("name", ["id", "kept"])
+def test_a_time_beyond_the_day_is_rejected(tmp_path: Path, name: str) -> None:
+    times = pa.Array.from_buffers(pa.time64("us"), 2, [None, pa.py_buffer(np.array([1, 86_400_000_000]))])
+    pq.write_table(pa.table({"id": [1, 2], "text": ["a", "b"], "kept": [1, 2]} | {name: times}), tmp_path / "a.parquet")
+    (found,) = read(tmp_path / "a.parquet", config(keep_columns=["kept"]))
+    assert found.texts == ["a"]
+    (reject,) = found.rejects.to_pylist()
+    assert (reject["row"], reject["reason"]) == (1, "wrong_type")
+    assert f"{name}: " in reject["detail"]
+    assert "86400000000" in reject["detail"]
+
+
 def test_times_and_zones_come_back(tmp_path: Path) -> None:
     moments = pa.array([datetime(2026, 1, 1, 12, 30, tzinfo=UTC)], utc("us", "Europe/Berlin"))
     found = read_pair(tmp_path, moments, moments)
