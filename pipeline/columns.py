@@ -38,7 +38,7 @@ def carried_schema(store: Store, objects: Iterable[SourceObject], cfg: RunConfig
         except ObjectError as error:
             raise SourceError(str(error)) from None
     found |= asked
-    carried = (cfg.id_column, *cfg.keep_columns)
+    carried = dict.fromkeys((cfg.id_column, *cfg.keep_columns))  # the id may also be kept under its own name
     fields = [schema.json_text(name) if pa.types.is_null(found[name].type) else found[name] for name in carried]
     return schema.carried_schema(pa.schema(fields), cfg.id_column, cfg.keep_columns)
 

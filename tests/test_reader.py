@@ -165,6 +165,13 @@ def test_text_columns_are_joined_by_the_template(tmp_path: Path, name: str) -> N
     assert found.rejects["reason"].to_pylist() == ["null_text"]
 
 
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl"])
+def test_the_id_may_be_kept_under_its_own_name_too(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name, [{"url": "u/1", "text": "x"}])
+    (found,) = read(tmp_path / name, config(id_column="url", keep_columns=["url"]))
+    assert found.rows.to_pylist() == [{"id": "u/1", "url": "u/1"}]
+
+
 def test_only_needed_columns_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wide = pa.table({"id": [1], "text": ["x"], "unused": ["y" * 100]})
     pq.write_table(wide, tmp_path / "a.parquet")
