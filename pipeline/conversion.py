@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -14,6 +15,7 @@ from pipeline.errors import ObjectError
 from pipeline.schema import LISTS, plain
 
 Reasons = dict[int, tuple[str, str]]  # row of the shard -> (reason, detail)
+MAX_MICROSECONDS = (2**63 - 1) // 1000  # that are nanoseconds in 64 bits
 Allowed = Callable[[pa.DataType, pa.DataType], bool]
 # Types of one family hold the same values; int and decimal do too, float and decimal do not.
 FAMILIES: tuple[Callable[[pa.DataType], bool], ...] = (
@@ -159,11 +161,31 @@ def unreadable(column: pa.ChunkedArray, row: int, problem: str, name: str) -> tu
 
 
 def without_overflow(column: pa.ChunkedArray, microseconds: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, Reasons]:
-    """Timestamps in nanoseconds with null for each that 64 bits of nanoseconds cannot hold, and the rows of those."""
-    numbers = microseconds.cast(pa.int64())
-    outside = pc.fill_null(pc.greater(pc.abs(numbers), (2**63 - 1) // 1000), False)
-    bad = [row for row, beyond in enumerate(outside.to_pylist()) if beyond]
-    return without(column, bad), {row: ("wrong_type", f"{name} is {microseconds[row]}, not {column.type}") for row in bad}
+    """Timestamps in nanoseconds, or values that hold some, with null for each that 64 bits of nanoseconds cannot hold, and the rows of
+    those. `microseconds`: the same values, with such timestamps in microseconds."""
+    bad = np.flatnonzero(np.concatenate([np.zeros(0, np.bool_), *(beyond(chunk, column.type) for chunk in microseconds.chunks)])).tolist()
+    return without(column, bad), {row: ("wrong_type", f"{name} is {str(microseconds[row])[:100]}, not {column.type}") for row in bad}
+
+
+def beyond(array: pa.Array, kind: pa.DataType) -> npt.NDArray[np.bool_]:
+    """Which values hold a timestamp in microseconds that `kind`, the same in nanoseconds, has no room for."""
+    if pa.types.is_timestamp(array.type) and array.type != kind:
+        numbers = pc.fill_null(array.view(pa.int64()), 0).to_numpy(zero_copy_only=False)
+        outside: npt.NDArray[np.bool_] = (numbers > MAX_MICROSECONDS) | (numbers < -MAX_MICROSECONDS)
+        return outside
+    found = np.zeros(len(array), np.bool_)
+    if pa.types.is_struct(array.type):
+        for part, field in zip(array.flatten(), kind, strict=True):
+            found |= beyond(part, field.type)
+    elif isinstance(array.type, LISTS):
+        lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+        found[np.repeat(np.arange(len(array)), lengths)[beyond(array.flatten(), kind.value_type)]] = True
+    elif pa.types.is_map(array.type):
+        offsets = array.offsets.to_numpy()
+        held = (offsets[0], offsets[-1] - offsets[0])
+        for part, of in ((array.keys.slice(*held), kind.key_type), (array.items.slice(*held), kind.item_type)):
+            found[np.repeat(np.arange(len(array)), np.diff(offsets))[beyond(part, of)]] = True
+    return found
 
 
 def without(column: pa.ChunkedArray, rows: list[int]) -> pa.ChunkedArray:

@@ -190,11 +190,12 @@ def rows_of(parquet: pq.ParquetFile, shard: Shard, names: Sequence[str]) -> pa.T
 
 
 def int96_columns(parquet: pq.ParquetFile, names: Iterable[str]) -> list[str]:
-    """Timestamps as Spark writes them: Arrow reads them as nanoseconds, and those beyond 1677 to 2262 wrongly."""
-    if not any(pa.types.is_timestamp(parquet.schema_arrow.field(name).type) for name in names):
-        return []
-    leaves = (parquet.schema.column(number) for number in range(len(parquet.schema)))
-    return [leaf.path for leaf in leaves if leaf.physical_type == "INT96" and leaf.path in names]
+    """Those that hold timestamps as Spark writes them: Arrow reads them as nanoseconds, and those beyond 1677 to 2262 wrongly."""
+    kinds = {name: parquet.schema_arrow.field(name).type for name in names}
+    maybe = [name for name, kind in kinds.items() if pa.types.is_timestamp(kind) or pa.types.is_nested(kind)]
+    leaves = (parquet.schema.column(number) for number in range(len(parquet.schema) if maybe else 0))
+    paths = [leaf.path for leaf in leaves if leaf.physical_type == "INT96"]
+    return [name for name in maybe if any(path == name or path.startswith(f"{name}.") for path in paths)]
 
 
 @lru_cache(maxsize=4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -318,6 +319,25 @@ def test_int96_timestamps_that_arrow_reads_wrongly_are_rejected(tmp_path: Path, 
     assert [(row["row"], row["reason"]) for row in found.rejects.to_pylist()] == [
         (row, "null_id" if row == 2 else "wrong_type") for row in rejected
     ]
+
+
+@pytest.mark.parametrize("shape", ["struct", "list", "list of structs", "map"])
+def test_int96_timestamps_within_other_values_are_rejected_too(tmp_path: Path, shape: str) -> None:
+    moments = [datetime(2020, 1, 1), datetime(9999, 12, 31), None, datetime(1, 1, 1), datetime(1969, 12, 31)]
+    value: dict[str, Callable[[datetime | None], Any]] = {
+        "struct": lambda moment: {"at": moment},
+        "list": lambda moment: [datetime(2020, 1, 1), moment],
+        "list of structs": lambda moment: [{"at": moment}],
+        "map": lambda moment: [("first", datetime(2020, 1, 1)), ("at", moment)],
+    }
+    kind = pa.map_(pa.string(), pa.timestamp("us")) if shape == "map" else None
+    column = pa.array([None, *map(value[shape], moments)], kind)
+    table = pa.table({"id": range(6), "text": ["t"] * 6, "kept": column, "kept.other": pa.nulls(6)})
+    pq.write_table(table, tmp_path / "a.parquet", use_deprecated_int96_timestamps=True)
+    (found,) = read(tmp_path / "a.parquet", config(keep_columns=["kept"]))
+    assert found.rows["kept"].to_pylist() == [each for row, each in enumerate(column.to_pylist()) if row not in (2, 4)]
+    assert [(row["row"], row["reason"]) for row in found.rejects.to_pylist()] == [(2, "wrong_type"), (4, "wrong_type")]
+    assert "9999" in found.rejects["detail"][0].as_py()
 
 
 def test_repeated_ids_of_any_type_are_counted(tmp_path: Path) -> None:
