@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import ObjectError
-from pipeline.schema import LISTS, plain
+from pipeline.schema import LISTS, plain, shown
 
 Reasons = dict[int, tuple[str, str]]  # row of the shard -> (reason, detail)
 MAX_MICROSECONDS = (2**63 - 1) // 1000  # that are nanoseconds in 64 bits
@@ -164,7 +164,7 @@ def without_overflow(column: pa.ChunkedArray, microseconds: pa.ChunkedArray, nam
     """Timestamps in nanoseconds, or values that hold some, with null for each that 64 bits of nanoseconds cannot hold, and the rows of
     those. `microseconds`: the same values, with such timestamps in microseconds."""
     bad = np.flatnonzero(np.concatenate([np.zeros(0, np.bool_), *(beyond(chunk, column.type) for chunk in microseconds.chunks)])).tolist()
-    return without(column, bad), {row: ("wrong_type", f"{name} is {str(microseconds[row])[:100]}, not {column.type}") for row in bad}
+    return without(column, bad), {row: ("wrong_type", f"{name} is {str(shown(microseconds, row))[:100]}, not {column.type}") for row in bad}
 
 
 def beyond(array: pa.Array, kind: pa.DataType) -> npt.NDArray[np.bool_]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +64,14 @@ def stored(table: pa.Table, name: str) -> npt.NDArray[np.generic]:
     column = table[name].combine_chunks()
     flat: npt.NDArray[np.generic] = column.flatten().to_numpy(zero_copy_only=False)
     return flat.reshape(len(column), column.type.list_size)
+
+
+def shown(column: pa.ChunkedArray, row: int) -> Any:
+    """A value for people: as Python has it, and as Arrow writes it where it holds a time that Python's own types do not."""
+    try:
+        return column[row].as_py()
+    except (ValueError, OverflowError):
+        return " ".join(column.slice(row, 1).combine_chunks().to_string().split())[2:-2]
 
 
 def vector_type(form: VectorForm) -> pa.DataType:

@@ -66,7 +66,7 @@ def search(store: Store, ledger: Ledger, snapshot: Snapshot, query: npt.NDArray[
         scores = matryoshka.decode(schema.stored(rows, "embedding"), form, ranges) @ query
         top = np.argsort(-scores, kind="stable")[:k]
         found = rows.select([name for name in rows.column_names if name not in MINE and not name.startswith("embedding")])
-        best += [Hit(float(scores[row]), found.slice(int(row), 1).to_pylist()[0]) for row in top]
+        best += [Hit(float(scores[row]), {name: schema.shown(found[name], int(row)) for name in found.column_names}) for row in top]
         best = sorted(best, key=lambda hit: -hit.score)[:k]
     return best
 

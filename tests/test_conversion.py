@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import reader
+from pipeline import reader, schema
 from pipeline.columns import carried_schema, require_columns
 from pipeline.errors import ConfigError, ObjectError
 from pipeline.manifest import layout_of, source_objects
@@ -338,6 +338,17 @@ def test_int96_timestamps_within_other_values_are_rejected_too(tmp_path: Path, s
     assert found.rows["kept"].to_pylist() == [each for row, each in enumerate(column.to_pylist()) if row not in (2, 4)]
     assert [(row["row"], row["reason"]) for row in found.rejects.to_pylist()] == [(2, "wrong_type"), (4, "wrong_type")]
     assert "9999" in found.rejects["detail"][0].as_py()
+
+
+def test_times_that_python_has_no_type_for_are_shown(tmp_path: Path) -> None:
+    years = pa.array([2**58], pa.timestamp("us"))
+    pq.write_table(pa.table({"id": [1], "text": ["t"], "kept": years}), tmp_path / "a.parquet", use_deprecated_int96_timestamps=True)
+    (found,) = read(tmp_path / "a.parquet", config(keep_columns=["kept"]))
+    assert found.rejects["reason"].to_pylist() == ["wrong_type"]
+    nanoseconds = pa.chunked_array([pa.array([7, 8], pa.timestamp("ns"))])
+    assert schema.shown(nanoseconds, 1) == "1970-01-01 00:00:00.000000008"
+    assert schema.shown(pa.chunked_array([pa.array([7], pa.time64("ns"))]), 0) == "00:00:00.000000007"
+    assert schema.shown(pa.chunked_array([pa.array([[8]], pa.list_(pa.timestamp("ns")))]), 0) == "[ 1970-01-01 00:00:00.000000008 ]"
 
 
 def test_repeated_ids_of_any_type_are_counted(tmp_path: Path) -> None:
