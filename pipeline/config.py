@@ -128,10 +128,10 @@ class RunConfig(Section):
     ray: RayConfig = RayConfig()
     storage: dict[str, Any] = Field(default_factory=dict, repr=False, description="passed to fsspec, for source and output")
 
-    @field_validator("source", "output", "model", "id_column")
+    @field_validator("source", "output", "model", "revision", "id_column")
     @classmethod
-    def not_empty(cls, value: str) -> str:
-        if not value.strip():
+    def not_empty(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
             raise ValueError("must not be empty")
         return value
 
@@ -145,9 +145,11 @@ class RunConfig(Section):
 
     @field_validator("output")
     @classmethod
-    def one_line(cls, value: str) -> str:
+    def one_place(cls, value: str) -> str:
         if value.splitlines() != [value]:
             raise ValueError("must not hold a line break: current.txt has one path a line")
+        if "//" in value.partition("://")[2]:
+            raise ValueError("must not hold // behind its scheme: one call of a store takes that for /, another does not")
         return value
 
     @field_validator("dims")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
 # Arguments of vllm.LLM that bulkembed sets itself, and the key that says them. None: the model's own files do, or safety does.
 OWN_ARGS: dict[str, str | None] = {
     "model": "model",
@@ -14,7 +16,8 @@ OWN_ARGS: dict[str, str | None] = {
     "max_num_batched_tokens": "engine.step_tokens",
     "tensor_parallel_size": "engine.tensor_parallel_size",
     **dict.fromkeys(("model_weights", "tokenizer", "tokenizer_revision", "code_revision", "hf_config_path", "served_model_name")),
-    **dict.fromkeys(("runner", "convert", "task", "pooler_config", "override_pooler_config", "load_format", "hf_token", "download_dir")),
+    **dict.fromkeys(("runner", "convert", "task", "pooler_config", "override_pooler_config", "load_format", "download_dir")),
+    "hf_token": "HF_TOKEN in the environment",
 }
 # Those that change how fast vectors are made and how much memory that takes, and no number of them beyond rounding. Any other
 # argument is part of a run's identity: what is not known to be harmless is not.
@@ -32,10 +35,19 @@ def numeric(args: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in args.items() if name not in HARMLESS_ARGS}
 
 
+def recordable(value: Any) -> bool:
+    """Whether it comes back the same from the record of a run."""
+    try:
+        return bool(orjson.loads(orjson.dumps(value)) == value)
+    except TypeError:
+        return False
+
+
 def refusal(args: Mapping[str, Any]) -> str | None:
     """Why these are not taken, or None."""
     own = next((name for name in args if name in OWN_ARGS), None)
     if own is None:
-        return None
+        lost = next((name for name, value in args.items() if not recordable(value)), None)
+        return None if lost is None else f"{lost} holds what JSON does not (a date, inf, nan, more than 64 bits), so it cannot be recorded"
     key = OWN_ARGS[own]
     return f"{own} is not taken here: " + (f"give {key}" if key else "bulkembed sets it from the model's own files")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.errors import BulkembedError, HubError, ModelError
 
-DESCRIPTION_FILES = ("*.json", "*.txt", "*/config.json")
+DESCRIPTION_FILES = ("*.json", "*.txt", "*/config.json", *("*.py", "*/*.py"))  # code runs only with engine.args.trust_remote_code
 WEIGHT_FILES = ("*.safetensors",)
 
 
@@ -22,9 +22,11 @@ def fetch(name: str, revision: str | None, weights: bool) -> Path:
     `weights`: whether the weights are needed, or only the files that describe the model.
     Raises ModelError where asking again cannot help, HubError where it may."""
     import huggingface_hub
-    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+    from huggingface_hub.utils import disable_progress_bars, logging  # type: ignore[attr-defined]
 
     disable_progress_bars()  # they would be written over the run's own lines
+    # Else every request that is made again is two lines; what it comes to is raised.
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     wanted = [*DESCRIPTION_FILES, *(WEIGHT_FILES if weights else ())]
     try:
         return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=wanted))
@@ -34,7 +36,7 @@ def fetch(name: str, revision: str | None, weights: bool) -> Path:
 
 def explained(name: str, revision: str | None, error: Exception) -> BulkembedError:
     """What the hub's library raised, as one line that says what to do."""
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     token = "set HF_TOKEN to a token of an account that may read it"  # noqa: S105
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:200]
@@ -49,6 +51,10 @@ def explained(name: str, revision: str | None, error: Exception) -> BulkembedErr
             final = f"model: {name} is neither a folder here nor a name that the hub allows"
         case errors.HfHubHTTPError() if error.response.status_code in (401, 403):
             final = f"model: the hub refuses {name} (HTTP {error.response.status_code}): {token}"
+        case _ if not constants.ENDPOINT.startswith(("http://", "https://")):
+            final = f"model: HF_ENDPOINT is not the address of a hub: {constants.ENDPOINT!r} does not begin with https://"
+        case OSError(errno=int()) if not isinstance(error, (errors.HfHubHTTPError, ConnectionError, TimeoutError)):  # of the disk
+            final = f"model: {name} could not be kept in this node's hub cache, {constants.HF_HOME}: {reason}; make room, or set HF_HOME"
         case _ if is_offline():
             final = f"model: {name} is not whole in the hub cache of this node, and HF_HUB_OFFLINE forbids fetching it"
         case _:

@@ -31,7 +31,7 @@ QUERY_PROMPTS = ("query",)
 # Trained with Matryoshka representation learning from 32 dims up, and with the vector read at this
 # token; neither is in the model's files. https://huggingface.co/Qwen/Qwen3-Embedding-4B
 QWEN3_EMBEDDING = re.compile(r"Qwen3-Embedding-", re.IGNORECASE)
-SHA256 = re.compile(r"[0-9a-f]{64}")
+SHA256, SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 QWEN3_SMALLEST_DIM = 32
 QWEN3_END_TOKEN = "<|endoftext|>"  # noqa: S105
 
@@ -67,9 +67,15 @@ def require_weights(folder: Path) -> None:
 
 
 def describe(name: str, revision: str | None) -> Model:
-    """Reads a model's files. Raises ModelError naming the file that is missing or says too little."""
+    """Reads a model's files. Raises ModelError naming what is missing or says too little."""
     is_local = Path(name).expanduser().is_dir()
-    folder = locate(name, revision, weights=is_local)
+    try:
+        return described(name, locate(name, revision, weights=is_local), is_local)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # another shape of JSON than that of the models known here
+        raise ModelError(f"model: {name}: its JSON files do not say what they must: {type(error).__name__}: {error}") from error
+
+
+def described(name: str, folder: Path, is_local: bool) -> Model:
     config = read_json(folder / "config.json")
     prompts_file = folder / "config_sentence_transformers.json"
     prompt_config = read_json(prompts_file) if prompts_file.exists() else {}
@@ -171,7 +177,7 @@ def file_hashes(folder: Path, weights: bool) -> tuple[tuple[str, str], ...]:
 
     Raises ModelError where a file of the hub's cache is not the one that the hub has."""
     patterns = (*hub.DESCRIPTION_FILES, *(hub.WEIGHT_FILES if weights else ()))
-    paths = sorted({path for pattern in patterns for path in folder.glob(pattern)})
+    paths = sorted({path for pattern in patterns for path in folder.glob(pattern) if not path.is_dir()})
     return tuple((str(path.relative_to(folder)), file_hash(path)) for path in paths)
 
 
@@ -184,12 +190,25 @@ def folder_digest(hashes: Iterable[tuple[str, str]]) -> str:
 
 
 def file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    blob = path.resolve().name  # the hub's cache names large files by their hash
-    if SHA256.fullmatch(blob) and blob != digest:
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:  # such as a link that leads nowhere
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+    if is_damaged(path.resolve(), digest):
         raise ModelError(f"{path.resolve()}: damaged in the hub cache of {socket.gethostname()}: delete it, and it is fetched again")
     return digest
+
+
+def is_damaged(blob: Path, sha256: str) -> bool:
+    """Whether a file of the hub's cache, which gives a file the name of its hash, is not the one that came."""
+    if SHA256.fullmatch(blob.name):
+        return blob.name != sha256
+    if not SHA1.fullmatch(blob.name) or blob.parent.name != "blobs":
+        return False
+    data = blob.read_bytes()  # a small file goes by git's hash, on some mirrors by the plain one
+    forms = (b"blob %d\0" % len(data) + data, data)
+    return blob.name not in {hashlib.sha1(form, usedforsecurity=False).hexdigest() for form in forms}
 
 
 def require_described(described: Model, found: Mapping[str, str], host: str) -> None:

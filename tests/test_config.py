@@ -1,4 +1,5 @@
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,10 @@ GIVEN = {"source": "in", "output": "out", "model": "m"}
         ({"engine": {"args": {"max_num_batched_tokens": 9}}}, "engine: args: .*: give engine.step_tokens"),
         ({"engine": {"args": {"pooler_config": {}}}}, "engine: args: pooler_config is not taken here: bulkembed sets it"),
         ({"engine": {"args": {"load_format": "pt"}}}, "engine: args: load_format is not taken"),
+        ({"engine": {"args": {"hf_token": "hf_x"}}}, "engine: args: hf_token is not taken here: give HF_TOKEN in the environment$"),
+        ({"engine": {"args": {"seed": 1 << 64}}}, "engine: args: seed holds what JSON does not"),
+        ({"engine": {"args": {"hf_overrides": {"x": [float("inf")]}}}}, "engine: args: hf_overrides holds what JSON does not"),
+        ({"engine": {"args": {"x": date(2026, 1, 1)}}}, "engine: args: x holds what JSON does not"),
         ({"dims": [64, 64]}, "dims: must be distinct"),
         ({"dims": [0]}, "dims: must be distinct positive"),
         ({"dtype": "int3"}, "dtype: "),

@@ -15,7 +15,10 @@ from typing import Any
 
 import pytest
 
+from pipeline.errors import ModelError
 from pipeline.model import file_hash
+from pipeline.records import Snapshot
+from pipeline.search import dataset_model
 from tests.conftest import bulkembed, read_dataset, write_corpus
 from tests.small_hub import COMMIT, TOKEN, SmallHub, small_hub
 
@@ -82,6 +85,8 @@ def test_a_hub_model_is_fetched_and_runs(tmp_path: Path, hub: SmallHub, layout: 
         ("open", "small/no-such", (), 2, "model: small/no-such is not on the hub, or private"),
         ("open", NAME, ("--revision", "v9"), 2, f"revision: {NAME} has no revision 'v9' on the hub"),
         ("open", "small/a b", (), 2, "model: small/a b is neither a folder here nor a name that the hub allows"),
+        ("open", NAME, ("--revision", ""), 2, "revision: must not be empty"),
+        ("no address", NAME, (), 2, "model: HF_ENDPOINT is not the address of a hub: 'hub.internal' does not begin with https://"),
     ],
 )
 def test_what_keeps_a_model_from_coming_is_one_line(
@@ -91,9 +96,38 @@ def test_what_keeps_a_model_from_coming_is_one_line(
     hub.kind = kind
     if kind == "gone":
         hub.kind, hub.endpoint = "open", "http://127.0.0.1:9"  # nobody listens there
+    if kind == "no address":
+        hub.kind, hub.endpoint = "open", "hub.internal"
     ended, _, errors = run(tmp_path, hub, "--dry-run", *flags, model=model)
     assert ended == code
     assert re.fullmatch(f"bulkembed: {message}.*\n", errors), errors
+
+
+def test_a_cache_that_cannot_be_written_is_no_outage(tmp_path: Path, hub: SmallHub) -> None:
+    (tmp_path / "file").touch()
+    code, why = located(hub, tmp_path / "file" / "cache", weights=False)
+    assert code == 2
+    assert re.match(rf"model: {NAME} could not be kept in this node's hub cache, {tmp_path}/file/cache: .*; make room, or set HF_HOME", why)
+
+
+def test_a_request_that_is_made_again_says_nothing(tmp_path: Path, hub: SmallHub) -> None:
+    write_corpus(tmp_path / "in", files=1)
+    hub.busy = 1
+    code, _, errors = run(tmp_path, hub, "--dry-run", "--revision", COMMIT)
+    assert (code, errors, hub.busy) == (0, "", 0)
+
+
+def test_code_of_a_model_comes_with_it(tmp_path: Path, hub: SmallHub) -> None:
+    """Only `engine.args.trust_remote_code` has it run; then it must be there, and hashed."""
+    (hub.root / NAME / "modeling.py").write_text("x = 1")
+    assert located(hub, tmp_path / "cache", weights=False)[0] == 0
+    assert hub.downloads["modeling.py"] == 1
+
+
+def test_a_folder_is_not_taken_for_the_hub_model_of_a_dataset(qwen: str) -> None:
+    snapshot = Snapshot(1, "f", "", "in", [], 0, 0, {"model": NAME, "revision": COMMIT, "model_digest": f"{NAME}@{COMMIT}"})
+    with pytest.raises(ModelError, match=f"{re.escape(qwen)} is a folder, but this dataset was made with {NAME} of the hub at {COMMIT}"):
+        dataset_model(snapshot, qwen)
 
 
 def test_a_token_opens_a_private_model(tmp_path: Path, hub: SmallHub) -> None:
@@ -139,8 +173,12 @@ def test_weights_that_do_not_come_and_weights_that_are_damaged(tmp_path: Path, h
     assert located(hub, cache, weights=True) == (0, wanted)
     hub.kind = "broken"
     assert located(hub, cache, weights=True) == (0, wanted), "what is in the cache needs no hub"
-    (blob,) = {path.resolve() for path in cache.rglob("model.safetensors")}
-    blob.write_bytes(blob.read_bytes()[:-1] + b"x")
-    code, why = located(hub, cache, weights=True)
-    assert code == 2
-    assert why.startswith(f"{blob}: damaged in the hub cache of ")
+    for name in ("config.json", "model.safetensors"):
+        (blob,) = {path.resolve() for path in (cache / "hub").glob(f"*/snapshots/*/{name}")}
+        whole = blob.read_bytes()
+        blob.write_bytes(whole[:-2] + b" " + whole[-1:])
+        code, why = located(hub, cache, weights=True)
+        assert code == 2
+        assert why.startswith(f"{blob}: damaged in the hub cache of ")
+        blob.write_bytes(whole)
+    assert located(hub, cache, weights=True) == (0, wanted)

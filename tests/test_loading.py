@@ -41,6 +41,7 @@ def folder(tmp_path: Path, qwen: str) -> Path:
         (lambda folder: (folder / "config_sentence_transformers.json").unlink(), "config_sentence_transformers.json"),
         (lambda folder: flip(folder / "tokenizer.json"), "tokenizer.json"),
         (lambda folder: flip(folder / "1_Pooling" / "config.json"), "1_Pooling/config.json"),
+        (lambda folder: (folder / "modeling.py").write_text("x = 2"), "modeling.py"),
     ],
 )
 def test_another_file_than_was_described_is_refused(

@@ -47,6 +47,32 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("config.json", "[]"),
+        ("config.json", '{"d_model": 64, "max_position_embeddings": 64}'),
+        ("modules.json", "null"),
+        ("1_Pooling/config.json", "[]"),
+        ("config_sentence_transformers.json", '{"prompts": "query"}'),
+        ("model.safetensors.index.json", "[]"),
+    ],
+)
+def test_settings_of_another_shape_are_one_line(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(text)
+    with pytest.raises(ModelError, match=f"model: {folder}: its JSON files do not say what they must: [^\n]*$"):
+        model.describe(str(folder), None)
+
+
+def test_links_that_lead_nowhere_are_named_and_folders_are_no_files(folder: Path) -> None:
+    before = model.describe(str(folder), None).digest
+    (folder / "results.json").mkdir()
+    assert model.describe(str(folder), None).digest == before
+    (folder / "more.safetensors").symlink_to("/no/such/file")
+    with pytest.raises(ModelError, match=r"more\.safetensors: cannot be read: No such file"):
+        model.describe(str(folder), None)
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"pooling_mode_lasttoken": False}, "not supported"),
