@@ -94,11 +94,11 @@ def retry_rejects(
 ) -> None:
     """Embed anew the shards that have rejects, after a fix: same flags as the run that rejected them."""
     from pipeline import calibration
-    from pipeline.publication import require_publishable
+    from pipeline.publication import require_retryable
     from pipeline.run import open_job
 
     job, planned = open_job(cfg)
-    require_publishable(planned)  # before any receipt is taken back
+    require_retryable(planned)  # before any receipt is taken back
     if job.needs_ranges:
         out.print("its int8 ranges are to be measured first: `bulkembed run` makes every row anew, rejects too")
         return

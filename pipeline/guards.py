@@ -66,7 +66,7 @@ def deletions_of(base: Snapshot, new: Contents, cfg: RunConfig) -> Iterator[Dele
         why = f"the source has shrunk by more than {rule}"
         yield Deletion(max(0, total - left), total, "rows", allowed(cfg, spared(cfg, total)), why)
     if new.documents is not None:
-        why = f"they are no longer embedded, more than {rule}; the rejects say why"
+        why = f"they are no longer embedded, more than {rule}; the rejects say why, and retry-rejects embeds them after a fix"
         gone = max(0, base.documents - new.documents)
         yield Deletion(gone, base.documents, "documents", allowed(cfg, spared(cfg, base.documents)), why)
 

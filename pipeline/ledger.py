@@ -15,7 +15,7 @@ import base64
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import pyarrow as pa
@@ -26,6 +26,7 @@ from pipeline.records import Counts, Receipt, Snapshot
 from pipeline.storage import Store, absolute, join
 
 READ_THREADS = 32  # receipts are small and far away: this waits, it does not compute
+T = TypeVar("T")
 PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 
 
@@ -53,7 +54,7 @@ class Ledger:
         """Receipts in the order asked for."""
 
         def one(shard_id: str) -> Receipt:
-            return Receipt.from_dict(orjson.loads(self.store.read(self.receipt(shard_id))))
+            return record_at(self.store, self.receipt(shard_id), Receipt.from_dict)
 
         with ThreadPoolExecutor(READ_THREADS) as pool:
             yield from pool.map(one, shard_ids)
@@ -78,10 +79,9 @@ class Ledger:
     def run(self) -> dict[str, Any] | None:
         """What the first run of this fingerprint wrote down, or None."""
         try:
-            record: dict[str, Any] = orjson.loads(self.store.read(self._run()))
+            return record_at(self.store, self._run(), dict)
         except FileNotFoundError:
             return None
-        return record
 
     def carried(self) -> pa.Schema | None:
         """Schema of the id and the kept columns, as the first run of this fingerprint set it."""
@@ -102,8 +102,7 @@ class Ledger:
     def ranges(self) -> tuple[int, dict[str, Any] | None]:
         """Number and record (see calibration) of the newest int8 ranges of this key; (0, None) where there are none."""
         newest = newest_of(self.store, self._ranges())
-        record: dict[str, Any] | None = orjson.loads(self.store.read(join(self._ranges(), numbered(newest)))) if newest else None
-        return newest, record
+        return newest, record_at(self.store, join(self._ranges(), numbered(newest)), dict) if newest else None
 
     def create_ranges(self, number: int, record: dict[str, Any]) -> None:
         """Publishes int8 ranges unless another run took the number: read `ranges` again."""
@@ -150,6 +149,15 @@ class Ledger:
         raise StorageError(f"{self.output}: 100 other runs took the next snapshot number first; run again")
 
 
+def record_at(store: Store, uri: str, made_of: Callable[[dict[str, Any]], T]) -> T:
+    """Raises FileNotFoundError where there is none, StorageError where it is not what bulkembed has written."""
+    data = store.read(uri)
+    try:
+        return made_of(orjson.loads(data))
+    except (KeyError, TypeError, ValueError) as error:
+        raise StorageError(f"{uri}: is damaged: {type(error).__name__}: {error}") from error
+
+
 def current_uri(output: str) -> str:
     """Where `files` stand for readers, as `bulkembed files` prints them."""
     return join(absolute(output), "current.txt")
@@ -179,6 +187,11 @@ def read_current(store: Store, output: str) -> bytes | None:
         return None
 
 
+def current_differs(store: Store, output: str, snapshot: Snapshot) -> bool:
+    """Whether readers of current.txt miss this snapshot, while it is the newest."""
+    return read_current(store, output) != files(output, snapshot) and newest_number(store, output) == snapshot.number
+
+
 def snapshot_uri(output: str, number: int) -> str:
     return join(output, "_meta/snapshots", numbered(number))
 
@@ -201,8 +214,7 @@ def newest_snapshot(store: Store, output: str) -> Snapshot | None:
     number = newest_number(store, output)
     if not number:
         return None
-    values: dict[str, Any] = orjson.loads(store.read(snapshot_uri(output, number)))
-    return Snapshot(**values)
+    return record_at(store, snapshot_uri(output, number), lambda values: Snapshot(**values))
 
 
 def dataset(store: Store, output: str) -> tuple[Ledger, Snapshot]:

@@ -66,6 +66,7 @@ class Plan:
     pending: list[Shard]
     failures: list[Failure]  # objects that cannot be read
     held_back: str | None = None  # why this dataset would not be published over the newest one
+    shrunk: str | None = None  # the same, whatever became of the rows
     done_counts: Counts = field(default_factory=Counts)  # of what is done; where no bound needs them, they are not read
     listing: SourceListing = field(default_factory=SourceListing)  # where the objects come from
 

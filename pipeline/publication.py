@@ -26,9 +26,14 @@ def guarded(job: Job, plan: Plan) -> Plan:
         raise ConfigError(f"output: cannot read {job.cfg.output}: {error}") from error
     if plan.failures:
         return replace(plan, done_counts=counts)
-    shards = [*plan.done, *(shard.id for shard in plan.pending)]
-    contents = Contents(absolute(job.cfg.source), shards, counts.documents if unpublished else None)
-    return replace(plan, done_counts=counts, held_back=guards.held_back(newest, contents, job.cfg))
+    contents = contents_of(job, plan)
+    shrunk = guards.held_back(newest, contents, job.cfg)
+    rejected = guards.held_back(newest, replace(contents, documents=counts.documents), job.cfg) if unpublished else None
+    return replace(plan, done_counts=counts, shrunk=shrunk, held_back=rejected or shrunk)
+
+
+def contents_of(job: Job, plan: Plan) -> Contents:
+    return Contents(absolute(job.cfg.source), [*plan.done, *(shard.id for shard in plan.pending)])
 
 
 def counts_of(job: Job, shards: Iterable[str]) -> Counts:
@@ -43,18 +48,34 @@ def require_allowed(job: Job, plan: Plan) -> None:
 
 def require_publishable(plan: Plan) -> None:
     """Raises HeldBack where this plan would not be published, before any work is done."""
-    if plan.held_back is not None:
-        raise HeldBack(f"held back: nothing was embedded or published: {plan.held_back}")
+    refuse_held_back(plan.held_back)
+
+
+def require_retryable(plan: Plan) -> None:
+    """As `require_publishable`, whatever the rejects are: they are to be embedded now."""
+    refuse_held_back(plan.shrunk)
+
+
+def refuse_held_back(reason: str | None) -> None:
+    if reason is not None:
+        raise HeldBack(f"held back: nothing was embedded or published: {reason}")
 
 
 def refuse_rejects(job: Job, plan: Plan, counts: Counts) -> None:
     """Raises IncompleteError. `counts`: of everything done of the plan, by this run or an earlier one."""
-    if guards.too_many_rejects(job.cfg.max_rejects, counts, plan.rows_done + plan.rows_pending):
+    if (reason := too_many_rejects(job, plan, counts)) is not None:
         raise IncompleteError(
-            f"max_rejects: {counts.rejects:,} of {counts.rows:,} rows were rejected, more than {job.cfg.max_rejects:g}; nothing was "
+            f"max_rejects: {reason}; nothing was "
             f"published; their reasons are in {join(job.cfg.output, '_meta/rejects', job.fingerprint)}; mend the source, run "
             "retry-rejects after any other fix, or raise max_rejects"
         )
+
+
+def too_many_rejects(job: Job, plan: Plan, counts: Counts) -> str | None:
+    """What ends a run with these counts, before or after it has embedded anything; None where nothing does."""
+    if not guards.too_many_rejects(job.cfg.max_rejects, counts, plan.rows_done + plan.rows_pending):
+        return None
+    return f"{counts.rejects:,} of {counts.rows:,} rows were rejected, more than {job.cfg.max_rejects:g}"
 
 
 def publish(job: Job, shards: Iterable[str]) -> Snapshot:

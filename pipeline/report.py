@@ -12,6 +12,7 @@ from pipeline.gate import Check
 from pipeline.ledger import Ledger, current_uri, newest_snapshot
 from pipeline.manifest import Plan
 from pipeline.metrics import Progress
+from pipeline.publication import too_many_rejects
 from pipeline.records import Counts, Model
 from pipeline.run import Summary
 from pipeline.search import Hit
@@ -36,6 +37,7 @@ def lines(rows: Iterable[tuple[str, str]]) -> str:
 def plan_text(job: Job, plan: Plan) -> str:
     cfg = job.cfg
     objects = len(plan.objects)
+    rejected = too_many_rejects(job, plan, plan.done_counts)
     rows = [
         ("source", f"{cfg.source}: {objects:,} objects, {size(sum(item.size for item in plan.objects))}"),
         *(("left out", str(names)) for names in plan.left_out),
@@ -46,6 +48,7 @@ def plan_text(job: Job, plan: Plan) -> str:
         ("to do", f"{len(plan.pending):,} shards, {plan.rows_pending:,} rows" if plan.pending else "nothing is left to do"),
         *([("int8 ranges", calibration.outlook(job))] if job.int8_columns else []),
         *([("held back", plan.held_back)] if plan.held_back else []),
+        *([("max_rejects", f"{rejected}: a run ends at once")] if rejected else []),
         *(("unreadable", f"{failure.where}: {failure.reason}") for failure in plan.failures),
     ]
     if cfg.long_documents != "truncate":

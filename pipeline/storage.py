@@ -26,6 +26,7 @@ from pipeline.compression import codec_of, decompressed
 from pipeline.errors import ObjectError, SourceError
 from pipeline.listing import WILD, Entry, LeftOut, Listing, StoredObject, Tree, below, fixed_part, listed
 from pipeline.local_tree import LocalTree
+from pipeline.places import absolute_place
 from pipeline.remote_tree import RemoteTree
 from pipeline.retry import retry
 
@@ -265,10 +266,9 @@ def canonical(uri: str) -> str:
 
 
 def absolute(uri: str) -> str:
-    """A place or a pattern as any other process may use it. Symbolic links stay as they were asked for."""
-    if "://" in uri and not uri.startswith(("file://", "local://")):
-        return uri.rstrip("/")
-    return os.path.abspath(os.path.expanduser(uri.removeprefix("file://").removeprefix("local://")))  # noqa: PTH111, PTH100 - of a URI, which pathlib would not leave whole
+    """A place or a pattern as any other process may use it. Symbolic links, and `..` behind them, stay as they were asked for."""
+    place = absolute_place(uri)
+    return place.rstrip("/") if "://" in place else place
 
 
 def join(root: str, *parts: str) -> str:

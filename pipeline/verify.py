@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from pipeline import calibration, matryoshka, pieces, ranges, schema, stages, writer
 from pipeline.embedder import Embedder
-from pipeline.ledger import Ledger
+from pipeline.errors import StorageError
+from pipeline.ledger import Ledger, current_differs, current_uri
 from pipeline.records import Counts, Receipt, Shard, Snapshot, SourceObject, VectorForm
 from pipeline.retry import CORRUPT, describe
 from pipeline.stages import Job
@@ -31,7 +32,8 @@ def verify(store: Store, ledger: Ledger, snapshot: Snapshot) -> Iterator[str]:
     """Problems of a dataset, one line each; none means that it is whole.
 
     Checks that every shard's files are there and are the bytes that its receipt stands for, that rows agree with
-    the receipts, that all schemas and footers are alike, and that every vector is finite and has its norm."""
+    the receipts, that all schemas and footers are alike, that every vector is finite and has its norm, and that
+    current.txt lists these files."""
     forms = schema.forms_of(snapshot.provenance)
     present = set(ledger.done())
     first: pa.Schema | None = None
@@ -40,7 +42,11 @@ def verify(store: Store, ledger: Ledger, snapshot: Snapshot) -> Iterator[str]:
         if shard_id not in present:
             yield f"{ledger.receipt(shard_id)}: missing"
             continue
-        receipt = next(ledger.read_receipts([shard_id]))
+        try:
+            receipt = next(ledger.read_receipts([shard_id]))
+        except StorageError as error:
+            yield str(error)
+            continue
         total += receipt.counts
         uri = ledger.data(shard_id)
         try:
@@ -60,6 +66,8 @@ def verify(store: Store, ledger: Ledger, snapshot: Snapshot) -> Iterator[str]:
             yield from reject_problems(store, ledger.rejects(shard_id), receipt)
     if len(present.intersection(snapshot.shards)) == len(snapshot.shards) and total.documents != snapshot.documents:
         yield f"snapshot {snapshot.number}: says {snapshot.documents} documents, its receipts {total.documents}"
+    if current_differs(store, ledger.output, snapshot):
+        yield f"{current_uri(ledger.output)}: does not list the files of snapshot {snapshot.number}; run the job again, which writes it"
     if warning := calibration.clipped_warning(total):
         yield f"snapshot {snapshot.number}: {warning}"
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import guards
+from pipeline import cli, guards, stages
 from pipeline.cli import app
 from pipeline.config import RunConfig
 from pipeline.embedder import SimulatedEmbedder
@@ -27,6 +27,7 @@ from pipeline.run import InProcess, finish, open_job, run
 from pipeline.sources import object_id
 from pipeline.stages import Job
 from pipeline.storage import Store, absolute
+from pipeline.verify import verify
 from tests.conftest import bulkembed, in_one_process, read_dataset, simulated, write_jsonl
 
 NAMES = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 40), min_size=1)
@@ -108,7 +109,7 @@ def test_a_limit_never_puts_fewer_rows_over_more(before: dict[str, int], after: 
         assert held(before, after, limit=limit) is not None
 
 
-@pytest.mark.parametrize("first", ["in", "./in", "{}/in", "{}/in/", "file://{}/in", "{}/x/../in"])
+@pytest.mark.parametrize("first", ["in", "./in", "{}/in", "{}/in/", "file://{}/in", "file:in", "local://{}/in"])
 def test_spellings_of_one_source_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str) -> None:
     monkeypatch.chdir(tmp_path)
     assert absolute(first.format(tmp_path)) == f"{tmp_path}/in"
@@ -256,6 +257,7 @@ def test_max_rejects_holds_on_the_second_try(tmp_path: Path, qwen: str, max_reje
     with pytest.raises(IncompleteError, match="25 of 100 rows" if max_rejects else "13 of 50 rows"):
         run(cfg, lambda progress: None, again)
     assert again.asked == 0
+    assert re.search(r"max_rejects  \d+ of \d+ rows were rejected, more than .*: a run ends at once", plan_text(*open_job(cfg)))
     assert number_of_snapshots(tmp_path) == 0
     in_one_process(cfg.model_copy(update={"max_rejects": 0.25})).require_complete()
 
@@ -295,6 +297,22 @@ def test_retry_rejects_takes_back_no_receipt_of_a_run_that_is_held_back(tmp_path
     with pytest.raises(HeldBack):
         app(["retry-rejects", *flags, "--set", "engine.kind=simulated"], standalone_mode=False)
     assert sorted(tmp_path.glob("out/_meta/receipts/*/*")) == receipts
+
+
+def test_retry_rejects_mends_a_run_that_its_rejects_hold_back(tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus(tmp_path / "in")
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, keep_columns=[])
+    in_one_process(cfg)
+    corpus(tmp_path / "in", rows=6)
+    with monkeypatch.context() as broken:
+        broken.setattr(stages, "run_shard", lambda shard, job, *_: stages.give_up(shard, job, "planted"))
+        for _ in range(2):
+            with pytest.raises(HeldBack, match=r"20 of 20 documents .* the rejects say why, and retry-rejects embeds them after a fix"):
+                in_one_process(cfg)
+    monkeypatch.setattr(cli, "embed", in_one_process)
+    flags = ["--source", f"{tmp_path}/in", "--output", f"{tmp_path}/out", "--model", qwen, "--max-tokens", "64"]
+    app(["retry-rejects", *flags, "--set", "engine.kind=simulated"], standalone_mode=False)
+    assert read_dataset(tmp_path / "out").num_rows == 24
 
 
 def test_held_back_is_one_line_and_exit_code_3(tmp_path: Path, qwen: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -341,9 +359,51 @@ def test_the_files_hold_the_live_rows_where_the_folder_holds_more(tmp_path: Path
     assert len(everything) > len(live) == len(set(live))
 
 
+@pytest.mark.parametrize("spelled", ["out", "out/", "file:out", "local:out", "link/../out"])
+def test_current_txt_lies_beside_the_data_and_names_them(
+    tmp_path: Path, qwen: str, spelled: str, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """The system follows `link` before it goes up by `..`."""
+    corpus(tmp_path / "in")
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "away")
+    monkeypatch.chdir(tmp_path)
+    in_one_process(simulated("in", spelled, qwen))
+    (current,) = tmp_path.rglob("current.txt")
+    assert (current.parent / "data").is_dir()
+    app(["files", "--output", spelled], standalone_mode=False)
+    printed = capfdbinary.readouterr().out
+    assert printed == current.read_bytes()
+    assert [Path(line).is_file() for line in printed.decode().splitlines()] == [True] * 4
+
+
+def test_verify_names_a_current_txt_that_readers_should_not_trust(tmp_path: Path, qwen: str) -> None:
+    corpus(tmp_path / "in")
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen)
+    in_one_process(cfg)
+    current, store = tmp_path / "out/current.txt", Store()
+    live = current.read_bytes()
+    for stale in (None, live[:-1], b""):
+        current.unlink() if stale is None else current.write_bytes(stale)
+        (problem,) = verify(store, *dataset(store, str(tmp_path / "out")))
+        assert problem == f"{current}: does not list the files of snapshot 1; run the job again, which writes it"
+        in_one_process(cfg)
+        assert current.read_bytes() == live
+        assert not list(verify(store, *dataset(store, str(tmp_path / "out"))))
+    before = dataset(store, str(tmp_path / "out"))
+    in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen, prompt="x: "))
+    assert not list(verify(store, *before)), "a run that ended meanwhile is no problem"
+
+
 @pytest.mark.parametrize("output", ["a\nb", "a\r", "a\u2028b", "\x0bx"])
 def test_an_output_that_current_txt_could_not_name_is_refused(output: str) -> None:
     with pytest.raises(ConfigError, match="output: must not hold a line break"):
+        load(None, {"source": "in", "output": output, "model": "m"})
+
+
+@pytest.mark.parametrize("output", ["s3://bucket//out", "s3://bucket/out//", "gs:////out"])
+def test_an_output_that_a_store_reads_in_two_ways_is_refused(output: str) -> None:
+    with pytest.raises(ConfigError, match="output: must not hold // behind its scheme"):
         load(None, {"source": "in", "output": output, "model": "m"})
 
 

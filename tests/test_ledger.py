@@ -3,10 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import SourceError
+from pipeline.errors import SourceError, StorageError
 from pipeline.ledger import Ledger, dataset, files, newest_snapshot
 from pipeline.records import Counts, Receipt, Snapshot
 from pipeline.storage import Store
+from pipeline.verify import verify
+from tests.conftest import in_one_process, simulated, write_corpus
 
 
 def receipt(shard: str) -> Receipt:
@@ -125,3 +127,18 @@ def test_the_guard_sees_the_newest_snapshot_at_every_attempt(ledger: Ledger, mon
 def test_no_dataset_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no finished dataset"):
         dataset(Store(), str(tmp_path))
+
+
+@pytest.mark.parametrize("damaged", [b"", b"{}", b'{"number": 1', b"[1]", b"\xff"])
+@pytest.mark.parametrize("name", ["snapshots", "receipts"])
+def test_a_damaged_record_is_one_line_that_names_it(tmp_path: Path, qwen: str, name: str, damaged: bytes) -> None:
+    write_corpus(tmp_path / "in", files=1)
+    in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen))
+    path = min((tmp_path / "out/_meta" / name).rglob("*.json"))
+    path.write_bytes(damaged)
+    store, output = Store(), str(tmp_path / "out")
+    if name == "receipts":
+        assert next(verify(store, *dataset(store, output))).startswith(f"{path}: is damaged: ")
+    else:
+        with pytest.raises(StorageError, match=f"^{path}: is damaged: "):
+            dataset(store, output)
