@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -27,6 +27,13 @@ GONE = "gone while it was listed"
 NOT_UTF8 = "with a name that is not UTF-8"
 SLASH = "with a name that ends in a slash"
 MATCHED_FOLDER = "folder that the pattern matches (add /** for what is in it)"
+
+
+NameTest = Callable[[str], bool]
+
+
+def any_name(path: str) -> bool:
+    return bool(path)
 
 
 class Entry(NamedTuple):
@@ -52,8 +59,9 @@ class Tree(Protocol):
         """Whether there is something at `path` as it is spelled."""
         ...
 
-    def everything(self, path: str) -> list[Entry]:
-        """The object at `path`, or all below it. Empty or FileNotFoundError where nothing is there."""
+    def everything(self, path: str, is_wanted: NameTest = any_name) -> list[Entry]:
+        """The object at `path`, or all below it; a file of several names under one that `is_wanted`, if there is one. Empty or
+        FileNotFoundError where nothing is there."""
         ...
 
     def children(self, path: str, stem: str) -> list[Entry]:
@@ -125,8 +133,12 @@ def matches(tree: Tree, folder: str, pattern: list[str]) -> Iterator[Entry]:
     part, rest = pattern[0], pattern[1:]
     if part == "**":
         whole = re.compile(glob_translate("/".join(pattern)))
+
+        def is_wanted(path: str) -> bool:
+            return bool(whole.match(below(path, folder)))
+
         # Nobody looked into a folder that is left out, so what is in it may match.
-        yield from (entry for entry in tree.everything(folder) if entry.path.endswith("/") or whole.match(below(entry.path, folder)))
+        yield from (entry for entry in tree.everything(folder, is_wanted) if entry.path.endswith("/") or is_wanted(entry.path))
         return
     one, fixed = re.compile(glob_translate(part)), WILD.split(part, maxsplit=1)[0]
     entries = tree.children(folder, fixed)

@@ -5,20 +5,22 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.errors import StorageError
-from pipeline.listing import AGAIN, BROKEN, GONE, HIDDEN, NOT_UTF8, SPECIAL, Entry, below
+from pipeline.listing import AGAIN, BROKEN, GONE, HIDDEN, NOT_UTF8, SPECIAL, Entry, NameTest, any_name, below
 from pipeline.retry import retry
 
+Rank = Callable[[str], tuple[bool, bool]]  # of a name: a file of several has the one of the highest
 ABSENT = {errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
 class LocalTree:
     """Follows symbolic links, and lists every real path once."""
 
-    def __init__(self, hidden: tuple[str, ...]) -> None:
-        self.hidden = hidden
+    def __init__(self, hidden: tuple[str, ...], is_telling: NameTest) -> None:
+        self.hidden, self.is_telling = hidden, is_telling
         self.followed: list[Entry] = []
 
     def stands(self, path: str) -> bool:
@@ -28,14 +30,15 @@ class LocalTree:
             return absent(error, path)
         return True
 
-    def everything(self, path: str) -> list[Entry]:
+    def everything(self, path: str, is_wanted: NameTest = any_name) -> list[Entry]:
         if not self.stands(path or "/"):
             raise FileNotFoundError(path)
         top = retry(lambda: resolved(path or "/"), f"listing {path}")
         if top.kind != "folder":
             return [top]
         found: list[Entry] = []
-        visited = {top.real}
+        visited = {top.real: 0}
+        rank = self._rank(is_wanted)
         folders = [top]
         while folders:
             links: list[Entry] = []
@@ -44,10 +47,10 @@ class LocalTree:
                     if entry.linked:
                         links.append(entry)
                     else:
-                        self._visit(entry, visited, folders, found)
+                        self._visit(entry, visited, rank, folders, found)
             # Links come last: a new link must not take the place of a name that was there before it.
             for entry in sorted(links):
-                self._visit(entry, visited, folders, found)
+                self._visit(entry, visited, rank, folders, found)
         return found
 
     def children(self, path: str, stem: str) -> list[Entry]:
@@ -58,23 +61,31 @@ class LocalTree:
     def once(self, entries: list[Entry], root: str) -> list[Entry]:
         real_root = os.path.realpath(root or "/").rstrip("/")
         entries.sort(key=lambda entry: (entry.real != f"{real_root}/{below(entry.path, root)}", entry.path))
-        visited: set[str] = set()
+        visited: dict[str, int] = {}
         found: list[Entry] = []
         for entry in entries:
-            self._visit(entry, visited, [], found)
+            self._visit(entry, visited, self._rank(any_name), [], found)
         return found
 
-    def _visit(self, entry: Entry, visited: set[str], folders: list[Entry], found: list[Entry]) -> None:
-        """Adds what was not visited before to the folders that are to be entered, or to what is found."""
+    def _rank(self, is_wanted: NameTest) -> Rank:
+        return lambda path: (is_wanted(path), self.is_telling(path))
+
+    def _visit(self, entry: Entry, visited: dict[str, int], rank: Rank, folders: list[Entry], found: list[Entry]) -> None:
+        """Adds what was not visited before to the folders that are to be entered, or to what is found. Of a file, a name of higher rank
+        takes the place of the one before. `visited`: where in `found` a file is, by its real path; of a folder, any number."""
         if entry.kind == "left out":
             found.append(entry)
-        elif entry.real in visited:
-            found.append(Entry(f"{entry.path}/" if entry.kind == "folder" else entry.path, "left out", AGAIN))
-        else:
-            visited.add(entry.real)
-            if entry.linked:
-                self.followed.append(entry)
-            (folders if entry.kind == "folder" else found).append(entry)
+            return
+        at = visited.get(entry.real)
+        if at is not None and (entry.kind == "folder" or rank(entry.path) <= rank(found[at].path)):
+            found.append(again(entry))
+            return
+        if at is not None:
+            found[at] = again(found[at])
+        visited[entry.real] = len(found)
+        if entry.linked:
+            self.followed.append(entry)
+        (folders if entry.kind == "folder" else found).append(entry)
 
     def _entries(self, folder: Entry) -> list[Entry]:
         try:
@@ -99,6 +110,10 @@ class LocalTree:
         except FileNotFoundError:
             return Entry(path, "left out", GONE)
         return Entry(path, "file", "", {"size": known.st_size, "mtime": known.st_mtime}, real)
+
+
+def again(entry: Entry) -> Entry:
+    return Entry(f"{entry.path}/" if entry.kind == "folder" else entry.path, "left out", AGAIN)
 
 
 def is_folder(item: os.DirEntry[str]) -> bool:

@@ -10,7 +10,7 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from pipeline.errors import SourceError
-from pipeline.listing import HIDDEN, SLASH, SPECIAL, WILD, Entry
+from pipeline.listing import HIDDEN, SLASH, SPECIAL, WILD, Entry, NameTest, any_name
 from pipeline.retry import retry
 
 HADOOP_MARKER = "_$folder$"  # how Hadoop ends the name of an empty object that stands for a folder
@@ -30,7 +30,7 @@ class RemoteTree:
         folder, _, name = path.rpartition("/")
         return any(entry.name == name for entry in self.children(folder, name))
 
-    def everything(self, path: str) -> list[Entry]:
+    def everything(self, path: str, is_wanted: NameTest = any_name) -> list[Entry]:
         if self.is_s3 and not path:
             raise SourceError("source: s3 without the name of a bucket")
         if lists_at_once(self.filesystem):

@@ -40,7 +40,7 @@ class SourceListing:
 def source_listing(store: Store, source: str) -> SourceListing:
     """Document files under a prefix or glob. Raises SourceError where there is none, or where they belong to a table of another system."""
     try:
-        listing = store.listing(source, HIDDEN_SIGNS)
+        listing = store.listing(source, HIDDEN_SIGNS, lambda name: format_of(name) is not None)
     except FileNotFoundError:
         raise SourceError(f"source {source}: nothing there; expected {EXPECTED}") from None
     refuse_tables(store, source, listing)

@@ -24,7 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.compression import codec_of, decompressed
 from pipeline.errors import ObjectError, SourceError
-from pipeline.listing import WILD, Entry, LeftOut, Listing, StoredObject, Tree, below, fixed_part, listed
+from pipeline.listing import WILD, Entry, LeftOut, Listing, NameTest, StoredObject, Tree, any_name, below, fixed_part, listed
 from pipeline.local_tree import LocalTree
 from pipeline.places import absolute_place
 from pipeline.remote_tree import RemoteTree
@@ -80,16 +80,18 @@ class Store:
         filesystem = _filesystem(protocol, b"{}" if protocol == "file" else self.options)
         return filesystem, filesystem._strip_protocol(uri)
 
-    def _tree(self, uri: str, hidden: tuple[str, ...] = ()) -> tuple[Tree, Callable[[str], str], str]:
+    def _tree(self, uri: str, hidden: tuple[str, ...] = (), is_telling: NameTest = any_name) -> tuple[Tree, Callable[[str], str], str]:
         """A file system to list, the URI of a path in it, and the path of `uri`."""
         filesystem, path = self._locate(uri)
-        tree = LocalTree(hidden) if isinstance(filesystem, LocalFileSystem) else RemoteTree(filesystem, hidden)
+        tree = LocalTree(hidden, is_telling) if isinstance(filesystem, LocalFileSystem) else RemoteTree(filesystem, hidden)
         return tree, filesystem.unstrip_protocol if "://" in uri else str, path
 
-    def listing(self, uri: str, hidden: tuple[str, ...] = ()) -> Listing:
+    def listing(self, uri: str, hidden: tuple[str, ...] = (), is_telling: NameTest = any_name) -> Listing:
         """What is at `uri`: all below a prefix, what a glob matches, or one object. Folders with names that begin with one
-        of `hidden` are not entered. Raises StorageError where a folder cannot be listed, FileNotFoundError where nothing is there."""
-        tree, uri_of, path = self._tree(uri, hidden)
+        of `hidden` are not entered. A local file of several names comes under one that `is_telling`, if there is one.
+
+        Raises StorageError where a folder cannot be listed, FileNotFoundError where nothing is there."""
+        tree, uri_of, path = self._tree(uri, hidden, is_telling)
         root, entries = listed(tree, path)
         entries.sort(key=lambda entry: entry.path)
         return Listing(

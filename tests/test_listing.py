@@ -93,6 +93,20 @@ def test_a_glob_finds_a_link_whose_target_it_does_not_match(tmp_path: Path) -> N
     assert left_out(source_listing(Store(), f"{tmp_path}/*.jsonl")) == {"linked to what is listed under another name": (1, ("b.jsonl",))}
 
 
+@pytest.mark.parametrize("pattern", ["", "/**"])
+def test_a_file_is_listed_under_the_name_that_tells_its_format(tmp_path: Path, pattern: str) -> None:
+    """As in a hub's cache: blobs without a suffix, and links to them."""
+    fill(tmp_path, "in/blobs/0123", "in/c.jsonl", "other")
+    (tmp_path / "in/snapshots").mkdir()
+    for link, target in {"snapshots/a.jsonl": "../blobs/0123", "x.txt": "../other", "y.jsonl": "../other", "z.json": "../other"}.items():
+        (tmp_path / "in" / link).symlink_to(target)
+    found = source_listing(Store(), f"{tmp_path}/in{pattern}")
+    assert paths(found) == ["c.jsonl", "snapshots/a.jsonl", "y.jsonl"]
+    assert left_out(found) == {"linked to what is listed under another name": (3, ("blobs/0123", "x.txt", "z.json"))}
+    assert {Path(link).name for link, _ in found.links} >= {"a.jsonl", "y.jsonl"}
+    assert paths(source_listing(Store(), f"{tmp_path}/in/**/*.json")) == ["z.json"]
+
+
 @given(data=st.data(), count=st.integers(0, 8))
 def test_no_arrangement_of_links_loses_or_doubles_a_file(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, count: int) -> None:
     root = tmp_path_factory.mktemp("links")
