@@ -148,6 +148,7 @@ def embed(cfg: "RunConfig") -> None:
     from pipeline.publication import require_allowed
     from pipeline.run import finish, open_job
 
+    started = time.monotonic()
     job, planned = open_job(cfg)
     out.print(report.plan_text(job, planned), markup=False)
     require_allowed(job, planned)
@@ -165,7 +166,7 @@ def embed(cfg: "RunConfig") -> None:
             signals.stop.check()
             engine = stack.enter_context(dataflow.engine(job, backlog.engines_for(planned.pending), inherited))
         summary = finish(job, planned, show, engine)
-    out.print(report.summary_text(summary.job, summary), markup=False)
+    out.print(report.summary_text(summary.job, summary, time.monotonic() - started), markup=False)
     summary.require_complete()
 
 

@@ -16,8 +16,8 @@
       IncompleteError         shards failed; running again resumes             exit 1
       InterruptedRun          a signal ended the run; running again resumes    exit 128 + signal
 
-Only `retry` does (it knows which faults are transient), and `dataflow` gives the shard of a lost
-process or engine to another. Nothing here is raised to be retried by a caller.
+No caller retries after one of these. `retry` knows which faults of a store are transient, and `dataflow` gives the
+shard of a lost process or engine to another.
 """
 
 from __future__ import annotations

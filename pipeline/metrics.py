@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -27,7 +26,6 @@ class Progress:
     lost: Counter[Cause] = field(default_factory=Counter)  # attempts, by why
     first_started: float = float("inf")  # unix seconds, of the embedding of any shard
     last_finished: float = 0.0
-    started: float = field(default_factory=time.monotonic)
 
     def add(self, outcome: Receipt | Failure | Lost) -> None:
         if isinstance(outcome, Lost):
@@ -54,7 +52,3 @@ class Progress:
         if not self.counts.rows or not self.tokens_per_second:
             return None
         return (self.rows_total - self.counts.rows) * (self.counts.tokens / self.counts.rows) / self.tokens_per_second
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.started

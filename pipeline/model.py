@@ -44,7 +44,7 @@ def locate(name: str, revision: str | None, weights: bool) -> Path:
     folder = Path(name).expanduser()
     if folder.is_dir():
         if revision is not None:
-            raise ModelError(f"revision: {name} is a folder, which has no revisions")
+            raise ModelError(f"revision: {name} is a folder, which has no revisions; leave revision out")
         folder = folder.resolve()
     elif name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ModelError(f"model: {name} is neither a folder nor a hub name such as Qwen/Qwen3-Embedding-4B")

@@ -75,7 +75,7 @@ def too_many_rejects(job: Job, plan: Plan, counts: Counts) -> str | None:
     """What ends a run with these counts, before or after it has embedded anything; None where nothing does."""
     if not guards.too_many_rejects(job.cfg.max_rejects, counts, plan.rows_done + plan.rows_pending):
         return None
-    return f"{counts.rejects:,} of {counts.rows:,} rows were rejected, more than {job.cfg.max_rejects:g}"
+    return f"{counts.rejects:,} of {counts.rows:,} rows were rejected, more than it allows"
 
 
 def publish(job: Job, shards: Iterable[str]) -> Snapshot:

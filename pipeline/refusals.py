@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pipeline.credentials import masked, texts_in
+from pipeline.engine_args import OWN_ARGS
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -27,7 +28,8 @@ def first_line(error: ValidationError, settings: Sequence[str] = ()) -> str:
     if kind == "extra_forbidden":
         return f"{field}: unknown key"
     message = problem["msg"].removeprefix("Value error, ")
-    if any(words(setting.partition("=")[2]) & words(message) for setting in given):
+    told = words(message) - OWN_ARGS.keys()  # whose names are no secrets, and the message is about one of them
+    if any(words(setting.partition("=")[2]) & told for setting in given):
         message = "cannot be what --set gives (which is not shown)"
     if not field:  # the model validator's messages name their field themselves
         return message

@@ -125,13 +125,14 @@ def progress_text(progress: Progress) -> str:
     )
 
 
-def summary_text(job: Job, summary: Summary) -> str:
+def summary_text(job: Job, summary: Summary, seconds: float) -> str:
+    """`seconds`: of the whole command, planning and Ray's start too."""
     done, counts = summary.progress, summary.progress.counts
     rows = []
     if summary.plan.pending:
         rows += [
             ("embedded", f"{counts.documents:,} documents, {counts.tokens:,} tokens, {size(done.data_bytes)}"),
-            ("speed", f"{done.tokens_per_second:,.0f} tokens/s while embedding, {duration(done.seconds)} in all"),
+            ("speed", f"{done.tokens_per_second:,.0f} tokens/s while embedding, {duration(seconds)} in all"),
         ]
     if counts.truncated:
         rows.append(

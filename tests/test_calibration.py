@@ -388,9 +388,10 @@ def test_clipped_components_are_counted_and_warned_of(tmp_path: Path, qwen: str)
         expected += int(np.count_nonzero((level < 0) | (level > 255)))
     assert (counts.clipped, counts.int8_components) == (expected, 50 * 96)
     assert expected > 48
-    said = report.summary_text(summary.job, summary)
+    said = report.summary_text(summary.job, summary, 95.0)
     assert f"clipped      {expected:,} components of 4,800 of int8 vectors ({expected / 4800:.3%})" in said
     assert "warning" in said
+    assert " tokens/s while embedding, 1 min 35 s in all" in said
     ledger, snapshot = dataset(Store(), str(tmp_path / "out"))
     assert sum(receipt.counts.clipped for receipt in ledger.read_receipts(snapshot.shards)) == expected
     assert any(f"{expected / 4800:.1%} of the components of int8 vectors" in problem for problem in verify(Store(), ledger, snapshot))

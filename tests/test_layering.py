@@ -138,3 +138,8 @@ def test_functions_and_files_stay_small(path: Path) -> None:
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno < 60, f"{path.name}: {node.name} has grown too long"
+
+
+def test_the_readme_has_a_line_for_every_module() -> None:
+    files = (ROOT / "README.md").read_text(encoding="utf-8").partition("    pipeline/\n")[2].partition("    jobs/")[0]
+    assert sorted(line.split()[0] for line in files.splitlines()) == sorted(path.name for path in (ROOT / "pipeline").glob("*.py"))

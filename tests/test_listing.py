@@ -197,7 +197,7 @@ def test_plan_and_summary_show_what_is_left_out(tmp_path: Path, qwen: str) -> No
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, keep_columns=[])
     for _ in ("a first run", "one with nothing to do"):
         job, plan = open_job(cfg)
-        for text in (report.plan_text(job, plan), report.summary_text(job, in_one_process(cfg))):
+        for text in (report.plan_text(job, plan), report.summary_text(job, in_one_process(cfg), 1.0)):
             assert "left out     4 with the suffix .csv: b.csv, c.csv, d.csv, ...\n" in text
             assert "left out     1 hidden by a leading dot or underscore: _SUCCESS\n" in text
 

@@ -119,6 +119,7 @@ SETTINGS = [
     ("engine.env={}", "engine.env: "),
     ('engine.env={{A = ["{}"]}}', "engine.env: "),
     ("engine.args={}", "engine.args: "),
+    ('engine.args={{dtype="{}"}}', "engine: args: dtype is not taken here: give engine.dtype"),
     ("engine.num_gpus={}", "engine.num_gpus: Input should be a valid number"),
     ('engine={{kind="{}"}}', "engine: Input should be 'vllm' or 'simulated'"),
     ("engine.dtype={}", "engine.dtype: Input should be 'auto'"),

@@ -1,4 +1,4 @@
-"""The command: `scripts/gpu_check`. Starts a child for each group of rows and writes each row as it comes."""
+"""Measure everything that only a GPU can show. Starts a child for each group of rows and writes each row as it comes."""
 
 from __future__ import annotations
 
