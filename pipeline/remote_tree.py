@@ -9,7 +9,7 @@ from typing import Any
 from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractFileSystem
 
-from pipeline.errors import SourceError
+from pipeline.errors import SourceError, StorageError
 from pipeline.listing import HIDDEN, SLASH, SPECIAL, WILD, Entry, NameTest, any_name
 from pipeline.retry import retry
 
@@ -35,7 +35,8 @@ class RemoteTree:
             raise SourceError("source: s3 without the name of a bucket")
         if lists_at_once(self.filesystem):
             found = self._ask(lambda each: self.filesystem.find(each, detail=True), path)
-            return self._visible(list(found.items()), path, parents(found))
+            entries = self._visible(list(found.items()), path, parents(found))
+            return entries if path in found or "/" not in path or not self.is_s3 else [*self._object_at(path), *entries]
         top = self._ask(self.filesystem.info, path)
         # Over HTTP a folder is a page of links.
         if top["type"] == "file" and top.get("mimetype") != "text/html":
@@ -69,6 +70,18 @@ class RemoteTree:
             is_hidden = posixpath.basename(folder).startswith(self.hidden)
             entries.append(Entry(f"{folder}/", "left out", HIDDEN) if is_hidden else Entry(folder, "folder"))
         return entries
+
+    def _object_at(self, path: str) -> list[Entry]:
+        """What S3 may hold under the very name of a folder; `find` omits it. Empty where it does not, or where nobody may look."""
+        try:
+            info = self._ask(self.filesystem.info, path)
+        except FileNotFoundError:
+            return []
+        except StorageError as error:
+            if not isinstance(error.__cause__, PermissionError):
+                raise
+            return []
+        return [Entry(path, "file", "", info)] if info["type"] == "file" and info["size"] else []
 
     def once(self, entries: list[Entry], root: str) -> list[Entry]:
         return entries

@@ -427,6 +427,14 @@ def test_rights_may_end_at_the_source(bucket: tuple[Store, str], monkeypatch: py
     assert paths(source_listing(store, f"{root}/in")) == ["a.jsonl"]
 
 
+def test_a_key_that_is_also_a_folder_is_read(bucket: tuple[Store, str]) -> None:
+    store, root = bucket
+    fill(root, "in/x.jsonl", "in/x.jsonl/a.jsonl", "in/x", "in/x/b.jsonl", store=store)
+    assert paths(source_listing(store, f"{root}/in")) == ["x.jsonl", "x.jsonl/a.jsonl", "x/b.jsonl"]
+    assert paths(source_listing(store, f"{root}/in/x.jsonl")) == ["a.jsonl", "x.jsonl"]
+    assert left_out(source_listing(store, f"{root}/in/x")) == {"without a suffix": (1, ("x",))}
+
+
 def test_a_pattern_for_buckets_is_refused(bucket: tuple[Store, str]) -> None:
     with pytest.raises(SourceError, match="bucket cannot be a pattern"):
         source_listing(bucket[0], "s3://corp*/in")
