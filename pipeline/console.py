@@ -2,14 +2,50 @@
 
 import io
 import logging
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 
 from pipeline.credentials import concealed
+from pipeline.errors import OutputError
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class Output(Console):
+    """Standard output. Where it cannot be written, a command ends with one line: rich says nothing of a reader that is gone."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        with self.written():
+            super().print(*objects, **options)
+
+    @contextmanager
+    def written(self) -> Iterator[None]:
+        """For what is written to it by other means, too."""
+        try:
+            yield
+        except OSError as error:
+            self.drop()
+            raise OutputError(f"standard output cannot be written: {error.strerror}") from error
+
+    def on_broken_pipe(self) -> None:
+        """What rich calls as the reader is gone. Its own ends the process without a word."""
+        self.drop()
+        raise OutputError("standard output cannot be written: nobody reads it any more")
+
+    def drop(self) -> None:
+        """What is in the buffer yet would fail again as the process ends."""
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+# Without emoji: `:dog:` may be a part of a path.
+out = Output(highlight=False, soft_wrap=True, emoji=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def tolerate() -> None:

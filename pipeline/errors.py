@@ -14,6 +14,7 @@
         EngineError           the engine failed: its process is used no more   exit 1
       HeldBack                a snapshot would drop too much of the newest     exit 3
       IncompleteError         shards failed; running again resumes             exit 1
+      OutputError             what is printed cannot be written                exit 1
       InterruptedRun          a signal ended the run; running again resumes    exit 128 + signal
 
 No caller retries after one of these. `retry` knows which faults of a store are transient, and `dataflow` gives the
@@ -85,6 +86,10 @@ class HeldBack(BulkembedError):
 
 
 class IncompleteError(BulkembedError):
+    pass
+
+
+class OutputError(BulkembedError):
     pass
 
 

@@ -73,7 +73,8 @@ def files(output: Output, settings: StorageOption = None) -> None:
 
     _, snapshot = dataset(storage_of(settings), output)
     # Bytes, since neither a terminal's encoding nor its width may change a path.
-    typer.echo(files_of(output, snapshot), nl=False)
+    with out.written():
+        typer.echo(files_of(output, snapshot), nl=False)
 
 
 def embedded_again(store: "Store", output: str, source: str, rows: int, model: str | None, seed: int) -> "Resample":

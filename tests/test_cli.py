@@ -15,11 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline import console
 from pipeline.flags import parse_setting
 from pipeline.ledger import dataset
 from pipeline.storage import Store
 from pipeline.tokenizer import Tokenizer
-from tests.conftest import ROOT, bulkembed, read_dataset, write_corpus, write_jsonl
+from tests.conftest import ROOT, bulkembed, in_one_process, read_dataset, simulated, write_corpus, write_jsonl
 
 SIMULATED = ("--set", "engine.kind=simulated", "--set", "shards.max_rows=20", "--max-tokens", "64", "--set", "ray.num_cpus=2")
 
@@ -289,3 +290,26 @@ def test_receipts_are_plain_json(tmp_path: Path, qwen: str) -> None:
     receipt = json.loads(Path(ledger.receipt(snapshot.shards[0])).read_text())
     assert receipt["rows"] == receipt["documents"] + receipt["rejects"] == 20
     assert set(receipt["seconds"]) == {"read", "tokenize", "embed", "encode", "write"}
+
+
+@pytest.mark.parametrize("command", ["plan", "status", "files"])
+def test_standard_output_that_cannot_be_written_is_one_line(command: str, tmp_path: Path, qwen: str) -> None:
+    write_corpus(tmp_path / "in", files=1)
+    in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen))
+    more = ["--source", str(tmp_path / "in"), "--model", qwen] if command == "plan" else []
+    words = [sys.executable, "-m", "pipeline", command, "--output", str(tmp_path / "out"), *more]
+    reader, unread = os.pipe()
+    os.close(reader)
+    with open("/dev/full", "w") as full, os.fdopen(unread, "w") as broken:  # noqa: PTH123
+        for stream, reason in ((full, "No space left on device"), (broken, "")):
+            result = subprocess.run(words, cwd=ROOT, stdout=stream, stderr=subprocess.PIPE, text=True, check=False)
+            assert result.returncode == 1
+            assert result.stderr.startswith(f"bulkembed: standard output cannot be written: {reason}")
+            assert result.stderr.count("\n") == 1
+
+
+def test_a_name_between_colons_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    console.out.print("s3://corpus/:dog:/x", markup=False)
+    console.err.print("s3://corpus/:dog:/x", markup=False)
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("s3://corpus/:dog:/x\n", "s3://corpus/:dog:/x\n")
