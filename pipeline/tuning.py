@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
 
-from pipeline import cluster, dataflow, stages, tune
+from pipeline import cluster, dataflow, signals, stages, tune
 from pipeline.calibration import sample_of
 from pipeline.config import EngineConfig, RunConfig, merge
 from pipeline.embedder import TokenIds
@@ -42,6 +42,7 @@ class Host:
             with dataflow.engine(job, most=1 << 20) as flow:
                 return Trial(changes, sum(flow.rates(self.documents, seconds)))
         except BulkembedError as error:
+            signals.stop.check()  # then it is no fault of the setting
             return Trial(changes, 0, str(error))
 
 

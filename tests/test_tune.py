@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline import report, tune
-from pipeline.config import EngineConfig, merge
+from pipeline import report, signals, tune, tuning
+from pipeline.config import EngineConfig, RunConfig, merge
 from pipeline.embedder import SimulatedEmbedder
+from pipeline.errors import BulkembedError, InterruptedRun
+from pipeline.stages import Job
 from pipeline.tune import Changes, Trial
 from tests.conftest import bulkembed, write_corpus
 from tests.test_cli import SIMULATED
@@ -105,3 +108,18 @@ def test_tune_writes_settings_that_a_run_takes(tmp_path: Path, qwen: str) -> Non
     assert done.returncode == 0, done.stderr
     again = bulkembed("tune", *flags, "--write", tmp_path / "tuned.toml")
     assert (again.returncode, "is there already" in again.stderr) == (2, True)
+
+
+def test_a_signal_is_no_problem_of_the_setting_that_is_measured(monkeypatch: pytest.MonkeyPatch, stop: signals.Stop) -> None:
+    """Not even where Ray's processes had the same signal, and an actor is lost by it."""
+    job = Job(RunConfig(source="in", output="out", model="m"), Any, "", Any, {}, {})  # type: ignore[arg-type]
+    host = tuning.Host(job, [], [])
+    monkeypatch.setattr("pipeline.dataflow.engine", broken_engine)
+    assert host.measure({}, 1) == Trial({}, 0, "an actor is lost")
+    stop.request(signal.SIGTERM)
+    with pytest.raises(InterruptedRun):
+        host.measure({}, 1)
+
+
+def broken_engine(*_: object, **__: object) -> None:
+    raise BulkembedError("an actor is lost")
