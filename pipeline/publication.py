@@ -8,7 +8,7 @@ from dataclasses import replace
 from pipeline import guards, matryoshka
 from pipeline.errors import ConfigError, HeldBack, IncompleteError, StorageError
 from pipeline.guards import Contents
-from pipeline.ledger import newest_snapshot
+from pipeline.ledger import newest_snapshot, write_current
 from pipeline.manifest import Plan
 from pipeline.records import Counts, Snapshot
 from pipeline.stages import Job
@@ -41,7 +41,9 @@ def counts_of(job: Job, shards: Iterable[str]) -> Counts:
 
 
 def require_allowed(job: Job, plan: Plan) -> None:
-    """Raises what `require_publishable` does, or IncompleteError where too many of the rows done are rejects."""
+    """Raises what `require_publishable` does, or IncompleteError where too many of the rows done are rejects. Before that it
+    repairs what a run left that died between its snapshot and current.txt: this one may publish nothing for hours, or ever."""
+    write_current(job.store, job.cfg.output)
     require_publishable(plan)
     refuse_rejects(job, plan, plan.done_counts)
 

@@ -23,7 +23,7 @@ import orjson
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.compression import codec_of, decompressed
-from pipeline.errors import ObjectError, SourceError
+from pipeline.errors import ConfigError, ObjectError, SourceError
 from pipeline.listing import WILD, Entry, LeftOut, Listing, NameTest, StoredObject, Tree, any_name, below, fixed_part, listed
 from pipeline.local_tree import LocalTree
 from pipeline.places import absolute_place
@@ -67,7 +67,10 @@ class Store:
 
     def __init__(self, options: dict[str, Any] | None = None) -> None:
         self.settings = options or {}
-        self.options = orjson.dumps(self.settings, option=orjson.OPT_SORT_KEYS)
+        try:
+            self.options = orjson.dumps(self.settings, option=orjson.OPT_SORT_KEYS)
+        except TypeError as error:
+            raise ConfigError(f"storage: holds what no file system takes: {error}") from None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Store) and self.options == other.options

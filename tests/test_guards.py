@@ -377,6 +377,18 @@ def test_current_txt_lies_beside_the_data_and_names_them(
     assert [Path(line).is_file() for line in printed.decode().splitlines()] == [True] * 4
 
 
+def test_a_run_that_is_held_back_still_repairs_current_txt(tmp_path: Path, qwen: str) -> None:
+    corpus(tmp_path / "in")
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen)
+    in_one_process(cfg)
+    current = tmp_path / "out/current.txt"
+    live = current.read_bytes()
+    current.write_bytes(b"stale")
+    with pytest.raises(HeldBack):
+        in_one_process(cfg.model_copy(update={"limit": 3}))
+    assert current.read_bytes() == live
+
+
 def test_verify_names_a_current_txt_that_readers_should_not_trust(tmp_path: Path, qwen: str) -> None:
     corpus(tmp_path / "in")
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen)

@@ -120,3 +120,8 @@ def test_an_output_inside_the_source_is_refused(source: str, output: str) -> Non
 @pytest.mark.parametrize(("source", "output"), [("/a/b", "/a/bc"), ("s3://b/x", "s3://b/y"), ("/a/corpus", "/a"), ("s3://a/x", "gs://a/x")])
 def test_places_side_by_side_are_fine(source: str, output: str) -> None:
     refuse_overlap(Store(), source, output)
+
+
+def test_a_setting_beyond_64_bits_is_one_line() -> None:
+    with pytest.raises(ConfigError, match="storage: holds what no file system takes: Integer exceeds 64-bit range"):
+        Store({"port": 1 << 64})
