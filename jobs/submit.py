@@ -8,7 +8,7 @@ from RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, with RAY_AUTH_MODE=token.
 
 Exit code: the job's own, once it has ended; 143 where somebody stopped it. 0 with --no-wait. 2 where nothing was submitted: no head,
 no token, no such file. 1 where the head refused the job, or has not answered for so long that its end is unknown. 130 or 143 where
-following was interrupted: the job goes on.
+following was interrupted, 1 where the log cannot be printed: the job goes on.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.config import RunConfig
-from pipeline.console import tolerate
-from pipeline.errors import BulkembedError, ClusterError, ConfigError
+from pipeline.console import out, tolerate
+from pipeline.errors import BulkembedError, ClusterError, ConfigError, OutputError
 from pipeline.flags import parse_setting
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
@@ -156,6 +156,13 @@ def hand_in(client: Any, job_id: str, job: dict[str, Any]) -> None:
         raise BulkembedError(f"{job_id} was not taken: {first_line(error)}") from error
 
 
+def say(text: str) -> None:
+    """Raises OutputError, which is no fault of the connection."""
+    with out.written():
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
 class Log:
     """The part of a job's log that is printed already. Every connection tells it from the start."""
 
@@ -165,8 +172,7 @@ class Log:
     def show(self, text: str, start: int) -> int:
         """Prints what is new of `text`, whose first character has the number `start`; the number of the one behind it."""
         new = text[max(0, self.printed - start) :]
-        sys.stdout.write(new)
-        sys.stdout.flush()
+        say(new)
         self.printed += len(new)
         return start + len(text)
 
@@ -208,9 +214,9 @@ def ended(job_id: str, job: Any) -> int:
     code: int | None = job.driver_exit_code
     if code is None:  # its process did not end by itself
         code = {"SUCCEEDED": 0, "STOPPED": 128 + signal.SIGTERM}.get(str(job.status), 1)
-        sys.stdout.write(f"{job_id}: {job.status}: {(job.message or '').strip().splitlines()[0] if job.message else 'no reason given'}\n")
+        say(f"{job_id}: {job.status}: {(job.message or '').strip().splitlines()[0] if job.message else 'no reason given'}\n")
         return code
-    sys.stdout.write(f"{job_id}: {job.status}, exit code {code}\n")
+    say(f"{job_id}: {job.status}, exit code {code}\n")
     return 128 - code if code < 0 else code  # below 0: the signal that ended it
 
 
@@ -235,8 +241,11 @@ def submit(options: argparse.Namespace) -> int:
             fate = f"may be submitted; to stop it: ray job stop --address {address} {job_id}"
             hand_in(client, job_id, job)
         fate = f"goes on; to stop it: ray job stop --address {address} {job_id}"
-        sys.stdout.write(f"{job_id} submitted to {address}\n")
+        say(f"{job_id} submitted to {address}\n")
         return 0 if options.no_wait else asyncio.run(follow(client, job_id))
+    except OutputError as error:
+        sys.stderr.write(f"submit: {error}; {job_id} {fate}\n")
+        return error.exit_code
     except KeyboardInterrupt as error:
         sys.stderr.write(f"submit: {job_id} {fate}\n")
         return 128 + int(error.args[0] if error.args else signal.SIGINT)

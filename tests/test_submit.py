@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import os
 import secrets
 import shlex
@@ -20,7 +21,7 @@ import psutil
 import pytest
 
 from jobs import submit
-from pipeline.errors import BulkembedError, ClusterError, ConfigError
+from pipeline.errors import BulkembedError, ClusterError, ConfigError, OutputError
 from tests.conftest import ROOT, bulkembed, read_dataset, wait_for_port, write_corpus
 
 TOKEN = secrets.token_hex(32)
@@ -255,6 +256,21 @@ def test_a_head_that_is_gone_for_long(followed: Callable[[Any], int], monkeypatc
     with pytest.raises(BulkembedError, match=r"^j is out of sight, and may go on: Connection refused") as caught:
         followed(Gone([[], []]))
     assert caught.value.exit_code == 1
+
+
+def test_a_log_that_cannot_be_printed_is_no_fault_of_the_connection(
+    followed: Callable[[Any], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it is asked for until the head is given up, minutes after the job has ended."""
+
+    def refuse(_text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sys.stdout.write", refuse)
+    monkeypatch.setattr("pipeline.console.out.drop", lambda: None)
+    monkeypatch.setattr(submit, "MAX_UNSEEN_SECONDS", 2.0)
+    with pytest.raises(OutputError, match=r"^standard output cannot be written: No space left"):
+        followed(Job([["one\n"]]))
 
 
 @pytest.mark.parametrize(("number", "code"), [((), 130), ((15,), 143)])
