@@ -10,7 +10,8 @@ from urllib.parse import unquote
 HIDDEN = "***"
 # A URI inside a place: fsspec chains several, as in zip://name::https://host/file.zip, and a slash is soon forgotten or turned round.
 URI = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+):(?P<slashes>[/\\]+)(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
-IN_TEXT = re.compile(r"[a-z][a-z0-9+.-]+:[/\\]+[^\s\"'<>]+", re.IGNORECASE)
+# Without the colon or comma of the sentence behind it, as in `s3://corpus: no such bucket`.
+IN_TEXT = re.compile(r"[a-z][a-z0-9+.-]+:[/\\]+[^\s\"'<>]*[^\s\"'<>:,;.]", re.IGNORECASE)
 LOCAL = {"file", "local"}  # a name on this host may hold any letter
 PLAIN_KEYS = {"versionid", "version_id", "version", "generation", "snapshot", "download", "ref", "revision", "raw"}
 WEB = {"http", "https", "webdav", "webdavs", "dav", "davs"}  # where `?` is no glob, and a query may be nothing but a token

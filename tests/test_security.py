@@ -166,7 +166,12 @@ def test_a_mistake_beside_engine_env_does_not_show_it() -> None:
 
 def test_messages_of_other_libraries_lose_the_credentials_in_their_uris() -> None:
     message = 'Could not connect to "http://key:secret@host:9000/bucket" nor https://hub/file?X-Amz-Signature=1, but s3://bucket/x is there'
-    assert masked(message) == 'Could not connect to "http://***" nor https://*** but s3://bucket/x is there'
+    assert masked(message) == 'Could not connect to "http://***" nor https://***, but s3://bucket/x is there'
+
+
+@pytest.mark.parametrize("place", ["ray://127.0.0.1:10001", "s3://bucket", "http://[::1]:9000", "gs://a/b"])
+def test_a_message_names_the_place_before_its_colon(place: str) -> None:
+    assert masked(f"no Ray at {place}: Connection refused") == f"no Ray at {place}: Connection refused"
 
 
 @pytest.mark.parametrize("values", [{"storage": SECRET}, {"engine": {"env": {"A": [SECRET]}}}, {"engine": {"env": SECRET}}])
