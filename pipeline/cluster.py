@@ -7,12 +7,15 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from pipeline import embedder, host, joining, own_ray, placement, signals
 from pipeline.config import EngineConfig, RayConfig
 from pipeline.errors import BulkembedError, ClusterError, ResourceError
 from pipeline.placement import Placement
 from pipeline.stages import Job
+
+log = logging.getLogger(__name__)
 
 # Of a local Ray. Workers are niced by default, so that every helper process preempts the engine;
 # the rest are reporters that wake up all the time on behalf of a dashboard that is not there.
@@ -44,7 +47,7 @@ def connect(cfg: RayConfig, job: Job | None = None) -> Mapping[str, str]:
     import ray
 
     signals.stop.check()
-    logging.getLogger("ray").setLevel(RAY_LOG_LEVEL)
+    keep_quiet()
     if ray.is_initialized():
         return {}
     if address is not None:
@@ -69,6 +72,18 @@ def connect(cfg: RayConfig, job: Job | None = None) -> Mapping[str, str]:
             _temp_dir=str(own_ray.temporary_folder(os.environ)),
         )
     return inherited
+
+
+def keep_quiet() -> None:
+    """Leaves what Ray has to say about lost processes to our own log: it prints paragraphs in colour on standard output."""
+    from ray._private import worker
+
+    logging.getLogger("ray").setLevel(RAY_LOG_LEVEL)
+    worker.print_to_stdstream = note
+
+
+def note(data: Mapping[str, Any], ignore_prefix: bool) -> None:
+    log.info("%s", " ".join(data["lines"]))
 
 
 @contextmanager

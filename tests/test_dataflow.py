@@ -109,7 +109,9 @@ def token(qwen: str, word: str) -> int:
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("layout", ["fused", "split"])
 @pytest.mark.parametrize("fault", ["crash_on", "hang_on", "raise_on", "nan_on"])
-def test_a_poisonous_document_ends_in_the_rejects_and_no_other(tmp_path: Path, qwen: str, layout: str, fault: str) -> None:
+def test_a_poisonous_document_ends_in_the_rejects_and_no_other(
+    tmp_path: Path, qwen: str, layout: str, fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "in").mkdir()
     rows = [{"id": number, "text": f"{'@' if number == 6 else 'word'} " * 5, "lang": "xx"} for number in range(16)]
     write_jsonl(tmp_path / "in" / "a.jsonl", rows)
@@ -127,6 +129,7 @@ def test_a_poisonous_document_ends_in_the_rejects_and_no_other(tmp_path: Path, q
     assert list(verify(Store(), *dataset(Store(), str(tmp_path / "out")))) == []
     again = on_ray(cfg)
     assert again.plan.pending == []
+    assert capsys.readouterr().out == "", "Ray prints nothing about processes that it has lost"
 
 
 @pytest.mark.usefixtures("ray_session")
