@@ -211,7 +211,7 @@ def main(arguments: list[str] | None = None) -> None:
     tolerate()
     try:
         code = app(arguments, standalone_mode=False)
-    except BulkembedError as error:
+    except (BulkembedError, InterruptedRun) as error:
         code = said(error)
     except typer.Exit as leaving:
         code = leaving.exit_code
@@ -234,7 +234,7 @@ def shown_mistake(error: Any) -> int:
     return 2
 
 
-def said(error: BulkembedError) -> int:
+def said(error: BulkembedError | InterruptedRun) -> int:
     """Prints the one line of an error; its exit code."""
     log.debug("", exc_info=error)
     if not isinstance(error, InterruptedRun) or signals.stop.last_word.acquire(blocking=False):

@@ -15,7 +15,8 @@
       HeldBack                a snapshot would drop too much of the newest     exit 3
       IncompleteError         shards failed; running again resumes             exit 1
       OutputError             what is printed cannot be written                exit 1
-      InterruptedRun          a signal ended the run; running again resumes    exit 128 + signal
+    InterruptedRun            a signal ended the command; running again resumes; not an Exception, so that nobody
+                              takes it for a fault of what was under way       exit 128 + signal
 
 No caller retries after one of these. `retry` knows which faults of a store are transient, and `dataflow` gives the
 shard of a lost process or engine to another.
@@ -93,7 +94,7 @@ class OutputError(BulkembedError):
     pass
 
 
-class InterruptedRun(BulkembedError):
+class InterruptedRun(BaseException):  # as KeyboardInterrupt
     def __init__(self, signal_number: int) -> None:
         super().__init__("interrupted: what is published stays; run the same command again to resume")
         self.exit_code = 128 + signal_number

@@ -4,6 +4,8 @@ Both are blocked in every thread but for one that waits for them, so no handler 
 call, and nothing is printed while somebody holds a logger's lock. Ray sets two handlers in `ray.init`, one in Python and one in
 C++ that prints a stack. They never run either.
 
+The thread needs the interpreter's lock for a moment: a call into C that keeps the lock, as Ray's registration does, is waited for.
+
 Only the command line calls `catch`. A program that has this package as a library keeps its handlers, and nothing is ever wished.
 """
 
@@ -56,13 +58,19 @@ stop = Stop()  # of this process
 def catch() -> None:
     """Catches both signals from here on. To be called before there are other threads: those would take a signal the old way."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    # A child would inherit that, and Ray's processes are ended by SIGTERM.
-    os.register_at_fork(after_in_child=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS))
+    os.register_at_fork(after_in_child=release)
     try:
         stderr = os.dup(2)  # the command line may point 2 elsewhere while a model loads
     except OSError:  # it is closed
         stderr = os.open(os.devnull, os.O_WRONLY)
     threading.Thread(target=watch, args=(stderr,), name="signals", daemon=True).start()
+
+
+def release() -> None:
+    """Gives a child the usual signals, and a process group of its own. Ray's processes are ended by SIGTERM, and a signal to the group of
+    this process, as `timeout` and a terminal send it, must not end them under shards that may still be published."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    os.setpgrp()
 
 
 def watch(stderr: int) -> NoReturn:

@@ -194,7 +194,7 @@ class Unlucky(Noting):
     ],
 )
 def test_a_sample_that_is_not_whole_sets_nothing(
-    tmp_path: Path, qwen: str, what: str, error: type[Exception], code: int | None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, qwen: str, what: str, error: type[BaseException], code: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "in").mkdir()
     write_jsonl(tmp_path / "in" / "1.jsonl", rows(*range(50)))

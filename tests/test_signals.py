@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -100,6 +101,16 @@ def test_planning_notices_a_signal(tmp_path: Path, qwen: str, stop: signals.Stop
         open_job(simulated(tmp_path / "in", tmp_path / "out", qwen))
 
 
+def test_nobody_takes_a_signal_for_a_fault(stop: signals.Stop) -> None:
+    """Of the engine that `tune` measures, of an object that is planned, of a library that is called."""
+    stop.request(signal.SIGTERM)
+    with pytest.raises(InterruptedRun):
+        try:
+            stop.check()
+        except Exception:  # noqa: BLE001
+            pytest.fail("a signal was taken for a fault")
+
+
 def run(tmp_path: Path, model: str, *more: object) -> list[object]:
     write_corpus(tmp_path / "in")
     places = ("--source", tmp_path / "in", "--output", tmp_path / "out", "--model", model, "--max-tokens", "64")
@@ -118,7 +129,7 @@ def test_a_signal_while_ray_starts_ends_the_run_and_all_of_ray(tmp_path: Path, q
     process = started("-m", "pipeline", *run(tmp_path, qwen))
     until(process, lambda child: "raylet" in child.name())
     children = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)  # as `timeout` does
     assert ended(process, 15) == [f"bulkembed: {InterruptedRun(signal.SIGTERM)}"]
     assert process.returncode == 143
     assert psutil.wait_procs(children, timeout=5)[1] == []
