@@ -1,7 +1,7 @@
 """What a model's own files say of it: pooling, prompts, width, context, Matryoshka range.
 
 A wrong guess makes vectors that look fine and find nothing, so what the files do not say is an
-error. Only weights in safetensors are taken, and no code of a model's is ever run.
+error. Only weights in safetensors are taken, and no code of a model's is run here.
 """
 
 from __future__ import annotations
