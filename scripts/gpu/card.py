@@ -6,13 +6,12 @@ import pickle
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import model
 from scripts import random_qwen3
 from scripts.benchmarks.material import common_words, texts_of, token_counts, write_corpus
-from scripts.gpu.child import Task
+from scripts.gpu.child import Asked, Task
 from scripts.gpu.corpus import ids_of, save_ids
 from scripts.gpu.flops import layer_matrices
 from scripts.gpu.plan import Group, Result
@@ -24,20 +23,14 @@ DOCUMENTS = 4500  # some 10 s of the 4B shape
 MAX_DOCUMENT_TOKENS = 512
 
 
-@dataclass(frozen=True)
-class Card:
-    task: Task
-    group: Group
+def prepare(group: Group, task: Task) -> Asked:
+    return Asked(task, group)
 
 
-def prepare(group: Group, task: Task) -> Card:
-    return Card(task, group)
-
-
-def gemm(card: Card) -> Result:
+def gemm(asked: Asked) -> Result:
     """TFLOP/s of the matrix multiplications of a layer in bfloat16 and fp8, and of a large square one."""
-    task = card.task
-    sizes, square = task.sizes(card.group.shape), 64 if task.dry else 8192
+    task = asked.task
+    sizes, square = task.sizes(asked.group.shape), 64 if task.dry else 8192
     rates: dict[str, dict[str, float]] = {}
     for dtype, make in (("bf16", bf16_product), ("fp8", fp8_product)):
         for tokens in (64, 128) if task.dry else (8192, 32_768):
@@ -103,10 +96,10 @@ def seconds_of(work: Callable[[], object], calls: int, device: str) -> float:
     return float(began.elapsed_time(ended)) / 1000
 
 
-def models(card: Card) -> Result:
+def models(asked: Asked) -> Result:
     """Makes the models with random weights and the corpus, where they are not there from a run before; what each took."""
-    task = card.task
-    shapes = [card.group.shape] if card.group.shape == "8B" else [card.group.shape, "0.6B"]
+    task = asked.task
+    shapes = [asked.group.shape] if asked.group.shape == "8B" else [asked.group.shape, "0.6B"]
     found: Result = {"work": str(task.work)}
     for shape in shapes:
         folder = task.folder(shape)
@@ -147,4 +140,4 @@ def make_corpus(task: Task, folder: Path) -> None:
     save_ids(task.work / "corpus.npz", ids_of(tokenizer, texts))
 
 
-ROWS: dict[str, Callable[[Card], Result]] = {"gemm": gemm, "models": models, "models-8B": models}
+ROWS: dict[str, Callable[[Asked], Result]] = {"gemm": gemm, "models": models, "models-8B": models}

@@ -70,6 +70,14 @@ class Task:
         return 2048 if self.dry else 131_072
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a row gets that needs no engine in its child."""
+
+    task: Task
+    group: Group
+
+
 def task_of(text: str) -> Task:
     fields = json.loads(text)
     groups = tuple(Group(**(each | {"rows": tuple(Row(**row) for row in each["rows"])})) for each in fields["groups"])

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from scripts.benchmarks import job as benchmark
 from scripts.gpu import timeline
-from scripts.gpu.child import Task
+from scripts.gpu.child import Asked, Task
 from scripts.gpu.corpus import load_ids
 from scripts.gpu.flops import flops
 from scripts.gpu.plan import Group, Result
 
 SHARDS = 8  # each a single call of the engine
-
-
-@dataclass(frozen=True)
-class Asked:
-    task: Task
-    group: Group
 
 
 def prepare(group: Group, task: Task) -> Asked:

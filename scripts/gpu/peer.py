@@ -5,12 +5,11 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from scripts.gpu.child import Task
+from scripts.gpu.child import Asked, Task
 from scripts.gpu.corpus import load_ids
 from scripts.gpu.flops import flops
 from scripts.gpu.plan import Group, Result
@@ -18,12 +17,6 @@ from scripts.gpu.plan import Group, Result
 PACKAGE = "sentence_transformers"
 BATCHES = (32, 128)
 DOCUMENTS = 1024  # of a call: it sorts them by length, so that they hardly pad
-
-
-@dataclass(frozen=True)
-class Asked:
-    task: Task
-    group: Group
 
 
 def prepare(group: Group, task: Task) -> Asked:
