@@ -1,6 +1,6 @@
 """Embed what changed since last night. For cron, Airflow, or a Ray job:
 
-    python -m jobs.nightly_backfill --config run.toml [flags of `bulkembed run`]
+    python jobs/nightly_backfill.py --config run.toml [flags of `bulkembed run`]
 
 An object's shards are named after its path and version (ETag), so only new and changed objects
 are embedded; the new snapshot leaves out what is gone from the source. Without --config the file is
@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import sys
 
-from pipeline.__main__ import main
+from bulkembed.__main__ import main
 
 
 def arguments(given: list[str], environment: dict[str, str]) -> list[str]:

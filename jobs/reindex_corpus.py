@@ -1,6 +1,6 @@
 """Embed a whole corpus anew, with another model or other dimensions, beside the dataset in use:
 
-    python -m jobs.reindex_corpus --config run.toml --model Qwen/Qwen3-Embedding-4B --dims 1024,256
+    python jobs/reindex_corpus.py --config run.toml --model Qwen/Qwen3-Embedding-4B --dims 1024,256
 
 Another model or other dimensions are another fingerprint, and so another folder below data/: readers
 keep the old dataset until the run is complete and its snapshot is the newest. Without --yes the
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 
-from pipeline.__main__ import main
+from bulkembed.__main__ import main
 
 
 def arguments(given: list[str]) -> list[str]:

@@ -1,6 +1,6 @@
 """Submit a command of bulkembed to a Ray cluster as a job, and follow its log to the end:
 
-    python -m jobs.submit [--address http://127.0.0.1:8265] [--no-wait] -- run --config run.toml
+    python jobs/submit.py [--address http://127.0.0.1:8265] [--no-wait] -- run --config run.toml
 
 What stands behind `--` is the command line of `bulkembed`. It runs on the cluster, with the bulkembed and the credentials that are there
 (cluster.yaml installs it). Of this machine only the --config files travel. A head that wants a token gets it as from every client of Ray:
@@ -29,10 +29,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipeline.config import RunConfig
-from pipeline.console import out, tolerate
-from pipeline.errors import BulkembedError, ClusterError, ConfigError, OutputError
-from pipeline.flags import parse_setting
+from bulkembed.cli.console import out, tolerate
+from bulkembed.cli.options import parse_setting
+from bulkembed.config.run_config import RunConfig
+from bulkembed.errors import BulkembedError, ClusterError, ConfigError, OutputError
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 ANSWER_SECONDS = 20  # that the head may take for an answer
@@ -113,7 +113,7 @@ def refuse_secrets(command: list[str]) -> None:
 def submission(command: list[str], folder: Path) -> dict[str, Any]:
     """What is handed to Ray. `folder` becomes the job's working folder, so nothing in it may be named as a module is."""
     return {
-        "entrypoint": shlex.join(["python", "-m", "pipeline", *command]),
+        "entrypoint": shlex.join(["python", "-m", "bulkembed", *command]),
         "runtime_env": {"working_dir": str(folder)},
         "metadata": {"tool": "bulkembed"},
     }

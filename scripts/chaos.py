@@ -31,14 +31,14 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import schema
-from pipeline.config import RunConfig
-from pipeline.embedder import SimulatedEmbedder
-from pipeline.ledger import dataset
-from pipeline.model import describe
-from pipeline.run import InProcess, run
-from pipeline.storage import Store
-from pipeline.verify import verify
+from bulkembed import schema
+from bulkembed.config.run_config import RunConfig
+from bulkembed.dataset.ledger import dataset
+from bulkembed.embedding.embedder import SimulatedEmbedder
+from bulkembed.embedding.model_files import describe
+from bulkembed.inspection.verify import verify
+from bulkembed.runs.run import InProcess, run
+from bulkembed.storage.store import Store
 from scripts import make_corpus, random_qwen3
 
 WORK = Path(".demo/chaos").resolve()
@@ -174,7 +174,7 @@ def rows(output: str, storage: dict[str, Any]) -> pa.Table:
 
 
 def command_line(options: argparse.Namespace, source: str, output: str, model: str) -> list[str]:
-    command = [sys.executable, "-m", "pipeline", "run", "--source", source, "--output", output, "--model", model, "--max-tokens", "64"]
+    command = [sys.executable, "-m", "bulkembed", "run", "--source", source, "--output", output, "--model", model, "--max-tokens", "64"]
     command += ["--set", f"shards.max_rows={options.shard_rows}", "--set", f"ray.layout={options.layout}", "--set", "max_failures=1000000"]
     if options.model == "simulated":
         command += [

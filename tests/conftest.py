@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import settings
 
-from pipeline import signals
-from pipeline.config import RunConfig
-from pipeline.embedder import SimulatedEmbedder
-from pipeline.ledger import dataset
-from pipeline.metrics import Progress
-from pipeline.run import InProcess, Summary, finish, open_job, run
-from pipeline.storage import Store
+from bulkembed import stopping
+from bulkembed.config.run_config import RunConfig
+from bulkembed.dataset.ledger import dataset
+from bulkembed.embedding.embedder import SimulatedEmbedder
+from bulkembed.runs.progress import Progress
+from bulkembed.runs.run import InProcess, Summary, finish, open_job, run
+from bulkembed.storage.store import Store
 
 # On a busy host an example of a few milliseconds takes its time: hypothesis would call the test flaky.
 settings.register_profile("busy host", deadline=None)
@@ -111,7 +111,7 @@ def read_dataset(output: object, **storage: Any) -> pa.Table:
 
 def bulkembed(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs the command line as a user does."""
-    command = [sys.executable, "-m", "pipeline", *(str(argument) for argument in arguments)]
+    command = [sys.executable, "-m", "bulkembed", *(str(argument) for argument in arguments)]
     return subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=280)
 
 
@@ -153,10 +153,10 @@ def wait_for_port(port: int, server: subprocess.Popen[bytes]) -> None:
 
 def on_ray(cfg: RunConfig, report: Callable[[Progress], None] = lambda progress: None) -> Summary:
     """A run as `bulkembed run` does it; needs the fixture `ray_session`."""
-    from pipeline import dataflow
+    from bulkembed.cluster import ray_executor
 
     job, planned = open_job(cfg)
-    with dataflow.engine(job, len(planned.pending)) as engine:
+    with ray_executor.engine(job, len(planned.pending)) as engine:
         return finish(job, planned, report, engine)
 
 
@@ -165,21 +165,21 @@ def in_one_process(cfg: RunConfig, report: Callable[[Progress], None] = lambda p
 
 
 @pytest.fixture
-def stop(monkeypatch: pytest.MonkeyPatch) -> signals.Stop:
+def stop(monkeypatch: pytest.MonkeyPatch) -> stopping.Stop:
     """The wish to stop of this process, which nobody has yet."""
-    monkeypatch.setattr(signals, "stop", signals.Stop())
-    return signals.stop
+    monkeypatch.setattr(stopping, "stop", stopping.Stop())
+    return stopping.stop
 
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """A local Ray with two CPUs, as `bulkembed run` starts it."""
-    from pipeline import cluster
-    from pipeline.config import RayConfig
+    from bulkembed.cluster import connect
+    from bulkembed.config.run_config import RayConfig
 
-    cluster.connect(RayConfig(num_cpus=2))
+    connect.connect(RayConfig(num_cpus=2))
     yield
-    cluster.disconnect()
+    connect.disconnect()
 
 
 @pytest.fixture

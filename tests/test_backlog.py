@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.backlog import LEAST_BYTES, Backlog, engines_for
-from pipeline.records import Shard
+from bulkembed.cluster.backlog import LEAST_BYTES, Backlog, engines_for
+from bulkembed.records import Shard
 
 MIB = 1 << 20
 

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.model import read_json
-from pipeline.records import Counts, Receipt
+from bulkembed.embedding.model_files import read_json
+from bulkembed.records import Counts, Receipt
 from scripts import benchmarks
 from scripts.benchmarks import __main__ as command_line
 from scripts.benchmarks import ablations, devices, limit, material, peers, ratio, tail

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.bucketing import pack
+from bulkembed.text.batches import pack
 
 LENGTHS = st.lists(st.integers(1, 5000), max_size=200)
 

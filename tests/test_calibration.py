@@ -14,17 +14,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from pipeline import calibration, cli, host, matryoshka, report, schema, signals
-from pipeline.calibration import MIN_VECTORS, sample_of, shares, spread
-from pipeline.config import RunConfig
-from pipeline.embedder import SimulatedEmbedder
-from pipeline.errors import IncompleteError, InterruptedRun
-from pipeline.ledger import Ledger, dataset
-from pipeline.records import Counts, Failure, Lost, Receipt, Sampled, Shard, VectorForm
-from pipeline.run import InProcess, Summary, finish, open_job
-from pipeline.stages import Job
-from pipeline.storage import Store
-from pipeline.verify import verify
+from bulkembed import schema, stopping
+from bulkembed.cli import app
+from bulkembed.config.run_config import RunConfig
+from bulkembed.dataset.ledger import Ledger, dataset
+from bulkembed.embedding import hardware
+from bulkembed.embedding.embedder import SimulatedEmbedder
+from bulkembed.errors import IncompleteError, InterruptedRun
+from bulkembed.inspection.verify import verify
+from bulkembed.records import Counts, Failure, Lost, Receipt, Sampled, Shard, VectorForm
+from bulkembed.report import plain_text
+from bulkembed.runs import calibration
+from bulkembed.runs.calibration import MIN_VECTORS, sample_of, shares, spread
+from bulkembed.runs.run import InProcess, Summary, finish, open_job
+from bulkembed.runs.stages import Job
+from bulkembed.storage.store import Store
+from bulkembed.vectors import matryoshka
 from tests.conftest import WORDS, read_dataset, simulated, write_jsonl
 
 WIDTH = 64
@@ -96,7 +101,7 @@ def test_a_first_run_of_one_document_does_not_set_the_ranges_of_all(tmp_path: Pa
     assert outlook(cfg) == "provisional, from 1 rows"
     write_jsonl(tmp_path / "in" / "2.jsonl", rows(*range(1, 18)))
     said = "provisional, from 1 rows: this run measures new ones, and makes the 1 rows there are anew"
-    assert said in report.plan_text(*open_job(cfg))
+    assert said in plain_text.plan_text(*open_job(cfg))
     second = embed(cfg)
     assert least_cosine(tmp_path / "out") > 0.999
     assert first.snapshot is not None
@@ -174,7 +179,7 @@ class Unlucky(Noting):
             if number == 1 and self.what == "failed":
                 yield Failure(shards[number].id, "no such luck")
             elif number == 1 and self.what == "interrupted":
-                signals.stop.request(15)
+                stopping.stop.request(15)
                 return
             elif number == 1 and self.what == "left out":
                 return
@@ -200,7 +205,7 @@ def test_a_sample_that_is_not_whole_sets_nothing(
     write_jsonl(tmp_path / "in" / "1.jsonl", rows(*range(50)))
     cfg = config(tmp_path, qwen)
     with pytest.raises(error) as raised, monkeypatch.context() as patched:
-        patched.setattr(signals, "stop", signals.Stop())
+        patched.setattr(stopping, "stop", stopping.Stop())
         finish(*open_job(cfg), lambda progress: None, Unlucky(what))
     assert getattr(raised.value, "exit_code", None) == code
     assert what != "failed" or "1.jsonl" in str(raised.value)
@@ -332,7 +337,7 @@ def test_retry_rejects_says_that_ranges_must_be_measured_first(tmp_path: Path, q
         "--set",
         "engine.kind=simulated",
     ]
-    result = CliRunner().invoke(cli.app, ["retry-rejects", *map(str, flags)])
+    result = CliRunner().invoke(app.app, ["retry-rejects", *map(str, flags)])
     assert (result.exit_code, result.exception) == (0, None)
     assert "`bulkembed run` makes every row anew" in result.output
     assert not (tmp_path / "out").exists()
@@ -388,7 +393,7 @@ def test_clipped_components_are_counted_and_warned_of(tmp_path: Path, qwen: str)
         expected += int(np.count_nonzero((level < 0) | (level > 255)))
     assert (counts.clipped, counts.int8_components) == (expected, 50 * 96)
     assert expected > 48
-    said = report.summary_text(summary.job, summary, 95.0)
+    said = plain_text.summary_text(summary.job, summary, 95.0)
     assert f"clipped      {expected:,} components of 4,800 of int8 vectors ({expected / 4800:.3%})" in said
     assert "warning" in said
     assert " tokens/s while embedding, 1 min 35 s in all" in said
@@ -412,9 +417,9 @@ def test_noise_outside_the_ranges_of_one_row_is_not_clipped() -> None:
 def test_a_run_with_int8_columns_goes_on_in_the_dtype_it_was_begun_in(tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "in").mkdir()
     write_jsonl(tmp_path / "in" / "1.jsonl", rows(*range(5)))
-    monkeypatch.setattr(host, "engine_dtype", lambda address: "bfloat16")
+    monkeypatch.setattr(hardware, "engine_dtype", lambda address: "bfloat16")
     embed(config(tmp_path, qwen))
-    monkeypatch.setattr(host, "engine_dtype", lambda address: "float32")
+    monkeypatch.setattr(hardware, "engine_dtype", lambda address: "float32")
     job, plan = open_job(config(tmp_path, qwen))
     assert (job.cfg.engine.dtype, plan.pending) == ("bfloat16", [])
 

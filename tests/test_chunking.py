@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.chunking import windows
+from bulkembed.text.windows import windows
 
 TEXTS = st.text(st.sampled_from("ab \n.!\u3002\u0964\u00e9\u0301\U0001f9d1\u200d"), max_size=300)
 

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import console
-from pipeline.flags import parse_setting
-from pipeline.ledger import dataset
-from pipeline.storage import Store
-from pipeline.tokenizer import Tokenizer
+from bulkembed.cli import console
+from bulkembed.cli.options import parse_setting
+from bulkembed.dataset.ledger import dataset
+from bulkembed.storage.store import Store
+from bulkembed.text.tokenizer import Tokenizer
 from tests.conftest import ROOT, bulkembed, in_one_process, read_dataset, simulated, write_corpus, write_jsonl
 
 SIMULATED = ("--set", "engine.kind=simulated", "--set", "shards.max_rows=20", "--max-tokens", "64", "--set", "ray.num_cpus=2")
@@ -124,7 +124,7 @@ def test_an_incomplete_run_names_what_failed_and_exits_1(tmp_path: Path, qwen: s
 
 
 def start(arguments: list[object]) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "pipeline", *(str(argument) for argument in arguments)]
+    command = [sys.executable, "-m", "bulkembed", *(str(argument) for argument in arguments)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
@@ -251,7 +251,7 @@ def test_nothing_is_finished_yet(tmp_path: Path) -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    probe = "import sys, pipeline.cli; print([m for m in ('ray', 'vllm', 'torch', 'pyarrow', 'pydantic', 's3fs') if m in sys.modules])"
+    probe = "import sys, bulkembed.cli.app; print([m for m in ('ray', 'vllm', 'torch', 'pyarrow', 'pydantic', 's3fs') if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", probe], cwd=ROOT, text=True).strip() == "[]"
     assert bulkembed("run", "--help").returncode == 0
 
@@ -273,7 +273,7 @@ def test_settings(setting: str, wanted: dict[str, Any]) -> None:
 
 @given(st.text(st.characters(codec="ascii", exclude_categories=["Cc"])))
 def test_any_text_is_a_setting_or_a_clear_error(value: str) -> None:
-    from pipeline.errors import ConfigError
+    from bulkembed.errors import ConfigError
 
     try:
         found = parse_setting(f"a={value}")
@@ -297,7 +297,7 @@ def test_standard_output_that_cannot_be_written_is_one_line(command: str, tmp_pa
     write_corpus(tmp_path / "in", files=1)
     in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen))
     more = ["--source", str(tmp_path / "in"), "--model", qwen] if command == "plan" else []
-    words = [sys.executable, "-m", "pipeline", command, "--output", str(tmp_path / "out"), *more]
+    words = [sys.executable, "-m", "bulkembed", command, "--output", str(tmp_path / "out"), *more]
     reader, unread = os.pipe()
     os.close(reader)
     with open("/dev/full", "w") as full, os.fdopen(unread, "w") as broken:  # noqa: PTH123

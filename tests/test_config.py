@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import RunConfig
-from pipeline.errors import ConfigError
-from pipeline.flags import load
-from pipeline.records import Model
+from bulkembed.cli.options import load
+from bulkembed.config.run_config import RunConfig
+from bulkembed.errors import ConfigError
+from bulkembed.records import Model
 
 MODEL = Model(
     name="m",

@@ -16,11 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import reader, schema
-from pipeline.columns import carried_schema, require_columns
-from pipeline.errors import ConfigError, ObjectError
-from pipeline.manifest import layout_of, source_objects
-from pipeline.records import Documents
+from bulkembed import schema
+from bulkembed.errors import ConfigError, ObjectError
+from bulkembed.records import Documents
+from bulkembed.source import reader
+from bulkembed.source.columns import carried_schema, require_columns
+from bulkembed.source.planning import layout_of, source_objects
 from tests.conftest import in_one_process, read_dataset, simulated
 from tests.test_reader import STORE, config, read, shards_of
 

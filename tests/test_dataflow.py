@@ -19,16 +19,17 @@ import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import cluster, dataflow, embedder, losses, placement
-from pipeline.config import EngineConfig
-from pipeline.errors import BulkembedError, InterruptedRun, ResourceError
-from pipeline.ledger import dataset
-from pipeline.metrics import Progress
-from pipeline.run import finish, open_job
-from pipeline.signals import Stop
-from pipeline.storage import Store
-from pipeline.tokenizer import Tokenizer
-from pipeline.verify import verify
+from bulkembed.cluster import connect, placement, ray_executor, recovery
+from bulkembed.config.run_config import EngineConfig
+from bulkembed.dataset.ledger import dataset
+from bulkembed.embedding import embedder
+from bulkembed.errors import BulkembedError, InterruptedRun, ResourceError
+from bulkembed.inspection.verify import verify
+from bulkembed.runs.progress import Progress
+from bulkembed.runs.run import finish, open_job
+from bulkembed.stopping import Stop
+from bulkembed.storage.store import Store
+from bulkembed.text.tokenizer import Tokenizer
 from tests.conftest import in_one_process, on_ray, read_dataset, simulated, write_corpus, write_jsonl
 
 
@@ -153,7 +154,7 @@ def test_a_signal_ends_a_sample_at_once_and_sets_nothing(tmp_path: Path, qwen: s
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "tokens_per_second": 50}, vectors="64:int8")
     job, planned = open_job(cfg)
     started = time.monotonic()
-    with dataflow.engine(job, 1) as engine, pytest.raises(InterruptedRun) as raised:
+    with ray_executor.engine(job, 1) as engine, pytest.raises(InterruptedRun) as raised:
         threading.Timer(0.5, stop.request, [15]).start()
         finish(job, planned, lambda progress: None, engine)
     assert raised.value.exit_code == 143
@@ -177,7 +178,7 @@ def test_out_of_memory_halves_until_it_fits(tmp_path: Path, qwen: str) -> None:
 def test_an_engine_that_fails_on_everything_ends_the_run(tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "in").mkdir()
     write_jsonl(tmp_path / "in" / "a.jsonl", [{"id": number, "text": "@ word", "lang": "xx"} for number in range(100)])
-    monkeypatch.setattr(losses, "LOSSES_IN_A_ROW", 3)
+    monkeypatch.setattr(recovery, "LOSSES_IN_A_ROW", 3)
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "args": {"raise_on": token(qwen, "@ ")}})
     with pytest.raises(BulkembedError, match=r"3 attempts in a row were lost, the last of .*: RuntimeError: simulated"):
         on_ray(cfg)
@@ -267,19 +268,19 @@ def test_on_every_gpu_host_half_of_the_cores_stay_for_tasks(hosts: list[tuple[in
 ACTOR_ENVIRONMENT = """
 import json, os, sys
 import psutil, ray
-from pipeline import cluster, dataflow
-from pipeline.config import RunConfig
-from pipeline.run import open_job
+from bulkembed.cluster import connect, ray_executor
+from bulkembed.config.run_config import RunConfig
+from bulkembed.runs.run import open_job
 
 job, _ = open_job(RunConfig.model_validate_json(sys.argv[1]))
-inherited = cluster.connect(job.cfg.ray, job)
-with dataflow.engine(job, 1, inherited) as flow:
+inherited = connect.connect(job.cfg.ray, job)
+with ray_executor.engine(job, 1, inherited) as flow:
     ((loaded, actor),) = flow.loading.items()
     ray.get(loaded)  # sets the rest of its environment
     has, asked = ray.get(actor.__ray_call__.remote(lambda _self: (dict(os.environ), dict(ray.get_runtime_context().runtime_env))))
 others = [process.environ() for process in psutil.Process().children() if "MARK" in process.environ()]
 print(json.dumps([has, asked, len(others), os.environ.get("MARK")]))
-cluster.disconnect()
+connect.disconnect()
 """
 
 
@@ -304,7 +305,7 @@ def test_an_actor_of_a_joined_ray_asks_for_all_of_its_environment(tmp_path: Path
     needed = embedder.environment(cfg.engine, 2)
     for name in needed:  # what the driver has, the processes of a cluster do not
         monkeypatch.setenv(name, needed[name])
-    with dataflow.engine(job, 1, cluster.connect(job.cfg.ray, job)) as flow:
+    with ray_executor.engine(job, 1, connect.connect(job.cfg.ray, job)) as flow:
         ((loaded, actor),) = flow.loading.items()
         ray.get(loaded)  # sets the rest of its environment
         has, asked = ray.get(actor.__ray_call__.remote(lambda _self: (dict(os.environ), dict(ray.get_runtime_context().runtime_env))))

@@ -7,8 +7,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import EngineConfig
-from pipeline.embedder import CACHE_BLOCK, cache_bytes
+from bulkembed.config.run_config import EngineConfig
+from bulkembed.embedding.embedder import CACHE_BLOCK, cache_bytes
 from tests.test_config import MODEL
 
 

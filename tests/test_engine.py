@@ -17,10 +17,10 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import embedder, kernels, reference
-from pipeline.config import EngineConfig
-from pipeline.model import describe
-from pipeline.storage import Store
+from bulkembed.config.run_config import EngineConfig
+from bulkembed.embedding import embedder, reference, vllm_patches
+from bulkembed.embedding.model_files import describe
+from bulkembed.storage.store import Store
 from scripts import make_corpus
 from tests.conftest import ROOT, bulkembed, read_dataset, write_corpus
 
@@ -142,10 +142,11 @@ def test_a_useless_model_stops_the_run_before_its_first_shard(qwen: str, corpus:
 
 MEAN_POOLING = """
 import sys
-from pipeline import cli, embedder
+from bulkembed.cli import app
+from bulkembed.embedding import embedder
 
 embedder.VLLM_POOLING["last"] = "MEAN"
-cli.main(["check", "--model", sys.argv[1], "--max-tokens", "64"])
+app.main(["check", "--model", sys.argv[1], "--max-tokens", "64"])
 """
 
 
@@ -190,13 +191,13 @@ def test_the_same_documents_in_other_company_have_the_same_vectors(
 NORMS = """
 import json, sys
 import torch
-from pipeline import here
-from pipeline.config import EngineConfig
-from pipeline.model import describe
+from bulkembed.embedding import in_process
+from bulkembed.config.run_config import EngineConfig
+from bulkembed.embedding.model_files import describe
 
-with here.quiet():
+with in_process.quiet():
     for _ in range(2):
-        here.load(describe(sys.argv[1], None), 64, EngineConfig(dtype=sys.argv[2]))
+        in_process.load(describe(sys.argv[1], None), 64, EngineConfig(dtype=sys.argv[2]))
 from vllm import ir
 
 def exact(x, weight):
@@ -224,21 +225,21 @@ print(json.dumps({"first": [op.get_priority()[0] for op in (ir.ops.rms_norm, ir.
 def test_a_loaded_engine_norms_with_the_fused_kernels_whatever_the_layout_of_its_tensors(qwen: str, dtype: str, most: float) -> None:
     ran = subprocess.run([sys.executable, "-c", NORMS, qwen, dtype], capture_output=True, text=True, check=False, timeout=120)
     assert ran.returncode == 0, ran.stderr
-    assert json.loads(ran.stdout.splitlines()[-1]) == {"first": [kernels.PROVIDER] * 2, "error": pytest.approx(0, abs=most)}
+    assert json.loads(ran.stdout.splitlines()[-1]) == {"first": [vllm_patches.PROVIDER] * 2, "error": pytest.approx(0, abs=most)}
 
 
 LAYERS = """
 import dataclasses, json, sys
 import numpy as np
-from pipeline import here
-from pipeline.config import EngineConfig
-from pipeline.model import describe
+from bulkembed.embedding import in_process
+from bulkembed.config.run_config import EngineConfig
+from bulkembed.embedding.model_files import describe
 
 documents = [np.random.default_rng(n).integers(300, 4000, n).astype(np.int32) for n in (1, 700, 2, 1024, 300, 1025)]
 seen = {"mlp": [], "gate_up_proj": [], "out": []}
-with here.quiet():
+with in_process.quiet():
     described = dataclasses.replace(describe(sys.argv[1], None), pooling=sys.argv[3])
-    engine = here.load(described, 1200, EngineConfig(dtype=sys.argv[2]))
+    engine = in_process.load(described, 1200, EngineConfig(dtype=sys.argv[2]))
 
     def watch(model):
         for layer in model.model.layers:
@@ -271,7 +272,7 @@ def test_the_last_layer_computes_what_is_pooled_and_all_states_that_are_asked_fo
     found = json.loads(ran.stdout.splitlines()[-1])
     assert found["rows"] == rows
     assert found["out"] == 6, "each document is said to have come out"
-    assert found["most"] == kernels.TILE
+    assert found["most"] == vllm_patches.TILE
     assert (found["least"] > 0.9999) == pooled
     assert found["before"] == pytest.approx(0, abs=0.05 if dtype == "bfloat16" else 1e-4)
 
@@ -279,13 +280,13 @@ def test_the_last_layer_computes_what_is_pooled_and_all_states_that_are_asked_fo
 TILES = """
 import json, sys
 import numpy as np
-from pipeline import here
-from pipeline.config import EngineConfig
-from pipeline.model import describe
+from bulkembed.embedding import in_process
+from bulkembed.config.run_config import EngineConfig
+from bulkembed.embedding.model_files import describe
 
 rows = []
-with here.quiet():
-    engine = here.load(describe(sys.argv[1], None), 256, EngineConfig(dtype="float32"))
+with in_process.quiet():
+    engine = in_process.load(describe(sys.argv[1], None), 256, EngineConfig(dtype="float32"))
     documents = [np.random.default_rng(n).integers(1000, 30000, 250).astype(np.int32) for n in range(20)]
 
     def watch(model):
@@ -304,7 +305,7 @@ def test_a_bert_layers_widest_activations_are_of_a_tile(minilm: str) -> None:
     ran = subprocess.run([sys.executable, "-c", TILES, minilm], capture_output=True, text=True, check=False, timeout=120)
     assert ran.returncode == 0, ran.stderr
     found = json.loads(ran.stdout.splitlines()[-1])
-    assert (found["most"], found["sum"]) == (kernels.BERT_TILE, 2 * 20 * 250 * 6)
+    assert (found["most"], found["sum"]) == (vllm_patches.BERT_TILE, 2 * 20 * 250 * 6)
     assert found["least"] > 0.99999
 
 
@@ -316,17 +317,17 @@ def test_a_document_without_tokens_is_named_before_the_engine_fails_on_it() -> N
 GROWTH = """
 import ctypes, json, sys
 import numpy as np
-from pipeline import here
-from pipeline.config import EngineConfig
-from pipeline.model import describe
+from bulkembed.embedding import in_process
+from bulkembed.config.run_config import EngineConfig
+from bulkembed.embedding.model_files import describe
 
 class Heap(ctypes.Structure):
     _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()]
 
 libc = ctypes.CDLL("libc.so.6")
 libc.mallinfo2.restype = Heap
-with here.quiet():
-    engine = here.load(describe(sys.argv[1], None), 400, EngineConfig(dtype="bfloat16"))
+with in_process.quiet():
+    engine = in_process.load(describe(sys.argv[1], None), 400, EngineConfig(dtype="bfloat16"))
 used = []
 for first, last in ((1, 10), (10, 100), (100, 200), (200, 300)):
     for more in range(first, last):  # steps of up to 8,192 tokens, no two of one size

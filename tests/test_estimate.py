@@ -16,12 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import estimate, report, stages
-from pipeline.cli import app
-from pipeline.errors import ConfigError
-from pipeline.estimate import Interval, Prices, cheaper
-from pipeline.records import Counts, Shard
-from pipeline.run import open_job
+from bulkembed.cli.app import app
+from bulkembed.errors import ConfigError
+from bulkembed.records import Counts, Shard
+from bulkembed.report import plain_text
+from bulkembed.runs import estimate, stages
+from bulkembed.runs.estimate import Interval, Prices, cheaper
+from bulkembed.runs.run import open_job
 from tests.conftest import WORDS, in_one_process, simulated, write_corpus, write_jsonl
 from tests.test_reader import config
 
@@ -213,7 +214,7 @@ def test_a_giant_document_is_read_once(tmp_path: Path, qwen: str, monkeypatch: p
 
 def text(tmp_path: Path, qwen: str, prices: Prices | None = None, **changes: Any) -> str:
     job, plan = open_job(simulated(tmp_path / "in", tmp_path / "out", qwen, **changes))
-    return report.estimate_text(job, plan, prices or Prices())
+    return plain_text.estimate_text(job, plan, prices or Prices())
 
 
 def test_what_is_not_there_to_read(tmp_path: Path, qwen: str) -> None:
@@ -263,7 +264,7 @@ def test_nothing_is_pending_and_nothing_can_be_embedded(tmp_path: Path, qwen: st
 def test_prices(tmp_path: Path, qwen: str, prices: Prices, wanted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     write_corpus(tmp_path / "in")
     found = estimate.Estimate(Interval(9e5, 1e6, 1.1e6), 10, 0, 10, 64, [])
-    monkeypatch.setattr(report, "estimate", lambda job, pending: found)
+    monkeypatch.setattr(plain_text, "estimate", lambda job, pending: found)
     printed = text(tmp_path, qwen, prices)
     assert all(line in printed for line in wanted)
     assert ("at 36 an hour" in printed) == (prices.price_per_hour is not None)

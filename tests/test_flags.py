@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from pipeline import console
-from pipeline.cli import app
-from pipeline.errors import ConfigError
-from pipeline.flags import Command, load_config, parse_setting, storage_of, unescape
+from bulkembed.cli import console
+from bulkembed.cli.app import app
+from bulkembed.cli.options import Command, load_config, parse_setting, storage_of, unescape
+from bulkembed.errors import ConfigError
 from tests.conftest import write_jsonl
 
 COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]

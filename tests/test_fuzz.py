@@ -18,14 +18,14 @@ from backports import zstd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import manifest, reader, sources
-from pipeline.columns import carried_schema
-from pipeline.config import RunConfig
-from pipeline.errors import BulkembedError, ConfigError, ObjectError
-from pipeline.flags import load
-from pipeline.ledger import dataset
-from pipeline.run import open_job
-from pipeline.storage import Store
+from bulkembed.cli.options import load
+from bulkembed.config.run_config import RunConfig
+from bulkembed.dataset.ledger import dataset
+from bulkembed.errors import BulkembedError, ConfigError, ObjectError
+from bulkembed.runs.run import open_job
+from bulkembed.source import objects, planning, reader
+from bulkembed.source.columns import carried_schema
+from bulkembed.storage.store import Store
 from tests.conftest import ROOT, documents, in_one_process, read_dataset, simulated, write_jsonl
 
 ROWS = documents(60)
@@ -69,9 +69,9 @@ def read_all(path: Path, model: str) -> int:
     """Rows and rejects of all shards of one file."""
     store = Store()
     cfg = RunConfig.model_validate({"source": str(path), "output": "none", "model": model, "keep_columns": ["lang"]})
-    (item,) = manifest.source_objects(store, str(path))
+    (item,) = planning.source_objects(store, str(path))
     carried = carried_schema(store, [item], cfg)
-    found = manifest.plan(store, [item], [], 13, None, lambda item, layout: None)
+    found = planning.plan(store, [item], [], 13, None, lambda item, layout: None)
     shards = [reader.read(store, shard, cfg, carried) for shard in found.pending]
     return sum(len(shard.texts) + shard.rejects.num_rows for shard in shards)
 
@@ -97,9 +97,9 @@ def test_damaged_files_give_rows_or_one_clear_error(tmp_path: Path, suffix: str)
 BOMB = """
 import resource, sys
 from pathlib import Path
-from pipeline import manifest
-from pipeline.storage import Store
-layout = manifest.layout_of(Store(), manifest.source_objects(Store(), sys.argv[1])[0])
+from bulkembed.source import planning
+from bulkembed.storage.store import Store
+layout = planning.layout_of(Store(), planning.source_objects(Store(), sys.argv[1])[0])
 print(layout.rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
@@ -120,7 +120,7 @@ def test_an_archive_of_one_endless_line_stays_in_bounded_memory(tmp_path: Path, 
 
 
 def test_a_line_that_is_too_long_is_rejected_and_shifts_no_row(tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.storage.MAX_LINE_BYTES", 200)
+    monkeypatch.setattr("bulkembed.storage.store.MAX_LINE_BYTES", 200)
     (tmp_path / "in").mkdir()
     texts = ["short", "long " * 100, "after", "x" * 500, "last"]
     write_jsonl(tmp_path / "in" / "a.jsonl", [{"id": n, "text": text, "lang": "x"} for n, text in enumerate(texts)])
@@ -134,9 +134,9 @@ def test_a_line_that_is_too_long_is_rejected_and_shifts_no_row(tmp_path: Path, q
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl.gz", ".jsonl.zst"])
 def test_what_is_no_file_of_its_kind_is_named(tmp_path: Path, content: bytes, suffix: str) -> None:
     (tmp_path / f"a{suffix}").write_bytes(content)
-    (item,) = manifest.source_objects(Store(), str(tmp_path))
+    (item,) = planning.source_objects(Store(), str(tmp_path))
     try:
-        assert manifest.layout_of(Store(), item).rows == 0
+        assert planning.layout_of(Store(), item).rows == 0
     except ObjectError as error:
         assert f"a{suffix}" in str(error)
 
@@ -207,7 +207,7 @@ KEYS = ["../../escape", "a\nb", 'quo"te', "über/straße", "x" * 180, "..", "sem
 
 
 def test_hostile_keys_stay_inside_the_output(tmp_path: Path, qwen: str) -> None:
-    names = [sources.object_id(f"{key}.jsonl", "v") for key in KEYS]
+    names = [objects.object_id(f"{key}.jsonl", "v") for key in KEYS]
     assert len(set(names)) == len(KEYS)
     for name in names:
         assert name.isascii()

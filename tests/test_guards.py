@@ -13,21 +13,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import cli, guards, stages
-from pipeline.cli import app
-from pipeline.config import RunConfig
-from pipeline.embedder import SimulatedEmbedder
-from pipeline.errors import ConfigError, HeldBack, IncompleteError, SourceError
-from pipeline.flags import load
-from pipeline.guards import Contents
-from pipeline.ledger import dataset, newest_snapshot
-from pipeline.records import Failure, Lost, Receipt, Shard, Snapshot
-from pipeline.report import plan_text, summary_text
-from pipeline.run import InProcess, finish, open_job, run
-from pipeline.sources import object_id
-from pipeline.stages import Job
-from pipeline.storage import Store, absolute
-from pipeline.verify import verify
+from bulkembed.cli.app import app
+from bulkembed.cli.options import load
+from bulkembed.config.run_config import RunConfig
+from bulkembed.dataset.ledger import dataset, newest_snapshot
+from bulkembed.embedding.embedder import SimulatedEmbedder
+from bulkembed.errors import ConfigError, HeldBack, IncompleteError, SourceError
+from bulkembed.inspection.verify import verify
+from bulkembed.records import Failure, Lost, Receipt, Shard, Snapshot
+from bulkembed.report.plain_text import plan_text, summary_text
+from bulkembed.runs import guards, stages
+from bulkembed.runs.guards import Contents
+from bulkembed.runs.run import InProcess, finish, open_job, run
+from bulkembed.runs.stages import Job
+from bulkembed.source.objects import object_id
+from bulkembed.storage.store import Store, absolute
 from tests.conftest import bulkembed, in_one_process, read_dataset, simulated, write_jsonl
 
 NAMES = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 40), min_size=1)
@@ -309,7 +309,7 @@ def test_retry_rejects_mends_a_run_that_its_rejects_hold_back(tmp_path: Path, qw
         for _ in range(2):
             with pytest.raises(HeldBack, match=r"20 of 20 documents .* the rejects say why, and retry-rejects embeds them after a fix"):
                 in_one_process(cfg)
-    monkeypatch.setattr(cli, "embed", in_one_process)
+    monkeypatch.setattr("bulkembed.cli.app.embed", in_one_process)
     flags = ["--source", f"{tmp_path}/in", "--output", f"{tmp_path}/out", "--model", qwen, "--max-tokens", "64"]
     app(["retry-rejects", *flags, "--set", "engine.kind=simulated"], standalone_mode=False)
     assert read_dataset(tmp_path / "out").num_rows == 24

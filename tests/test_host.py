@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import host
-from pipeline.records import Shard
-from pipeline.run import open_job
+from bulkembed.embedding import hardware
+from bulkembed.records import Shard
+from bulkembed.runs.run import open_job
 from tests.conftest import in_one_process, simulated, write_corpus
 
 ZEN3, ZEN4 = "flags : fpu avx2", "flags : fpu avx2 avx512f avx512_bf16"
@@ -18,8 +18,8 @@ ZEN3, ZEN4 = "flags : fpu avx2", "flags : fpu avx2 avx512f avx512_bf16"
 def on_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder for devices; the CPU's description goes into the file `cpu` beside it."""
     (tmp_path / "dev").mkdir()
-    monkeypatch.setattr(host, "CPU_INFORMATION", tmp_path / "cpu")
-    monkeypatch.setattr(host, "DEVICES", tmp_path / "dev")
+    monkeypatch.setattr(hardware, "CPU_INFORMATION", tmp_path / "cpu")
+    monkeypatch.setattr(hardware, "DEVICES", tmp_path / "dev")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     return tmp_path
 
@@ -41,7 +41,7 @@ def test_the_dtype_is_what_the_hosts_units_compute_in(on_host: Path, cpu: str, d
     (on_host / "cpu").write_text(cpu)
     if device:
         (on_host / "dev" / device).touch()
-    assert host.engine_dtype(address) == dtype
+    assert hardware.engine_dtype(address) == dtype
 
 
 @pytest.mark.parametrize(
@@ -65,13 +65,13 @@ def test_local_and_empty_addresses_are_no_cluster(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     if environment is not None:
         monkeypatch.setenv("RAY_ADDRESS", environment)
-    assert host.cluster_address(configured) == wanted
+    assert hardware.cluster_address(configured) == wanted
 
 
 def test_a_cluster_in_the_environment_counts_too(on_host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (on_host / "cpu").write_text(ZEN3)
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    assert host.engine_dtype(None) == "bfloat16"
+    assert hardware.engine_dtype(None) == "bfloat16"
 
 
 def test_another_kind_of_host_resumes_the_same_run(on_host: Path, qwen: str) -> None:

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import ModelError
-from pipeline.model import file_hash
-from pipeline.records import Snapshot
-from pipeline.search import dataset_model
+from bulkembed.embedding.model_files import file_hash
+from bulkembed.errors import ModelError
+from bulkembed.inspection.search import dataset_model
+from bulkembed.records import Snapshot
 from tests.conftest import bulkembed, read_dataset, write_corpus
 from tests.small_hub import COMMIT, TOKEN, SmallHub, small_hub
 
@@ -140,12 +140,12 @@ def test_a_token_opens_a_private_model(tmp_path: Path, hub: SmallHub) -> None:
 
 LOCATED = """
 import json, sys
-from pipeline import model
-from pipeline.errors import BulkembedError
+from bulkembed.embedding import model_files
+from bulkembed.errors import BulkembedError
 
 try:
-    folder = model.locate(sys.argv[1], None, weights=json.loads(sys.argv[2]))
-    print(json.dumps([0, dict(model.file_hashes(folder, weights=True)).get("model.safetensors", "")]))
+    folder = model_files.locate(sys.argv[1], None, weights=json.loads(sys.argv[2]))
+    print(json.dumps([0, dict(model_files.file_hashes(folder, weights=True)).get("model.safetensors", "")]))
 except BulkembedError as error:
     print(json.dumps([error.exit_code, str(error)]))
 """

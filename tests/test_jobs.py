@@ -19,7 +19,7 @@ from tests.conftest import ROOT, read_dataset, write_corpus, write_jsonl
 
 
 def module(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", f"jobs.{name}", *(str(argument) for argument in arguments)]
+    command = [sys.executable, str(ROOT / "jobs" / f"{name}.py"), *(str(argument) for argument in arguments)]
     return subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=280)
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import joining
-from pipeline.errors import ClusterError
+from bulkembed.cluster import joining
+from bulkembed.errors import ClusterError
 from tests.conftest import bulkembed, write_jsonl
 
 

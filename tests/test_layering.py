@@ -1,71 +1,61 @@
-"""The import rules of the package, and a few things that must not be in it, over the syntax tree."""
+"""The rooms of the package and what each may import, and a few things that must not be in it, over the syntax tree."""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = {path.stem: path for path in (ROOT / "pipeline").glob("*.py")}
-LAYERS = [
-    {"errors", "records", "host", "ranges", "kernels", "engine_args", "credentials", "__init__"},
-    {"template", "places", "refusals"},
-    {"config", "signals"},
-    {"retry", "hub", "compression", "own_ray"},
-    {"listing"},
-    {"local_tree", "remote_tree"},
-    {"storage", "schema"},
-    {"conversion", "tables"},
-    {"jsonlines"},
-    {"sources"},
-    {
-        "manifest",
-        "overlap",
-        "sampling",
-        "reader",
-        "tokenizer",
-        "bucketing",
-        "chunking",
-        "embedder",
-        "matryoshka",
-        "writer",
-        "ledger",
-        "model",
-        "placement",
-        "guards",
-        "backlog",
-        "losses",
-    },
-    {"pieces", "gate", "loading", "tune", "metrics", "columns"},
-    {"stages", "search", "reference", "here"},
-    {"publication", "calibration", "joining"},
-    {"verify", "worker", "estimate"},
-    {"run"},
-    {"cluster"},
-    {"dataflow"},
-    {"report", "tuning"},
-    {"flags", "console"},
-    {"inspection"},
-    {"cli"},
-    {"__main__"},
-]
-LEVEL = {name: number for number, names in enumerate(LAYERS) for name in names}
+PACKAGE = ROOT / "pipeline" / "bulkembed"
+MODULES = {str(path.relative_to(PACKAGE).with_suffix("")): path for path in sorted(PACKAGE.rglob("*.py"))}
+TOP = "(top)"
+# What each room may import, beside itself and the files at the top of the package.
+ROOMS = {
+    TOP: set[str](),
+    "config": {"storage", "embedding"},
+    "storage": set[str](),
+    "source": {"config", "storage"},
+    "text": {"config"},
+    "embedding": {"config", "text", "vectors"},
+    "vectors": set[str](),
+    "dataset": {"storage", "vectors"},
+    "runs": {"config", "storage", "source", "text", "embedding", "vectors", "dataset"},
+    "cluster": {"config", "embedding", "runs"},
+    "tuning": {"config", "embedding", "runs", "cluster"},
+    "inspection": {"config", "storage", "source", "text", "embedding", "vectors", "dataset", "runs"},
+    "report": {"config", "storage", "source", "embedding", "dataset", "runs", "tuning", "inspection"},
+}
+ROOMS["cli"] = set(ROOMS) - {TOP}
+ENTRANCES = {"__main__": {"cli"}}  # files at the top that may import what others there may not
 ONLY_IN = {
-    "ray": {"dataflow", "cluster", "joining", "own_ray"},
-    "vllm": {"embedder", "kernels"},
-    "torch": {"embedder", "kernels", "reference"},
-    "sentence_transformers": {"reference"},
-    "transformers": {"reference"},
-    "fsspec": {"storage", "listing", "remote_tree", "compression"},
+    "ray": {"cluster"},
+    "vllm": {"embedding/embedder", "embedding/vllm_patches"},
+    "torch": {"embedding/embedder", "embedding/vllm_patches", "embedding/reference"},
+    "sentence_transformers": {"embedding/reference"},
+    "transformers": {"embedding/reference"},
+    "fsspec": {"storage"},
     "s3fs": {"storage"},
-    "typer": {"cli", "flags", "inspection"},
-    "huggingface_hub": {"hub"},
+    "typer": {"cli"},
+    "huggingface_hub": {"embedding/hub"},
 }
 TOP_LEVEL_FREE = {"ray", "vllm", "torch", "huggingface_hub"}  # imported inside functions: they take seconds
-SAME_LAYER = {("storage", "schema")}
+READS_ENVIRONMENT = {
+    "cli/app",
+    "cluster/connect",
+    "cluster/joining",
+    "cluster/worker",
+    "embedding/hardware",
+    "embedding/hub",
+    "embedding/in_process",
+}
+
+
+def room_of(name: str) -> str:
+    return name.partition("/")[0] if "/" in name else TOP
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -80,46 +70,56 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def test_every_module_has_a_layer() -> None:
-    assert set(MODULES) == set(LEVEL)
-
-
-@pytest.mark.parametrize("name", sorted(MODULES))
-def test_modules_import_only_from_the_layers_below(name: str) -> None:
+def imported_modules(name: str) -> Iterator[str]:
+    """Modules of the package, as `storage/store`."""
     for imported in imports(parsed(MODULES[name])):
-        parts = imported.split(".")
-        if parts[0] != "pipeline":
-            continue
-        other = parts[1] if parts[1] in LEVEL else "__init__"
-        if (name, other) not in SAME_LAYER:
-            assert LEVEL[other] < LEVEL[name], f"{name} must not import {other}"
+        package, *parts = imported.split(".")
+        if package == "bulkembed":
+            yield next((path for path in ("/".join(parts[:2]), parts[0]) if path in MODULES), "__init__")
 
 
-@pytest.mark.parametrize("name", sorted(MODULES))
+def test_every_folder_is_a_room() -> None:
+    assert {room_of(name) for name in MODULES} == set(ROOMS)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_room_imports_only_what_it_may(name: str) -> None:
+    room = room_of(name)
+    allowed = {TOP, room} | ROOMS[room] | ENTRANCES.get(name, set())
+    for other in imported_modules(name):
+        assert room_of(other) in allowed, f"{name} must not import {other}"
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    above: dict[str, set[str]] = {name: set(imported_modules(name)) - {"__init__"} for name in MODULES}
+    while above:
+        leaves = {name for name, needs in above.items() if not needs & above.keys()}
+        assert leaves, f"in a circle: {sorted(above)}"
+        above = {name: needs for name, needs in above.items() if name not in leaves}
+
+
+@pytest.mark.parametrize("name", MODULES)
 def test_heavy_libraries_stay_where_they_belong(name: str) -> None:
     tree = parsed(MODULES[name])
     for imported in imports(tree):
         library = imported.split(".")[0]
-        assert name in ONLY_IN.get(library, {name}), f"{name} must not import {library}"
+        assert {name, room_of(name)} & ONLY_IN.get(library, {name}), f"{name} must not import {library}"
     at_top = {imported.split(".")[0] for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom) for imported in imports(node)}
     assert not at_top & TOP_LEVEL_FREE
 
 
-@pytest.mark.parametrize("name", sorted(MODULES))
+@pytest.mark.parametrize("name", [name for name in MODULES if name.endswith("/__init__")])
+def test_the_front_of_a_room_is_empty(name: str) -> None:
+    assert MODULES[name].read_text(encoding="utf-8") == ""
+
+
+@pytest.mark.parametrize("name", MODULES)
 def test_what_must_not_be_in_the_package(name: str) -> None:
     for node in ast.walk(parsed(MODULES[name])):
         match node:
             case ast.Call(func=ast.Name(id="print")):
                 raise AssertionError(f"{name}:{node.lineno} prints")
-            case ast.Attribute(value=ast.Name(id="os"), attr="environ" | "getenv") if name not in (
-                "cli",
-                "cluster",
-                "here",
-                "host",
-                "hub",
-                "joining",
-                "worker",
-            ):
+            case ast.Attribute(value=ast.Name(id="os"), attr="environ" | "getenv") if name not in READS_ENVIRONMENT:
                 raise AssertionError(f"{name}:{node.lineno} reads the environment")
             case ast.Import(names=names) | ast.ImportFrom(names=names):
                 assert not {"pickle", "marshal", "shelve"} & {alias.name for alias in names}
@@ -131,7 +131,7 @@ def test_what_must_not_be_in_the_package(name: str) -> None:
                 raise AssertionError(f"{name}:{node.lineno} swallows an exception")
 
 
-@pytest.mark.parametrize("path", sorted([*ROOT.glob("pipeline/*.py"), *ROOT.glob("jobs/*.py")]), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*MODULES.values(), *sorted(ROOT.glob("jobs/*.py"))], ids=lambda path: str(path.relative_to(ROOT)))
 def test_functions_and_files_stay_small(path: Path) -> None:
     tree = parsed(path)
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 320
@@ -140,6 +140,11 @@ def test_functions_and_files_stay_small(path: Path) -> None:
             assert (node.end_lineno or 0) - node.lineno < 60, f"{path.name}: {node.name} has grown too long"
 
 
-def test_the_readme_has_a_line_for_every_module() -> None:
-    files = (ROOT / "README.md").read_text(encoding="utf-8").partition("    pipeline/\n")[2].partition("    jobs/")[0]
-    assert sorted(line.split()[0] for line in files.splitlines()) == sorted(path.name for path in (ROOT / "pipeline").glob("*.py"))
+def test_the_map_of_the_house_has_a_line_for_every_module() -> None:
+    room, listed = "", []
+    for line in (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").splitlines():
+        if heading := re.match(r"## `(\w+)/`", line):
+            room = f"{heading[1]}/"
+        elif module := re.match(r" {4}(\w+)\.py ", line):
+            listed.append(f"{room}{module[1]}")
+    assert sorted(listed) == sorted(name for name in MODULES if not name.endswith("/__init__"))

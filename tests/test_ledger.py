@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import SourceError, StorageError
-from pipeline.ledger import Ledger, dataset, files, newest_snapshot
-from pipeline.records import Counts, Receipt, Snapshot
-from pipeline.storage import Store
-from pipeline.verify import verify
+from bulkembed.dataset.ledger import Ledger, dataset, files, newest_snapshot
+from bulkembed.errors import SourceError, StorageError
+from bulkembed.inspection.verify import verify
+from bulkembed.records import Counts, Receipt, Snapshot
+from bulkembed.storage.store import Store
 from tests.conftest import in_one_process, simulated, write_corpus
 
 

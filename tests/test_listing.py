@@ -13,12 +13,13 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import manifest, report
-from pipeline.errors import BulkembedError, ConfigError, SourceError, StorageError
-from pipeline.overlap import refuse_overlap
-from pipeline.run import open_job
-from pipeline.sources import SourceListing, source_listing
-from pipeline.storage import Store
+from bulkembed.errors import BulkembedError, ConfigError, SourceError, StorageError
+from bulkembed.report import plain_text
+from bulkembed.runs.run import open_job
+from bulkembed.source import planning
+from bulkembed.source.objects import SourceListing, source_listing
+from bulkembed.source.overlap import refuse_overlap
+from bulkembed.storage.store import Store
 from tests.conftest import in_one_process, read_dataset, simulated, write_jsonl
 from tests.faulty_s3 import serving
 
@@ -197,7 +198,7 @@ def test_plan_and_summary_show_what_is_left_out(tmp_path: Path, qwen: str) -> No
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, keep_columns=[])
     for _ in ("a first run", "one with nothing to do"):
         job, plan = open_job(cfg)
-        for text in (report.plan_text(job, plan), report.summary_text(job, in_one_process(cfg), 1.0)):
+        for text in (plain_text.plan_text(job, plan), plain_text.summary_text(job, in_one_process(cfg), 1.0)):
             assert "left out     4 with the suffix .csv: b.csv, c.csv, d.csv, ...\n" in text
             assert "left out     1 hidden by a leading dot or underscore: _SUCCESS\n" in text
 
@@ -288,7 +289,7 @@ def test_json_lines_by_any_of_their_names(tmp_path: Path, suffix: str) -> None:
         data = zstd.compress(data)
     fill(tmp_path, f"c4-train.00000-of-01024{suffix}", data=data)
     (item,) = source_listing(Store(), str(tmp_path)).objects
-    assert manifest.layout_of(Store(), item).rows == 3
+    assert planning.layout_of(Store(), item).rows == 3
 
 
 def test_zstd_with_a_long_window_is_read(tmp_path: Path) -> None:
@@ -296,7 +297,7 @@ def test_zstd_with_a_long_window_is_read(tmp_path: Path) -> None:
     packer = zstd.ZstdCompressor(options=options)
     fill(tmp_path, "a.jsonl.zst", data=packer.compress(ROW) + packer.flush())
     (item,) = source_listing(Store(), str(tmp_path)).objects
-    assert manifest.layout_of(Store(), item).rows == 1
+    assert planning.layout_of(Store(), item).rows == 1
 
 
 @pytest.mark.parametrize(
@@ -321,7 +322,7 @@ def test_one_json_document_is_not_taken_for_lines(tmp_path: Path, qwen: str, nam
 def test_a_bad_first_row_of_json_lines_stays_a_row(tmp_path: Path) -> None:
     fill(tmp_path, "a.jsonl", data=b"[1, 2]\n" + ROW)
     (item,) = source_listing(Store(), str(tmp_path)).objects
-    assert manifest.layout_of(Store(), item).rows == 2
+    assert planning.layout_of(Store(), item).rows == 2
 
 
 TABLES = {
@@ -478,7 +479,7 @@ def web() -> Iterator[str]:
 def test_a_page_of_links_is_a_folder_and_a_query_no_pattern(web: str, source: str, expected: list[str]) -> None:
     found = source_listing(Store(), f"{web}/{source}")
     assert paths(found) == expected
-    assert manifest.layout_of(Store(), found.objects[0]).rows == 1
+    assert planning.layout_of(Store(), found.objects[0]).rows == 1
     assert left_out(found) == ({"with the suffix .csv": (1, ("b.csv",))} if source == "in/" else {})
 
 

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import dataflow, embedder, loading, model, stages, worker
-from pipeline.config import EngineConfig
-from pipeline.embedder import Embedder, SimulatedEmbedder
-from pipeline.errors import ModelError
-from pipeline.records import Failure, Model
-from pipeline.run import finish, open_job
+from bulkembed.cluster import ray_executor, worker
+from bulkembed.config.run_config import EngineConfig
+from bulkembed.embedding import embedder, loading, model_files
+from bulkembed.embedding.embedder import Embedder, SimulatedEmbedder
+from bulkembed.errors import ModelError
+from bulkembed.records import Failure, Model
+from bulkembed.runs import stages
+from bulkembed.runs.run import finish, open_job
 from tests.conftest import simulated, write_corpus
 
 HOST = re.escape(socket.gethostname())
@@ -47,7 +49,7 @@ def folder(tmp_path: Path, qwen: str) -> Path:
 def test_another_file_than_was_described_is_refused(
     folder: Path, change: Callable[[Path], object], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    described = model.describe(str(folder), None)
+    described = model_files.describe(str(folder), None)
     change(folder)
 
     def load(path: str, described: Model, max_tokens: int, engine: EngineConfig) -> Embedder:
@@ -60,12 +62,12 @@ def test_another_file_than_was_described_is_refused(
 
 def test_two_actors_with_other_weights_of_one_hub_model_are_told_apart() -> None:
     with pytest.raises(ModelError, match=r"model: b has another w.safetensors of m \(SHA-256 2.*\) than a has \(SHA-256 1"):
-        model.require_same("m", {"w.safetensors": "1"}, "a has", {"w.safetensors": "2"}, "b")
-    model.require_same("m", {"w.safetensors": "1"}, "a has", {"w.safetensors": "1"}, "b")
+        model_files.require_same("m", {"w.safetensors": "1"}, "a has", {"w.safetensors": "2"}, "b")
+    model_files.require_same("m", {"w.safetensors": "1"}, "a has", {"w.safetensors": "1"}, "b")
 
 
 def test_the_tokenizer_of_another_node_is_refused(folder: Path) -> None:
-    described = model.describe(str(folder), None)
+    described = model_files.describe(str(folder), None)
     flip(folder / "tokenizer.json")
     with pytest.raises(ModelError, match=rf"model: {HOST} has another tokenizer\.json"):
         stages.tokenizer(described, 64)
@@ -76,7 +78,7 @@ def test_nothing_of_a_node_with_another_model_is_published(tmp_path: Path, folde
     write_corpus(tmp_path / "in", files=1)
     job, planned = open_job(simulated(tmp_path / "in", tmp_path / "out", str(folder)))
     flip(folder / "config.json")
-    with pytest.raises(ModelError, match=f"{HOST} has another config.json"), dataflow.engine(job, 1) as engine:
+    with pytest.raises(ModelError, match=f"{HOST} has another config.json"), ray_executor.engine(job, 1) as engine:
         finish(job, planned, lambda progress: None, engine)
     assert not list(tmp_path.glob("out/data/*/*"))
 

@@ -7,8 +7,8 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.losses import Losses
-from pipeline.records import Cause, Shard
+from bulkembed.cluster.recovery import Losses
+from bulkembed.records import Cause, Shard
 
 
 def shard(start: int, stop: int) -> Shard:

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import manifest
-from pipeline.errors import SourceError
-from pipeline.manifest import Plan, scan_lines
-from pipeline.ranges import cut, disjoint, gaps, parse
-from pipeline.storage import Store
+from bulkembed.errors import SourceError
+from bulkembed.source import planning
+from bulkembed.source.planning import Plan, scan_lines
+from bulkembed.source.row_ranges import cut, disjoint, gaps, parse
+from bulkembed.storage.store import Store
 from tests.conftest import write_corpus, write_jsonl
 
 RANGES = st.lists(st.tuples(st.integers(0, 100), st.integers(0, 100)).map(lambda pair: (min(pair), max(pair))), max_size=8)
@@ -49,7 +49,7 @@ def test_scan_counts_non_blank_lines(lines: list[bytes]) -> None:
 
 def planned(source: Path, done: list[str] | None = None, most_rows: int = 20, limit: int | None = None) -> Plan:
     store = Store()
-    return manifest.plan(store, manifest.source_objects(store, str(source)), done or [], most_rows, limit, lambda item, layout: None)
+    return planning.plan(store, planning.source_objects(store, str(source)), done or [], most_rows, limit, lambda item, layout: None)
 
 
 def covered_rows(plan: Plan) -> list[tuple[str, int]]:
@@ -98,7 +98,7 @@ def test_finished_objects_are_not_opened_again(tmp_path: Path, monkeypatch: pyte
     write_corpus(tmp_path)
     done = [shard.id for shard in planned(tmp_path).pending]
     opened: list[str] = []
-    monkeypatch.setattr(manifest, "layout_of", lambda store, item, columns: opened.append(item.uri))
+    monkeypatch.setattr(planning, "layout_of", lambda store, item, columns: opened.append(item.uri))
     assert planned(tmp_path, done=done).pending == []
     assert opened == []
 
@@ -166,7 +166,7 @@ def test_hidden_and_other_files_are_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("uri", "count"), [("{}", 4), ("{}/", 4), ("{}/*.parquet", 2), ("{}/part-1.jsonl", 1), ("file://{}", 4)])
 def test_a_source_is_a_prefix_a_glob_or_one_object(tmp_path: Path, uri: str, count: int) -> None:
     write_corpus(tmp_path)
-    objects = manifest.source_objects(Store(), uri.format(tmp_path))
+    objects = planning.source_objects(Store(), uri.format(tmp_path))
     assert len(objects) == count
     assert all("/" not in item.relative_path for item in objects)
 
@@ -174,7 +174,7 @@ def test_a_source_is_a_prefix_a_glob_or_one_object(tmp_path: Path, uri: str, cou
 @pytest.mark.parametrize("name", ["nothing-here", "."])
 def test_a_source_without_documents_is_an_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(SourceError, match=r"expected|none of them"):
-        manifest.source_objects(Store(), str(tmp_path / name))
+        planning.source_objects(Store(), str(tmp_path / name))
 
 
 def test_shards_know_their_text_and_are_halved_where_it_is_too_much(tmp_path: Path) -> None:
@@ -182,8 +182,8 @@ def test_shards_know_their_text_and_are_halved_where_it_is_too_much(tmp_path: Pa
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=20, use_dictionary=False)
     write_jsonl(tmp_path / "b.jsonl", [{"id": row["id"], "text": row["text"]} for row in rows])
     store = Store()
-    objects = manifest.source_objects(store, str(tmp_path))
-    plan = manifest.plan(store, objects, [], 40, None, lambda item, layout: None, ["text"], most_bytes=25_000)
+    objects = planning.source_objects(store, str(tmp_path))
+    plan = planning.plan(store, objects, [], 40, None, lambda item, layout: None, ["text"], most_bytes=25_000)
     assert len(set(covered_rows(plan))) == len(covered_rows(plan)) == 160
     parquet = [shard for shard in plan.pending if shard.format == "parquet"]
     assert [shard.rows for shard in parquet] == [40, 20, 20]

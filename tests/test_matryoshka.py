@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import matryoshka
-from pipeline.errors import EmbeddingError
-from pipeline.matryoshka import Vectors, cut, decode, encode
-from pipeline.records import VectorForm
+from bulkembed.errors import EmbeddingError
+from bulkembed.records import VectorForm
+from bulkembed.vectors import matryoshka
+from bulkembed.vectors.matryoshka import Vectors, cut, decode, encode
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from pipeline import model
-from pipeline.errors import ModelError
+from bulkembed.embedding import model_files
+from bulkembed.errors import ModelError
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def rewrite(path: Path, **changes: Any) -> None:
 
 
 def test_qwen3_embedding_works_by_its_name(qwen: str) -> None:
-    found = model.describe(qwen, None)
+    found = model_files.describe(qwen, None)
     assert (found.pooling, found.width, found.max_tokens, found.smallest_dim) == ("last", 64, 32_768, 32)
     assert found.end_token == "<|endoftext|>"
     assert found.document_prompt == ""
@@ -27,23 +27,23 @@ def test_qwen3_embedding_works_by_its_name(qwen: str) -> None:
 
 
 def test_minilm_is_read_from_its_sentence_transformers_files(minilm: str) -> None:
-    found = model.describe(minilm, None)
+    found = model_files.describe(minilm, None)
     assert (found.pooling, found.width, found.max_tokens, found.smallest_dim) == ("mean", 384, 256, None)
 
 
 def test_the_digest_is_of_the_contents_not_of_the_place(qwen: str, folder: Path) -> None:
-    assert model.describe(str(folder), None).digest == model.describe(qwen, None).digest
+    assert model_files.describe(str(folder), None).digest == model_files.describe(qwen, None).digest
     weights = bytearray((folder / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (folder / "model.safetensors").write_bytes(weights)
-    assert model.describe(str(folder), None).digest != model.describe(qwen, None).digest
+    assert model_files.describe(str(folder), None).digest != model_files.describe(qwen, None).digest
 
 
 @pytest.mark.parametrize("name", ["modules.json", "1_Pooling/config.json", "config.json", "model.safetensors"])
 def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
     with pytest.raises(ModelError, match=name.rsplit(".", 1)[-1]):
-        model.describe(str(folder), None)
+        model_files.describe(str(folder), None)
 
 
 @pytest.mark.parametrize(
@@ -60,16 +60,16 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
 def test_settings_of_another_shape_are_one_line(folder: Path, name: str, text: str) -> None:
     (folder / name).write_text(text)
     with pytest.raises(ModelError, match=f"model: {folder}: its JSON files do not say what they must: [^\n]*$"):
-        model.describe(str(folder), None)
+        model_files.describe(str(folder), None)
 
 
 def test_links_that_lead_nowhere_are_named_and_folders_are_no_files(folder: Path) -> None:
-    before = model.describe(str(folder), None).digest
+    before = model_files.describe(str(folder), None).digest
     (folder / "results.json").mkdir()
-    assert model.describe(str(folder), None).digest == before
+    assert model_files.describe(str(folder), None).digest == before
     (folder / "more.safetensors").symlink_to("/no/such/file")
     with pytest.raises(ModelError, match=r"more\.safetensors: cannot be read: No such file"):
-        model.describe(str(folder), None)
+        model_files.describe(str(folder), None)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_links_that_lead_nowhere_are_named_and_folders_are_no_files(folder: Path
 def test_pooling_is_never_guessed(folder: Path, changes: dict[str, Any], message: str) -> None:
     rewrite(folder / "1_Pooling" / "config.json", **changes)
     with pytest.raises(ModelError, match=message):
-        model.describe(str(folder), None)
+        model_files.describe(str(folder), None)
 
 
 def test_an_unknown_module_is_refused(folder: Path) -> None:
@@ -93,15 +93,15 @@ def test_an_unknown_module_is_refused(folder: Path) -> None:
     modules.insert(2, {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"})
     (folder / "modules.json").write_text(json.dumps(modules))
     with pytest.raises(ModelError, match="Dense"):
-        model.describe(str(folder), None)
+        model_files.describe(str(folder), None)
 
 
 @pytest.mark.parametrize(("name", "message"), [("./no/such", "neither a folder nor a hub name"), ("plain", "neither a folder")])
 def test_a_name_that_is_no_model(name: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        model.describe(name, None)
+        model_files.describe(name, None)
 
 
 def test_a_folder_has_no_revisions(qwen: str) -> None:
     with pytest.raises(ModelError, match="revision"):
-        model.describe(qwen, "main")
+        model_files.describe(qwen, "main")

@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline import own_ray
-from pipeline.errors import ClusterError
+from bulkembed.cluster import own_ray
+from bulkembed.errors import ClusterError
 from tests.conftest import bulkembed
 
 

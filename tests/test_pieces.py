@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.ledger import dataset
-from pipeline.run import open_job, run
-from pipeline.stages import prepare
-from pipeline.storage import Store
-from pipeline.tokenizer import Tokenizer
-from pipeline.verify import verify
+from bulkembed.dataset.ledger import dataset
+from bulkembed.inspection.verify import verify
+from bulkembed.runs.run import open_job, run
+from bulkembed.runs.stages import prepare
+from bulkembed.storage.store import Store
+from bulkembed.text.tokenizer import Tokenizer
 from tests.conftest import in_one_process, read_dataset, simulated, write_jsonl
 from tests.test_run import Recorder
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import ConfigError
-from pipeline.flags import load
-from pipeline.ledger import dataset
-from pipeline.places import absolute_model, absolute_place
-from pipeline.run import open_job
-from pipeline.storage import Store
+from bulkembed.cli.options import load
+from bulkembed.dataset.ledger import dataset
+from bulkembed.errors import ConfigError
+from bulkembed.runs.run import open_job
+from bulkembed.storage.local_paths import absolute_model, absolute_place
+from bulkembed.storage.store import Store
 from tests.conftest import on_ray, read_dataset, simulated, write_corpus
 
 

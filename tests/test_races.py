@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.ledger import Ledger, dataset
-from pipeline.storage import Store
+from bulkembed.dataset.ledger import Ledger, dataset
+from bulkembed.storage.store import Store
 from tests.conftest import ROOT, bulkembed, read_dataset, write_corpus
 from tests.test_cli import job, start, wait_for_receipts
 

@@ -10,12 +10,13 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import manifest, reader, schema
-from pipeline.columns import carried_schema
-from pipeline.config import RunConfig
-from pipeline.errors import ObjectError, SourceError
-from pipeline.records import Documents, Shard
-from pipeline.storage import Store
+from bulkembed import schema
+from bulkembed.config.run_config import RunConfig
+from bulkembed.errors import ObjectError, SourceError
+from bulkembed.records import Documents, Shard
+from bulkembed.source import planning, reader
+from bulkembed.source.columns import carried_schema
+from bulkembed.storage.store import Store
 from tests.conftest import documents, write_jsonl
 
 STORE = Store()
@@ -26,14 +27,14 @@ def config(**values: Any) -> RunConfig:
 
 
 def shards_of(path: Path, most_rows: int = 10**6) -> list[Shard]:
-    objects = manifest.source_objects(STORE, str(path))
-    plan = manifest.plan(STORE, objects, [], most_rows, None, lambda item, layout: None)
+    objects = planning.source_objects(STORE, str(path))
+    plan = planning.plan(STORE, objects, [], most_rows, None, lambda item, layout: None)
     assert plan.failures == []
     return plan.pending
 
 
 def read(path: Path, cfg: RunConfig, most_rows: int = 10**6) -> list[Documents]:
-    carried = carried_schema(STORE, manifest.source_objects(STORE, str(path)), cfg)
+    carried = carried_schema(STORE, planning.source_objects(STORE, str(path)), cfg)
     return [reader.read(STORE, shard, cfg, carried) for shard in shards_of(path, most_rows)]
 
 

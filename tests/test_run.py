@@ -16,17 +16,20 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import manifest, matryoshka, schema, stages
-from pipeline.config import RunConfig
-from pipeline.embedder import SimulatedEmbedder
-from pipeline.errors import ConfigError, ModelError, ObjectError, SourceError
-from pipeline.ledger import Ledger, dataset
-from pipeline.model import describe
-from pipeline.records import Failure, Lost, Receipt, Shard
-from pipeline.run import InProcess, Summary, finish, open_job, recalled_job, run
-from pipeline.stages import Job
-from pipeline.storage import Store
-from pipeline.verify import Resample, resample, verify
+from bulkembed import schema
+from bulkembed.config.run_config import RunConfig
+from bulkembed.dataset.ledger import Ledger, dataset
+from bulkembed.embedding.embedder import SimulatedEmbedder
+from bulkembed.embedding.model_files import describe
+from bulkembed.errors import ConfigError, ModelError, ObjectError, SourceError
+from bulkembed.inspection.verify import Resample, resample, verify
+from bulkembed.records import Failure, Lost, Receipt, Shard
+from bulkembed.runs import stages
+from bulkembed.runs.run import InProcess, Summary, finish, open_job, recalled_job, run
+from bulkembed.runs.stages import Job
+from bulkembed.source import planning
+from bulkembed.storage.store import Store
+from bulkembed.vectors import matryoshka
 from tests.conftest import read_dataset, simulated, write_corpus, write_jsonl
 
 WIDTH = 64
@@ -475,7 +478,7 @@ def again(tmp_path: Path, qwen: str, rows: int = 40) -> Resample:
     store, output, source = Store(), str(tmp_path / "out"), str(tmp_path / "in")
     _, snapshot = dataset(store, output)
     job = recalled_job(store, output, source, snapshot, describe(qwen, None))
-    return resample(job, snapshot, manifest.source_objects(store, source), SimulatedEmbedder(WIDTH, 1e9), rows, seed=1)
+    return resample(job, snapshot, planning.source_objects(store, source), SimulatedEmbedder(WIDTH, 1e9), rows, seed=1)
 
 
 @pytest.mark.parametrize("policy", ["truncate", "chunk", "mean"])

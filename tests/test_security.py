@@ -14,12 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import cli, credentials
-from pipeline.config import RunConfig
-from pipeline.credentials import REFUSED, masked, shows_credentials
-from pipeline.errors import ConfigError
-from pipeline.flags import load
-from pipeline.storage import Store
+from bulkembed.cli import app
+from bulkembed.cli.options import load
+from bulkembed.config import credentials
+from bulkembed.config.credentials import REFUSED, masked, shows_credentials
+from bulkembed.config.run_config import RunConfig
+from bulkembed.errors import ConfigError
+from bulkembed.storage.store import Store
 from tests.conftest import ROOT, bulkembed, simulated, write_corpus
 
 SECRET = "hunter2-planted-secret"
@@ -102,7 +103,7 @@ def test_commands_that_take_a_place_refuse_credentials_in_it(capsys: pytest.Capt
 def line_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """The one line on stderr of a command that must end with 2 and not show the secret."""
     with pytest.raises(SystemExit) as ended:
-        cli.main(arguments)
+        app.main(arguments)
     printed = capsys.readouterr()
     assert ended.value.code == 2, printed.err
     assert SECRET not in printed.out + printed.err
@@ -213,15 +214,15 @@ def test_secrets_are_in_nothing_that_is_printed_or_written(tmp_path: Path, qwen:
 RUN = """
 import json, logging, os, sys
 import psutil
-from pipeline import cluster, dataflow
-from pipeline.config import RunConfig
-from pipeline.run import finish, open_job
+from bulkembed.cluster import connect, ray_executor
+from bulkembed.config.run_config import RunConfig
+from bulkembed.runs.run import finish, open_job
 
 job, plan = open_job(RunConfig.model_validate_json(sys.stdin.read()))
-inherited = cluster.connect(job.cfg.ray, job)
+inherited = connect.connect(job.cfg.ray, job)
 import ray  # which looks at once where it may listen, and so comes after
 
-with dataflow.engine(job, 1, inherited) as engine:
+with ray_executor.engine(job, 1, inherited) as engine:
     (actor,) = engine.loading.values()
     finish(job, plan, lambda progress: None, engine).require_complete()
     has = ray.get(actor.__ray_call__.remote(lambda _self: dict(os.environ)))

@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline import signals
-from pipeline.errors import InterruptedRun
-from pipeline.run import open_job
-from pipeline.tokenizer import Tokenizer
+from bulkembed import stopping
+from bulkembed.errors import InterruptedRun
+from bulkembed.runs.run import open_job
+from bulkembed.text.tokenizer import Tokenizer
 from tests.conftest import ROOT, in_one_process, simulated, write_corpus
 
 # Where a main thread may be. Each says "there" once it is.
@@ -30,7 +30,7 @@ STUCK = {
 }
 PROGRAM = """
 import hashlib, logging, os, subprocess, sys, threading, time
-from pipeline import signals
+from bulkembed.cli import signals
 signals.TIDY_SECONDS = 0.5
 signals.catch()
 def say():
@@ -90,18 +90,19 @@ def test_children_have_signals_of_their_own() -> None:
 
 
 def test_a_library_catches_nothing() -> None:
-    probe = "import signal, pipeline.cli, pipeline.dataflow, pipeline.__main__; print(len(signal.pthread_sigmask(signal.SIG_BLOCK, [])))"
+    modules = "bulkembed.cli.app, bulkembed.cluster.ray_executor, bulkembed.__main__"
+    probe = f"import signal, {modules}; print(len(signal.pthread_sigmask(signal.SIG_BLOCK, [])))"
     assert subprocess.check_output([sys.executable, "-c", probe], cwd=ROOT, text=True).strip() == "0"
 
 
-def test_planning_notices_a_signal(tmp_path: Path, qwen: str, stop: signals.Stop) -> None:
+def test_planning_notices_a_signal(tmp_path: Path, qwen: str, stop: stopping.Stop) -> None:
     write_corpus(tmp_path / "in")
     stop.request(signal.SIGTERM)
     with pytest.raises(InterruptedRun):
         open_job(simulated(tmp_path / "in", tmp_path / "out", qwen))
 
 
-def test_nobody_takes_a_signal_for_a_fault(stop: signals.Stop) -> None:
+def test_nobody_takes_a_signal_for_a_fault(stop: stopping.Stop) -> None:
     """Of the engine that `tune` measures, of an object that is planned, of a library that is called."""
     stop.request(signal.SIGTERM)
     with pytest.raises(InterruptedRun):
@@ -126,7 +127,7 @@ def until(process: subprocess.Popen[str], seen: Callable[[psutil.Process], bool]
 
 
 def test_a_signal_while_ray_starts_ends_the_run_and_all_of_ray(tmp_path: Path, qwen: str) -> None:
-    process = started("-m", "pipeline", *run(tmp_path, qwen))
+    process = started("-m", "bulkembed", *run(tmp_path, qwen))
     until(process, lambda child: "raylet" in child.name())
     children = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGTERM)  # as `timeout` does
@@ -138,7 +139,7 @@ def test_a_signal_while_ray_starts_ends_the_run_and_all_of_ray(tmp_path: Path, q
 @pytest.mark.usefixtures("shared_ray")
 def test_a_signal_while_the_model_loads_ends_the_run(tmp_path: Path, qwen: str) -> None:
     end_token = int(Tokenizer(f"{qwen}/tokenizer.json", 64, None).encode([""]).of(0)[-1])
-    process = started("-m", "pipeline", *run(tmp_path, qwen, "--set", f"engine.args.hang_on={end_token}"))
+    process = started("-m", "bulkembed", *run(tmp_path, qwen, "--set", f"engine.args.hang_on={end_token}"))
     wait_for_line(process, "starting Ray")
     time.sleep(4)  # by now, its first check of the vectors hangs
     process.send_signal(signal.SIGTERM)
@@ -149,10 +150,12 @@ def test_a_signal_while_the_model_loads_ends_the_run(tmp_path: Path, qwen: str) 
 def test_a_second_signal_while_the_snapshot_is_published_ends_the_run(tmp_path: Path, qwen: str) -> None:
     """The first one leaves the publishing its time."""
     stuck = "lambda *_: (print('publishing', flush=True), time.sleep(600))"
-    patches = f"import time; from pipeline import ledger; ledger.Ledger.publish_snapshot = {stuck}"
+    patches = f"import time; from bulkembed.dataset import ledger; ledger.Ledger.publish_snapshot = {stuck}"
     arguments = [str(each) for each in run(tmp_path, qwen)]
     in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen, keep_columns=[]))
-    process = started("-c", f"from pipeline import signals\nsignals.catch()\n{patches}\nfrom pipeline.cli import main\nmain({arguments!r})")
+    process = started(
+        "-c", f"from bulkembed.cli import signals\nsignals.catch()\n{patches}\nfrom bulkembed.cli.app import main\nmain({arguments!r})"
+    )
     wait_for_line(process, "publishing")
     process.send_signal(signal.SIGTERM)
     with pytest.raises(subprocess.TimeoutExpired):

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import tenacity
 
-from pipeline import retry
-from pipeline.errors import ConfigError, StorageError
-from pipeline.overlap import refuse_overlap
-from pipeline.storage import Store
+from bulkembed.errors import ConfigError, StorageError
+from bulkembed.source.overlap import refuse_overlap
+from bulkembed.storage import retry
+from bulkembed.storage.store import Store
 
 
 @pytest.fixture(params=["local", "s3"])

@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from pipeline import reader, storage
-from pipeline.config import RunConfig
-from pipeline.errors import ObjectError
-from pipeline.ledger import dataset
-from pipeline.run import open_job
-from pipeline.stages import prepare
-from pipeline.storage import Store
-from pipeline.verify import verify
+from bulkembed.config.run_config import RunConfig
+from bulkembed.dataset.ledger import dataset
+from bulkembed.errors import ObjectError
+from bulkembed.inspection.verify import verify
+from bulkembed.runs.run import open_job
+from bulkembed.runs.stages import prepare
+from bulkembed.source import reader
+from bulkembed.storage import store
+from bulkembed.storage.store import Store
 from tests.conftest import ROOT, in_one_process, read_dataset, simulated, write_corpus
 from tests.faulty_s3 import FaultyS3, serving
 
@@ -114,8 +115,8 @@ def test_a_shard_is_one_get_and_a_footer_is_read_once(tmp_path: Path, qwen: str,
 def test_compressed_lines_are_read_in_large_blocks_however_small_the_shard(
     tmp_path: Path, qwen: str, s3: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "READ_AHEAD_BYTES", 64 << 10)
-    monkeypatch.setattr(storage, "LEAST_AHEAD_BYTES", 1 << 10)
+    monkeypatch.setattr(store, "READ_AHEAD_BYTES", 64 << 10)
+    monkeypatch.setattr(store, "LEAST_AHEAD_BYTES", 1 << 10)
     lines = [json.dumps({"id": number, "text": random.Random(number).randbytes(500).hex(), "lang": "xx"}) for number in range(800)]
     packed = gzip.compress("\n".join(lines).encode())
     root = f"s3://corpus/{tmp_path.name}"

@@ -20,8 +20,8 @@ from typing import Any
 import psutil
 import pytest
 
+from bulkembed.errors import BulkembedError, ClusterError, ConfigError, OutputError
 from jobs import submit
-from pipeline.errors import BulkembedError, ClusterError, ConfigError, OutputError
 from tests.conftest import ROOT, bulkembed, read_dataset, wait_for_port, write_corpus
 
 TOKEN = secrets.token_hex(32)
@@ -65,7 +65,7 @@ def head() -> Iterator[tuple[int, int]]:
 
 
 def submitted(port: int, *command: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    full = [sys.executable, "-m", "jobs.submit", "--address", f"http://127.0.0.1:{port}", "--", *map(str, command)]
+    full = [sys.executable, str(ROOT / "jobs" / "submit.py"), "--address", f"http://127.0.0.1:{port}", "--", *map(str, command)]
     clean = os.environ | {"RAY_ADDRESS": "http://127.0.0.1:1", "PYTHONPATH": str(ROOT)} | environment
     return subprocess.run(full, env=clean, capture_output=True, text=True, check=False, timeout=280)
 
@@ -161,7 +161,7 @@ def test_only_the_configuration_files_travel(tmp_path: Path) -> None:
         "1-run.toml": f"{here}/a/run.toml",
         "2-run.toml": f"{here}/b/run.toml",
     }
-    assert shlex.split(submit.submission(sent, folder)["entrypoint"]) == ["python", "-m", "pipeline", *sent]
+    assert shlex.split(submit.submission(sent, folder)["entrypoint"]) == ["python", "-m", "bulkembed", *sent]
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_a_log_that_cannot_be_printed_is_no_fault_of_the_connection(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("sys.stdout.write", refuse)
-    monkeypatch.setattr("pipeline.console.out.drop", lambda: None)
+    monkeypatch.setattr("bulkembed.cli.console.out.drop", lambda: None)
     monkeypatch.setattr(submit, "MAX_UNSEEN_SECONDS", 2.0)
     with pytest.raises(OutputError, match=r"^standard output cannot be written: No space left"):
         followed(Job([["one\n"]]))

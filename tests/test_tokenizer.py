@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as RustTokenizer
 
-from pipeline.errors import ModelError
-from pipeline.tokenizer import Tokenizer
+from bulkembed.errors import ModelError
+from bulkembed.text.tokenizer import Tokenizer
 
 END = "<|endoftext|>"
 

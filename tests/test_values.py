@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import sampling
-from pipeline.columns import carried_schema
-from pipeline.errors import ConfigError, SourceError
-from pipeline.manifest import source_objects
-from pipeline.records import Documents
-from pipeline.storage import Store
+from bulkembed.errors import ConfigError, SourceError
+from bulkembed.records import Documents
+from bulkembed.source import json_columns
+from bulkembed.source.columns import carried_schema
+from bulkembed.source.planning import source_objects
+from bulkembed.storage.store import Store
 from tests.test_reader import config, read
 
 NAN = float("nan")
@@ -34,7 +34,7 @@ def kept(folder: Path, *values: str, **changes: Any) -> Documents:
 
 @pytest.fixture
 def sample_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "SAMPLE_LINES", 1)
+    monkeypatch.setattr(json_columns, "SAMPLE_LINES", 1)
 
 
 @pytest.mark.usefixtures("sample_of_one")
@@ -259,7 +259,7 @@ def same(value: Any, back: Any, text: bool) -> bool:
 def test_any_value_comes_back_or_its_row_is_rejected(tmp_path_factory: pytest.TempPathFactory, values: list[Any], sampled: int) -> None:
     folder = tmp_path_factory.getbasetemp()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampling, "SAMPLE_LINES", sampled)
+        patch.setattr(json_columns, "SAMPLE_LINES", sampled)
         found = kept(folder, *map(json.dumps, values))
     rejected = {row["row"]: row["reason"] for row in found.rejects.to_pylist()}
     back = dict(zip(found.rows["id"].to_pylist(), found.rows["kept"].to_pylist(), strict=True))

@@ -9,15 +9,15 @@ import time
 import numpy as np
 import pytest
 
-from pipeline.embedder import SimulatedEmbedder
-from pipeline.worker import Watched
+from bulkembed.cluster.worker import Watched
+from bulkembed.embedding.embedder import SimulatedEmbedder
 from tests.conftest import ROOT
 
 PROGRAM = """
 import sys, time
 import numpy as np
-from pipeline.embedder import SimulatedEmbedder
-from pipeline.worker import Watched
+from bulkembed.embedding.embedder import SimulatedEmbedder
+from bulkembed.cluster.worker import Watched
 
 
 class Stuck(SimulatedEmbedder):

@@ -10,8 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import matryoshka, schema, writer
-from pipeline.records import Dtype, VectorForm
+from bulkembed import schema
+from bulkembed.dataset import parquet_file
+from bulkembed.records import Dtype, VectorForm
+from bulkembed.vectors import matryoshka
 
 ROWS, DIM = 2000, 256
 
@@ -23,7 +25,7 @@ def test_a_vector_takes_the_bytes_of_its_numbers(dtype: Dtype, bytes_of_one: int
     values = matryoshka.encode(vectors, form, matryoshka.ranges_of(vectors, DIM))
     rows = pa.table({"id": range(ROWS), "n_tokens": pa.array([1] * ROWS, pa.int32()), "truncated": [False] * ROWS})
     rows = rows.append_column("content_hash", pa.array([bytes(16)] * ROWS, pa.binary(16)))
-    data = writer.parquet_bytes(writer.data_table(rows, {"embedding": values}, (form,)), {})
+    data = parquet_file.parquet_bytes(parquet_file.data_table(rows, {"embedding": values}, (form,)), {})
     footer = pq.ParquetFile(io.BytesIO(data)).metadata.row_group(0)
     leaf = next(footer.column(n) for n in range(footer.num_columns) if footer.column(n).path_in_schema.startswith("embedding"))
     assert leaf.total_compressed_size <= ROWS * (bytes_of_one + 6) + 4096  # a few bytes for where each list ends; a dictionary

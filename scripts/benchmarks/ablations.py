@@ -19,11 +19,11 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import typer
 
-from pipeline import stages
-from pipeline.bucketing import pack
-from pipeline.embedder import TokenIds
-from pipeline.model import describe
-from pipeline.tune import PLAIN_MALLOC
+from bulkembed.embedding.embedder import TokenIds
+from bulkembed.embedding.model_files import describe
+from bulkembed.runs import stages
+from bulkembed.text.batches import pack
+from bulkembed.tuning.search import PLAIN_MALLOC
 from scripts.benchmarks import engine
 from scripts.benchmarks.material import Row, corpus, engine_dtype, model_folder, shape_of
 from scripts.benchmarks.ratio import run_job

@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 import typer
 
-from pipeline.records import Receipt
+from bulkembed.records import Receipt
 from scripts.benchmarks import job, simulated
 from scripts.benchmarks.material import Row
 

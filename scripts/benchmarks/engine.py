@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import here
-from pipeline.config import EngineConfig
-from pipeline.embedder import VLLMEmbedder, environment
-from pipeline.host import has_gpu
-from pipeline.model import describe, read_json
+from bulkembed.config.run_config import EngineConfig
+from bulkembed.embedding import in_process
+from bulkembed.embedding.embedder import VLLMEmbedder, environment
+from bulkembed.embedding.hardware import has_gpu
+from bulkembed.embedding.model_files import describe, read_json
 from scripts.benchmarks.material import child, engine_dtype
 
 
@@ -37,8 +37,8 @@ def ask(module: str, model: Path, max_tokens: int, question: Mapping[str, Any]) 
 
 def load(model: str, max_tokens: int) -> VLLMEmbedder:
     """In this process, as an embedding actor does."""
-    with here.quiet():
-        loaded = here.load(describe(model, None), max_tokens, engine_config())
+    with in_process.quiet():
+        loaded = in_process.load(describe(model, None), max_tokens, engine_config())
     if not isinstance(loaded, VLLMEmbedder):
         raise SystemExit("bench: this row needs the vLLM engine")
     return loaded

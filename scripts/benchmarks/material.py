@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
-from pipeline import host
+from bulkembed.embedding import hardware
 from scripts import make_corpus, random_qwen3
 
 Row = dict[str, Any]  # a result: flat, JSON values
@@ -69,7 +69,7 @@ def model_folder(name: str) -> Path:
 
 def engine_dtype() -> Literal["bfloat16", "float32"]:
     """Of every engine that is measured, and of every peer's."""
-    return host.engine_dtype(None)
+    return hardware.engine_dtype(None)
 
 
 def corpus(documents: int) -> Path:

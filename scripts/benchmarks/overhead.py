@@ -15,8 +15,8 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from pipeline.embedder import TokenIds, Vectors, VLLMEmbedder
-from pipeline.model import read_json
+from bulkembed.embedding.embedder import TokenIds, Vectors, VLLMEmbedder
+from bulkembed.embedding.model_files import read_json
 from scripts.benchmarks import engine
 from scripts.benchmarks.material import WORK, Row, engine_dtype, model_folder
 

@@ -24,8 +24,8 @@ import vllm
 import vllm.platforms
 from tokenizers import Tokenizer
 
-from pipeline import kernels
-from pipeline.embedder import pooled
+from bulkembed.embedding import vllm_patches
+from bulkembed.embedding.embedder import pooled
 
 
 def main(model: str, corpus: str, out: str, shard_rows: int, dims: list[int], settings: dict[str, Any]) -> None:
@@ -34,11 +34,11 @@ def main(model: str, corpus: str, out: str, shard_rows: int, dims: list[int], se
     tokenizer.enable_truncation(settings["max_model_len"])
     on_cpu = vllm.platforms.current_platform.is_cpu()
     if on_cpu:
-        kernels.keep_few_products()
+        vllm_patches.keep_few_products()
     engine = vllm.LLM(model=model, **settings)
     if on_cpu:
-        kernels.fuse_norms()
-        kernels.fit_layers(engine)
+        vllm_patches.fuse_norms()
+        vllm_patches.fit_layers(engine)
     params = vllm.PoolingParams(task="embed", use_activation=True)
     Path(out).mkdir(parents=True, exist_ok=True)
     tokens = documents = 0

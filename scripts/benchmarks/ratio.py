@@ -14,10 +14,10 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.config import EngineConfig
-from pipeline.embedder import CACHE_BLOCK, cache_bytes
-from pipeline.host import has_gpu
-from pipeline.model import describe
+from bulkembed.config.run_config import EngineConfig
+from bulkembed.embedding.embedder import CACHE_BLOCK, cache_bytes
+from bulkembed.embedding.hardware import has_gpu
+from bulkembed.embedding.model_files import describe
 from scripts.benchmarks import job
 from scripts.benchmarks.engine import actor_environment
 from scripts.benchmarks.material import WORK, Row, corpus, engine_dtype, measured, model_folder, shape_of, synthetic_corpus

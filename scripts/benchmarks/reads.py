@@ -2,7 +2,7 @@
 
 All three in this process, MB of the objects as they are stored a second:
 
-reader    pipeline.reader over the shards of a plan: ranged GETs of what is needed, decoded, checked row by row, as Python strings
+reader    bulkembed.source.reader over the shards of a plan: ranged GETs of what is needed, decoded, checked row by row, as Python strings
 fetched   the same, but only its time and bytes in ranged GETs: what the reader does with them left out (one thread only)
 ranges    s3fs.cat_file of the same ranges, bare
 decoded   s3fs.cat_file of each object, then pyarrow (Parquet) or orjson (JSONL) to Python strings: what any program must do
@@ -28,9 +28,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
-from pipeline import reader
-from pipeline.config import RunConfig
-from pipeline.run import open_job
+from bulkembed.config.run_config import RunConfig
+from bulkembed.runs.run import open_job
+from bulkembed.source import reader
 from scripts.benchmarks import simulated
 from scripts.benchmarks.material import Row
 

@@ -9,11 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from pipeline import here, matryoshka, stages
-from pipeline.config import EngineConfig, parse_forms
-from pipeline.matryoshka import Vectors
-from pipeline.model import describe
-from pipeline.records import VectorForm
+from bulkembed.config.run_config import EngineConfig
+from bulkembed.embedding import in_process
+from bulkembed.embedding.model_files import describe
+from bulkembed.records import VectorForm, parse_forms
+from bulkembed.runs import stages
+from bulkembed.vectors import matryoshka
+from bulkembed.vectors.matryoshka import Vectors
 from scripts import make_corpus
 from scripts.benchmarks.material import SHAPES, Row, engine_dtype, model_folder
 
@@ -50,8 +52,8 @@ def vectors(queries: int) -> tuple[Vectors, Vectors]:
     model, max_tokens = describe(str(model_folder("minilm")), None), SHAPES["minilm"].max_tokens
     tokens = stages.tokenizer(model, max_tokens)
     picked = [rows[number * len(rows) // queries]["title"] for number in range(queries)]
-    with here.quiet():
-        embedder = here.load(model, max_tokens, EngineConfig(dtype=engine_dtype()))
+    with in_process.quiet():
+        embedder = in_process.load(model, max_tokens, EngineConfig(dtype=engine_dtype()))
         documents, asked = (
             matryoshka.cut(embedder.embed([ids.of(n) for n in range(len(ids.lost))]), model.width)
             for ids in (tokens.encode([row["text"] for row in rows]), tokens.encode(picked))

@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
-from pipeline.config import RunConfig
-from pipeline.run import open_job
+from bulkembed.config.run_config import RunConfig
+from bulkembed.runs.run import open_job
 from scripts.benchmarks import job
 from scripts.benchmarks.material import WORK, Row, child, engine_dtype, model_folder, write_corpus
 

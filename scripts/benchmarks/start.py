@@ -21,7 +21,7 @@ from scripts.benchmarks.material import WORK, Row, corpus, engine_dtype, model_f
 HEAVY = ("ray", "vllm", "torch")
 IMPORTED = """
 import json, sys
-from pipeline.cli import main
+from bulkembed.cli.app import main
 try:
     main(sys.argv[1:])
 except SystemExit as leaving:
@@ -67,7 +67,7 @@ def looks(name: str, repeats: int) -> Iterator[Row]:
         heavy = sorted(imported(arguments).intersection(HEAVY))
         if heavy:
             raise SystemExit(f"bench: bulkembed {title} imports {', '.join(heavy)}, which takes seconds")
-        command = [sys.executable, "-m", "pipeline", *arguments]
+        command = [sys.executable, "-m", "bulkembed", *arguments]
         walls = [watched(command, os.environ, lambda _pid: 0.0).wall for _ in range(repeats)]
         yield {"command": title, "seconds": round(statistics.median(walls), 3), "imports_heavy": False}
 

@@ -15,9 +15,9 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline import tuning
-from pipeline.config import RunConfig, merge
-from pipeline.tune import PLAIN_MALLOC, TCMALLOC, Changes, Trial
+from bulkembed.config.run_config import RunConfig, merge
+from bulkembed.tuning import session
+from bulkembed.tuning.search import PLAIN_MALLOC, TCMALLOC, Changes, Trial
 from scripts.benchmarks.material import WORK, Row, corpus, engine_dtype, model_folder, shape_of, tree_memory, watched
 
 
@@ -31,7 +31,7 @@ def tune(
     """What tune picks over the best of an exhaustive grid, both measured as tune does. Goal: at least 0.97."""
     for name in model or ["minilm"]:
         pick = picked(name, budget, documents)
-        with tuning.host(config(name, documents), documents) as host:
+        with session.host(config(name, documents), documents) as host:
             trials = [host.measure(changes, seconds) for changes in grid()]
             for trial in trials:
                 yield {"model": name, "setting": trial.name, "tokens_per_s": round(trial.rate), "problem": trial.problem}
@@ -59,7 +59,7 @@ def picked(name: str, budget: float, documents: int) -> Changes:
     cfg = config(name, documents)
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / "engine.toml"
-        command = [sys.executable, "-m", "pipeline", "tune", "--source", cfg.source, "--model", cfg.model, "--budget", str(budget)]
+        command = [sys.executable, "-m", "bulkembed", "tune", "--source", cfg.source, "--model", cfg.model, "--budget", str(budget)]
         command += ["--documents", str(documents), "--max-tokens", str(cfg.max_tokens), "--write", str(written)]
         watched([*command, "--set", f"engine.dtype={cfg.engine.dtype}"], os.environ, tree_memory)
         changes: Changes = tomllib.loads(written.read_text(encoding="utf-8"))["engine"]

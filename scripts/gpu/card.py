@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline import model
+from bulkembed.embedding import model_files
 from scripts import random_qwen3
 from scripts.benchmarks.material import common_words, texts_of, token_counts, write_corpus
 from scripts.gpu.child import Asked, Task
@@ -121,7 +121,7 @@ def make(folder: Path, shape: str, task: Task) -> tuple[float, float, float]:
     described = time.perf_counter()
     write_random(folder, config, task.device)
     written = time.perf_counter()
-    known = model.describe(str(folder), None)
+    known = model_files.describe(str(folder), None)
     ended = time.perf_counter()
     (folder / "described.pickle").write_bytes(pickle.dumps(known))
     return round(described - began, 1), round(written - described, 1), round(ended - written, 1)

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from pipeline import host
+from bulkembed.embedding import hardware
 from scripts.gpu.plan import Group, Result, Row
 from scripts.random_qwen3 import SHAPES
 
@@ -55,7 +55,7 @@ class Task:
 
     @property
     def dtype(self) -> Literal["bfloat16", "float32"]:
-        return host.engine_dtype(None)
+        return hardware.engine_dtype(None)
 
     @property
     def max_tokens(self) -> int:

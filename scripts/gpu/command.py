@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from pipeline import embedder, host
-from pipeline.config import EngineConfig
+from bulkembed.config.run_config import EngineConfig
+from bulkembed.embedding import embedder, hardware
 from scripts.gpu import plan, table, timeline, watch
 from scripts.gpu.child import Task
 from scripts.gpu.machine import describe_machine
@@ -224,7 +224,7 @@ def main() -> None:
         print(table.markdown([table.read(path) for path in asked.table]))
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    dry = asked.dry or not host.has_gpu()
+    dry = asked.dry or not hardware.has_gpu()
     if dry and not asked.dry:
         print("no GPU here: every row runs once with tiny shapes on the CPU, and its figures mean nothing")
     work = (asked.work or Path(tempfile.mkdtemp(prefix="gpu-check-"))) if dry else work_folder(asked.work)

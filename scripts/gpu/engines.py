@@ -1,4 +1,4 @@
-"""Rows of a loaded engine. The engine is the job's: `pipeline.embedder` builds it and asks it."""
+"""Rows of a loaded engine. The engine is the job's: `bulkembed.embedding.embedder` builds it and asks it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import gate, matryoshka
-from pipeline.embedder import TokenIds, Vectors, VLLMEmbedder
-from pipeline.tune import calls
+from bulkembed.embedding.embedder import TokenIds, Vectors, VLLMEmbedder
+from bulkembed.embedding.preflight import PROBES
+from bulkembed.embedding.throughput import calls
+from bulkembed.vectors import matryoshka
 from scripts.gpu import timeline
 from scripts.gpu.child import Task
 from scripts.gpu.corpus import random_ids
@@ -212,8 +213,8 @@ def cosine(loaded: Loaded) -> Result:
 
 def reference_documents(loaded: Loaded) -> Iterator[npt.NDArray[np.int32]]:
     """The gate's own texts, and some of the corpus of several lengths."""
-    tokens = tokenizer_of(loaded).encode([*gate.PROBES.values()], "")
-    yield from (tokens.of(number) for number in range(len(gate.PROBES)))
+    tokens = tokenizer_of(loaded).encode([*PROBES.values()], "")
+    yield from (tokens.of(number) for number in range(len(PROBES)))
     for length in REFERENCE_LENGTHS:
         yield min(loaded.documents, key=lambda ids: abs(len(ids) - length))
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import embedder, gate
-from pipeline.config import EngineConfig, RunConfig
-from pipeline.embedder import TokenIds, VLLMEmbedder
-from pipeline.records import Model
-from pipeline.tokenizer import Tokenizer
+from bulkembed.config.run_config import EngineConfig, RunConfig
+from bulkembed.embedding import embedder, preflight
+from bulkembed.embedding.embedder import TokenIds, VLLMEmbedder
+from bulkembed.records import Model
+from bulkembed.text.tokenizer import Tokenizer
 from scripts.gpu.child import Task
 from scripts.gpu.corpus import load_ids
 from scripts.gpu.plan import BOUND_FILE, Group
@@ -92,7 +92,7 @@ def tokenizer_of(loaded: Loaded) -> Tokenizer:
 
 
 def failed_checks(loaded: Loaded) -> list[str]:
-    checks = gate.examine(loaded.model, run_config(loaded), tokenizer_of(loaded), loaded.engine)
+    checks = preflight.examine(loaded.model, run_config(loaded), tokenizer_of(loaded), loaded.engine)
     return [f"{check.name}: {check.found}" for check in checks if not check.passed]
 
 

@@ -1,1 +1,0 @@
-"""Entry points for schedulers and clusters: each is a few lines over `bulkembed run`."""

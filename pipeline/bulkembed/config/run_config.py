@@ -1,0 +1,303 @@
+"""The configuration of a run: validated, frozen, unknown keys refused."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
+
+import orjson
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from bulkembed.config import engine_args
+from bulkembed.config.credentials import REFUSED, shows_credentials
+from bulkembed.config.template import check_template, doubled_prompt, instructed
+from bulkembed.embedding import hardware
+from bulkembed.errors import ConfigError
+from bulkembed.records import Dtype, LongDocuments, Model, VectorForm, parse_forms
+from bulkembed.storage.local_paths import absolute_model, absolute_place
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EngineConfig(Section):
+    """How vectors are made. Only `kind`, `dtype` and `numeric_args` change them."""
+
+    kind: Literal["vllm", "simulated"] = "vllm"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        default="auto", description="auto: bfloat16, on a CPU host without a unit for it float32; a run that was begun keeps its own"
+    )
+    replicas: int | None = Field(default=None, ge=1, description="embedding actors; default one per GPU, or one per CPU host")
+    max_replicas: int | None = Field(default=None, ge=1, description="actors an autoscaling cluster may grow to")
+    num_gpus: float | None = Field(
+        default=None, ge=0, description="per actor; 0.5: two share a GPU; default tensor_parallel_size where there are GPUs"
+    )
+    num_cpus: float | None = Field(default=None, gt=0, description="per actor; default all of a CPU host")
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    step_tokens: int = Field(default=8192, ge=16, description="most tokens in one engine step")
+    call_tokens: int = Field(default=131072, ge=16, description="most tokens in one call of the engine")
+    kv_cache_gib: int | None = Field(default=None, ge=1, description="CPU only: memory for keys and values; default what one step needs")
+    stall_seconds: float = Field(default=900, gt=0, description="without a vector, after which an engine's process is ended and replaced")
+    tokens_per_second: float = Field(default=100_000, gt=0, description="simulated only")
+    args: dict[str, Any] = Field(
+        default_factory=dict,
+        repr=False,
+        description="passed to vllm.LLM; what is not known to change speed alone is part of the fingerprint; simulated: see Faults",
+    )
+    env: dict[str, str] = Field(default_factory=dict, repr=False, description="environment of the embedding actors")
+
+    @property
+    def numeric_args(self) -> dict[str, Any]:
+        """The arguments of `args` that can change a vector. A simulated engine's are faults: they change none that is published."""
+        return {} if self.kind == "simulated" else engine_args.numeric(self.args)
+
+    @model_validator(mode="after")
+    def not_own_args(self) -> Self:
+        if self.kind == "vllm" and (problem := engine_args.refusal(self.args)):
+            raise ValueError(f"args: {problem}")
+        return self
+
+    @field_validator("num_gpus")
+    @classmethod
+    def whole_gpus_or_a_share(cls, value: float | None) -> float | None:
+        if value is not None and not (value.is_integer() or 1 / value == round(1 / value)):
+            raise ValueError("must be whole, or 0.5, 0.25 or the like for a share of one GPU")
+        return value
+
+
+class ShardConfig(Section):
+    """How large a shard may be. Never part of an identity: change it at will."""
+
+    max_rows: int = Field(default=8192, ge=1)
+    memory_mib: int = Field(default=64, ge=1, description="of full-width float32 vectors")
+    text_mib: int = Field(default=32, ge=1, description="of text, about; long documents make shards of fewer rows")
+
+
+class RayConfig(Section):
+    """Where the work runs."""
+
+    address: str | None = Field(
+        default=None, description="of a running cluster; default RAY_ADDRESS, else a local Ray; local: that in any case"
+    )
+    num_cpus: int | None = Field(default=None, ge=1, description="of the local Ray; default all")
+    layout: Literal["auto", "fused", "split"] = Field(
+        default="auto", description="fused: a shard stays in its embedding actor; split: prepare and publish are tasks of their own"
+    )
+    shards_in_flight: int = Field(default=2, ge=1, description="per embedding actor")
+    resource_wait_seconds: float = Field(default=900, ge=0, description="how long an autoscaling cluster may take to grow")
+
+
+class RunConfig(Section):
+    """One run. Flags of `bulkembed run` and keys of its TOML file have these names."""
+
+    source: Annotated[str, AfterValidator(absolute_place)]
+    output: Annotated[str, AfterValidator(absolute_place)]
+    model: Annotated[str, AfterValidator(absolute_model)]
+    revision: str | None = None
+    id_column: str = "id"
+    text_columns: tuple[str, ...] = ("text",)
+    template: str | None = None
+    keep_columns: tuple[str, ...] = ()
+    column_types: dict[str, str] = Field(default_factory=dict, description="Arrow types of JSONL columns, by name")
+    dims: tuple[int, ...] | None = None
+    dtype: Dtype = "float32"
+    vectors: tuple[VectorForm, ...] | None = Field(default=None, description="instead of dims and dtype: 2560:float16,256:int8,1024:binary")
+    allow_untrained_dims: bool = False
+    max_tokens: int | None = Field(default=None, ge=2)
+    prompt: str | None = None
+    prompt_name: str | None = None
+    instruction: str | None = None
+    long_documents: LongDocuments = "truncate"
+    chunk_tokens: int | None = Field(default=None, ge=16)
+    chunk_overlap: int = Field(default=0, ge=0)
+    limit: int | None = Field(default=None, ge=1)
+    max_failures: int = Field(default=20, ge=1, description="failed shards after which the run gives up")
+    max_rejects: float | None = Field(
+        default=None, ge=0, description="after which the run gives up: a count, or below 1 a share of the rows"
+    )
+    max_deletes: float = Field(
+        default=0.1, ge=0, description="rows that a new snapshot may drop: a count, or below 1 a share (which spares 10 rows)"
+    )
+    allow_deletes: int | None = Field(default=None, ge=0, description="instead of max_deletes and for every cause: rows this run may drop")
+    grace_seconds: float = Field(default=25, ge=0, description="for shards in flight to be published after SIGTERM or SIGINT")
+    engine: EngineConfig = EngineConfig()
+    shards: ShardConfig = ShardConfig()
+    ray: RayConfig = RayConfig()
+    storage: dict[str, Any] = Field(default_factory=dict, repr=False, description="passed to fsspec, for source and output")
+
+    @field_validator("source", "output", "model", "revision", "id_column")
+    @classmethod
+    def not_empty(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError("must not be empty")
+        return value
+
+    @field_validator("source", "output", "model")
+    @classmethod
+    def no_credentials(cls, value: str) -> str:
+        """A place ends up in logs, receipts and reports."""
+        if shows_credentials(value):
+            raise PydanticCustomError("credentials", REFUSED)
+        return value
+
+    @field_validator("output")
+    @classmethod
+    def one_place(cls, value: str) -> str:
+        if value.splitlines() != [value]:
+            raise ValueError("must not hold a line break: current.txt has one path a line")
+        if "//" in value.partition("://")[2]:
+            raise ValueError("must not hold // behind its scheme: one call of a store takes that for /, another does not")
+        return value
+
+    @field_validator("dims")
+    @classmethod
+    def distinct_dims(cls, dims: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if dims is not None and (not dims or min(dims) < 1 or len(set(dims)) != len(dims)):
+            raise ValueError("must be distinct positive numbers, the main one first")
+        return dims
+
+    @field_validator("vectors", mode="before")
+    @classmethod
+    def forms(cls, value: Any) -> Any:
+        """From `256:int8,1024:binary`, or a list of such."""
+        if value is None or (isinstance(value, tuple) and all(isinstance(each, VectorForm) for each in value)):
+            return value
+        texts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(texts, list | tuple) or not all(isinstance(each, str) for each in texts):
+            raise ValueError("expected DIM:DTYPE, as in 2560:float16,256:int8")
+        return parse_forms(texts)
+
+    @model_validator(mode="after")
+    def vectors_fit(self) -> Self:
+        if self.vectors is not None and (self.dims is not None or "dtype" in self.model_fields_set):
+            raise ValueError("vectors: says dims and dtypes itself; leave dims and dtype out")
+        if sum(each is not None for each in (self.prompt, self.prompt_name, self.instruction)) > 1:
+            raise ValueError("prompt: give only one of prompt, prompt_name and instruction")
+        if self.long_documents not in ("chunk", "mean") and (self.chunk_tokens is not None or self.chunk_overlap):
+            raise ValueError("chunk_tokens: chunk_tokens and chunk_overlap need long_documents = chunk or mean")
+        if self.chunk_tokens is not None and self.chunk_overlap * 2 > self.chunk_tokens:
+            raise ValueError("chunk_overlap: at most half of chunk_tokens")
+        return self
+
+    @model_validator(mode="after")
+    def columns_fit(self) -> Self:
+        if not self.text_columns:
+            raise ValueError("text_columns: name at least one")
+        if self.template is None and len(self.text_columns) > 1:
+            raise ValueError('template: needed to join several text columns, such as "{title}\\n\\n{body}"')
+        for name in repeated(self.text_columns):
+            raise ValueError(f"text_columns: {name!r} is named twice")
+        if self.template is not None:
+            check_template(self.template, self.text_columns)
+        reserved = {"embedding", "n_tokens", "truncated", "content_hash", "chunk_index", "char_start", "char_end"}
+        for name in self.keep_columns:
+            if name in reserved or name.startswith("embedding_"):
+                raise ValueError(f"keep_columns: {name!r} is the name of an output column")
+        for name in repeated(self.keep_columns):
+            raise ValueError(f"keep_columns: {name!r} is named twice")
+        if "id" in self.keep_columns:
+            clash = "is the id column, which is always kept"
+            if self.id_column != "id":
+                clash = f"would be the second column of that name: the output's 'id' holds {self.id_column!r}, the id column"
+            raise ValueError(f"keep_columns: 'id' {clash}")
+        return self
+
+    def resolve(self, model: Model) -> RunConfig:
+        """This configuration with the model's own defaults filled in, and checked against it:
+        `vectors`, `max_tokens`, `chunk_tokens`, `prompt` and `engine.dtype` are set, what they were made of is not."""
+        max_tokens = self.max_tokens or model.max_tokens
+        if max_tokens > model.max_tokens:
+            raise ConfigError(f"max_tokens: {max_tokens} is more than the {model.max_tokens} that {model.name} takes")
+        chunk_tokens = (self.chunk_tokens or max_tokens) if self.long_documents in ("chunk", "mean") else None
+        if chunk_tokens is not None and chunk_tokens > max_tokens:
+            raise ConfigError(f"chunk_tokens: {chunk_tokens} is more than max_tokens, which is {max_tokens}")
+        filled = {
+            "vectors": self.resolved_vectors(model),
+            "max_tokens": max_tokens,
+            "chunk_tokens": chunk_tokens,
+            "prompt": self.resolved_prompt(model),
+        }
+        resolved = self.model_copy(update=filled | {"dims": None, "prompt_name": None, "instruction": None})
+        return resolved.in_dtype(hardware.engine_dtype(self.ray.address)) if self.engine.dtype == "auto" else resolved
+
+    def in_dtype(self, dtype: str) -> RunConfig:
+        """The same with a model in `dtype`."""
+        return self.model_copy(update={"engine": self.engine.model_copy(update={"dtype": dtype})})
+
+    def resolved_vectors(self, model: Model) -> tuple[VectorForm, ...]:
+        dims = self.dims or (model.width,)
+        forms = self.vectors or tuple(VectorForm(dim, self.dtype) for dim in dims)
+        for form in forms:
+            if form.dim > model.width:
+                raise ConfigError(f"dims: {form.dim} is more than the {model.width} dimensions of {model.name}")
+            if form.dtype == "binary" and form.dim % 8:
+                raise ConfigError(f"dims: binary vectors are packed in bytes, so {form.dim} must be a multiple of 8")
+            if not model.trained_for(form.dim) and not self.allow_untrained_dims:
+                trained = (
+                    f"{model.smallest_dim}..{model.width}"
+                    if model.smallest_dim
+                    else ", ".join(map(str, (*model.trained_dims, model.width)))
+                )
+                raise ConfigError(
+                    f"dims: {model.name} was not trained for vectors of {form.dim} dimensions, only for {trained} "
+                    "(--allow-untrained-dims embeds all the same)"
+                )
+        return forms
+
+    def resolved_prompt(self, model: Model) -> str:
+        prompt = model.document_prompt if self.prompt is None else self.prompt
+        if self.prompt_name is not None:
+            prompts = dict(model.prompts)
+            if self.prompt_name not in prompts:
+                raise ConfigError(f"prompt_name: {model.name} has no prompt {self.prompt_name!r}, only {', '.join(prompts) or 'none'}")
+            prompt = prompts[self.prompt_name]
+        if self.instruction is not None:
+            prompt = instructed(model, self.instruction)
+        own = doubled_prompt(prompt, self.template, model)
+        if own is not None:
+            raise ConfigError(f"prompt: {own!r}, a prompt of {model.name}'s own, would stand before every document twice")
+        return prompt
+
+    def remembered(self) -> dict[str, Any]:
+        """The keys of a resolved configuration that change a vector or a row, as a configuration takes them."""
+        return {
+            "prompt": self.prompt,
+            "id_column": self.id_column,
+            "text_columns": self.text_columns,
+            "template": self.template,
+            "keep_columns": self.keep_columns,
+            "column_types": self.column_types,
+            "max_tokens": self.max_tokens,
+            "long_documents": self.long_documents,
+            "chunk_tokens": self.chunk_tokens,
+            "chunk_overlap": self.chunk_overlap,
+            "vectors": [str(form) for form in self.vectors or ()],
+            "engine": {"kind": self.engine.kind, "dtype": self.engine.dtype, "args": self.engine.numeric_args},
+        }
+
+    def fingerprint(self, model: Model, int8_ranges: Mapping[str, str] | None = None) -> str:
+        """Identity of what changes a vector or a row, of a resolved configuration. Not of sizes of
+        cluster, batch or shard, nor of paths: changing those resumes the same run.
+
+        Without its `int8_ranges` (see calibration), a run with int8 columns has the key that its ranges are kept under."""
+        identity = {"model": model.digest, "pooling": model.pooling, **self.remembered()}
+        if int8_ranges:
+            identity["int8_ranges"] = dict(int8_ranges)
+        return hashlib.sha256(orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+
+
+def repeated(names: Sequence[str]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`, table by table."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged

@@ -1,0 +1,77 @@
+"""Hub models -> folders on this machine. The only user of huggingface_hub, which takes half a second to import.
+
+The hub's own library keeps one cache a node and locks each file of it: actors of one node that ask at once fetch a file once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import cache
+from pathlib import Path
+
+from bulkembed.errors import BulkembedError, HubError, ModelError
+
+DESCRIPTION_FILES = ("*.json", "*.txt", "*/config.json", *("*.py", "*/*.py"))  # code runs only with engine.args.trust_remote_code
+WEIGHT_FILES = ("*.safetensors",)
+
+
+@cache
+def fetch(name: str, revision: str | None, weights: bool) -> Path:
+    """The folder of a hub model in this node's cache, fetched where it is not there yet.
+
+    `weights`: whether the weights are needed, or only the files that describe the model.
+    Raises ModelError where asking again cannot help, HubError where it may."""
+    import huggingface_hub
+    from huggingface_hub.utils import disable_progress_bars, logging  # type: ignore[attr-defined]
+
+    disable_progress_bars()  # they would be written over the run's own lines
+    # Else every request that is made again is two lines; what it comes to is raised.
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    wanted = [*DESCRIPTION_FILES, *(WEIGHT_FILES if weights else ())]
+    try:
+        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=wanted))
+    except Exception as error:  # of the hub, of its HTTP client, of the network, of the disk
+        raise explained(name, revision, error) from error
+
+
+def explained(name: str, revision: str | None, error: Exception) -> BulkembedError:
+    """What the hub's library raised, as one line that says what to do."""
+    from huggingface_hub import constants, errors
+
+    token = "set HF_TOKEN to a token of an account that may read it"  # noqa: S105
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:200]
+    match error:
+        case errors.GatedRepoError():
+            final = f"model: {name} is gated on the hub: accept its conditions on its page there, and {token}"
+        case errors.RepositoryNotFoundError():
+            final = f"model: {name} is not on the hub, or private: check the name; for a private model, {token}"
+        case errors.RevisionNotFoundError():
+            final = f"revision: {name} has no revision {revision!r} on the hub"
+        case errors.HFValidationError():
+            final = f"model: {name} is neither a folder here nor a name that the hub allows"
+        case errors.HfHubHTTPError() if error.response.status_code in (401, 403):
+            final = f"model: the hub refuses {name} (HTTP {error.response.status_code}): {token}"
+        case _ if not constants.ENDPOINT.startswith(("http://", "https://")):
+            final = f"model: HF_ENDPOINT is not the address of a hub: {constants.ENDPOINT!r} does not begin with https://"
+        case OSError(errno=int()) if not isinstance(error, (errors.HfHubHTTPError, ConnectionError, TimeoutError)):  # of the disk
+            final = f"model: {name} could not be kept in this node's hub cache, {constants.HF_HOME}: {reason}; make room, or set HF_HOME"
+        case _ if is_offline():
+            final = f"model: {name} is not whole in the hub cache of this node, and HF_HUB_OFFLINE forbids fetching it"
+        case _:
+            return HubError(f"model: {name} could not be fetched from the hub: {type(error).__name__}: {reason}; run again when it answers")
+    return ModelError(final)
+
+
+def is_offline() -> bool:
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def close() -> None:
+    """Keeps this process, and those it starts, from asking the hub any more: a loaded engine has no business there."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    if "huggingface_hub" in sys.modules:
+        from huggingface_hub import constants
+
+        constants.HF_HUB_OFFLINE = True

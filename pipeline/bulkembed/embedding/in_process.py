@@ -1,0 +1,41 @@
+"""A model in this process: for `search`, `check` and `verify --sample`, which need no cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from bulkembed.config.run_config import EngineConfig
+from bulkembed.embedding import embedder, loading
+from bulkembed.embedding.embedder import Embedder
+from bulkembed.records import Model
+
+log = logging.getLogger(__name__)
+
+
+def load(described: Model, max_tokens: int, engine: EngineConfig) -> Embedder:
+    """Raises BulkembedError where the engine cannot load the model."""
+    # vLLM reads these as it is imported. Settings for a GPU host are its own defaults.
+    os.environ.update(embedder.environment(engine, len(os.sched_getaffinity(0))))
+    return loading.load(described, max_tokens, engine)[0]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps from the terminal what libraries print while a model loads and runs; where that fails, the log has it."""
+    with tempfile.TemporaryFile() as kept:
+        terminal = os.dup(2)
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except Exception:
+            os.dup2(terminal, 2)
+            kept.seek(0)
+            log.info("%s", kept.read().decode(errors="replace"))
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)

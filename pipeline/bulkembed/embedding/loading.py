@@ -1,0 +1,38 @@
+"""A model's files -> a loaded model, in this process."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+from bulkembed.config.run_config import EngineConfig
+from bulkembed.embedding import embedder, hub, model_files
+from bulkembed.embedding.embedder import Embedder
+from bulkembed.errors import BulkembedError
+from bulkembed.records import LoadedFiles, Model
+
+log = logging.getLogger(__name__)
+
+
+def load(described: Model, max_tokens: int, engine: EngineConfig) -> tuple[Embedder, LoadedFiles]:
+    """The model, fetched first where it is not on this node yet, and what was loaded for it.
+
+    Raises ModelError where the files are missing or are not those that were described, HubError where the hub does
+    not answer, BulkembedError where the engine cannot load them."""
+    needs_weights = engine.kind == "vllm"
+    folder = model_files.locate(described.name, described.revision, needs_weights)
+    hub.close()
+    # Hashing waits for the disk, as loading does, and needs the interpreter as little.
+    with ThreadPoolExecutor(1, "hashing") as pool:
+        hashing = pool.submit(model_files.file_hashes, folder, needs_weights)
+        try:
+            loaded = embedder.load(str(folder), described, max_tokens, engine)
+        except BulkembedError:
+            raise
+        except Exception as error:
+            log.debug("", exc_info=error)
+            raise BulkembedError(f"model: {described.name} could not be loaded: {type(error).__name__}: {error}") from error
+        files = LoadedFiles(socket.gethostname(), hashing.result())
+    model_files.require_described(described, dict(files.hashes), files.host)
+    return loaded, files

@@ -1,0 +1,86 @@
+"""Brute-force search over a finished dataset, with the dataset's own model and query prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bulkembed import schema
+from bulkembed.config.template import instructed
+from bulkembed.dataset.ledger import Ledger
+from bulkembed.embedding import model_files
+from bulkembed.embedding.embedder import Embedder
+from bulkembed.errors import ConfigError, ModelError
+from bulkembed.records import Model, Snapshot
+from bulkembed.storage.store import Store
+from bulkembed.text.tokenizer import Tokenizer
+from bulkembed.vectors import matryoshka
+
+MINE = {field.name for field in (*schema.TAIL, *schema.CHUNKS)}
+
+
+@dataclass(frozen=True)
+class Hit:
+    score: float  # cosine; of int8 and binary vectors, with what they stand for
+    columns: dict[str, Any]  # id and kept columns
+
+
+def dataset_model(snapshot: Snapshot, name: str | None) -> Model:
+    """The dataset's model, or the same one under another name; ModelError where that is another model."""
+    made_with = snapshot.provenance
+    name = name or made_with["model"]
+    if made_with["revision"] and Path(name).expanduser().is_dir():
+        raise ModelError(
+            f"model: {name} is a folder, but this dataset was made with {made_with['model']} of the hub at {made_with['revision']}; "
+            "leave --model out, and work where no folder has that name"
+        )
+    described = model_files.describe(name, made_with["revision"] or None)
+    if described.digest != made_with["model_digest"]:
+        raise ModelError(f"model: {name} is not the model of this dataset: its files differ from those the vectors were made with")
+    return described
+
+
+def query_prompt(described: Model, prompt_name: str | None, instruction: str | None) -> str:
+    """What stands before a query: the model's own prompt for queries, another of its prompts, or its instruction with another task."""
+    if instruction is not None:
+        return instructed(described, instruction)
+    if prompt_name is None:
+        return described.query_prompt
+    prompts = dict(described.prompts)
+    if prompt_name not in prompts:
+        raise ConfigError(f"prompt_name: {described.name} has no prompt {prompt_name!r}, only {', '.join(prompts) or 'none'}")
+    return prompts[prompt_name]
+
+
+def query_vector(snapshot: Snapshot, tokenizer: Tokenizer, embedder: Embedder, query: str, prompt: str) -> npt.NDArray[np.float32]:
+    """The query's vector in the dataset's main dimension, float32 of norm 1: quantized documents need no quantized query."""
+    full = embedder.embed([tokenizer.encode([query], prompt).of(0)])
+    return np.asarray(matryoshka.cut(full, schema.forms_of(snapshot.provenance)["embedding"].dim)[0])
+
+
+def search(store: Store, ledger: Ledger, snapshot: Snapshot, query: npt.NDArray[np.float32], k: int) -> list[Hit]:
+    """The `k` nearest rows by cosine, best first. Reads every vector, one row group at a time."""
+    form = schema.forms_of(snapshot.provenance)["embedding"]
+    ranges = matryoshka.ranges_from_text(snapshot.provenance).get("embedding")
+    best: list[Hit] = []
+    for rows in row_groups(store, ledger, snapshot):
+        scores = matryoshka.decode(schema.stored(rows, "embedding"), form, ranges) @ query
+        top = np.argsort(-scores, kind="stable")[:k]
+        found = rows.select([name for name in rows.column_names if name not in MINE and not name.startswith("embedding")])
+        best += [Hit(float(scores[row]), {name: schema.shown(found[name], int(row)) for name in found.column_names}) for row in top]
+        best = sorted(best, key=lambda hit: -hit.score)[:k]
+    return best
+
+
+def row_groups(store: Store, ledger: Ledger, snapshot: Snapshot) -> Iterator[pa.Table]:
+    for shard_id in snapshot.shards:
+        parquet = pq.ParquetFile(pa.BufferReader(store.read(ledger.data(shard_id))))
+        for number in range(parquet.num_row_groups):
+            yield parquet.read_row_group(number, use_threads=False)  # see schema.table_of

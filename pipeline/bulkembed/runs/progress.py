@@ -1,0 +1,54 @@
+"""Counters of a run: what the progress line and the final report say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from bulkembed.records import Cause, Counts, Failure, Lost, Receipt
+
+
+def failures_text(failures: list[Failure]) -> str:
+    """What failed, and the last line of why; of many the first few."""
+    return "; ".join(f"{failure.where}: {failure.reason.strip().splitlines()[-1]}" for failure in failures[:5])
+
+
+@dataclass
+class Progress:
+    """Adds up outcomes as they stream in."""
+
+    shards_total: int
+    rows_total: int
+    shards: int = 0
+    counts: Counts = field(default_factory=Counts)
+    data_bytes: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    lost: Counter[Cause] = field(default_factory=Counter)  # attempts, by why
+    first_started: float = float("inf")  # unix seconds, of the embedding of any shard
+    last_finished: float = 0.0
+
+    def add(self, outcome: Receipt | Failure | Lost) -> None:
+        if isinstance(outcome, Lost):
+            self.lost[outcome.cause] += 1
+            return
+        if isinstance(outcome, Failure):
+            self.failures.append(outcome)
+            return
+        self.shards += 1
+        self.counts += outcome.counts
+        self.data_bytes += outcome.data_bytes
+        self.first_started = min(self.first_started, outcome.embed_started)
+        self.last_finished = max(self.last_finished, outcome.embed_finished)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """From the first shard's start on the engine to the last shard's end."""
+        spent = self.last_finished - self.first_started
+        return self.counts.tokens / spent if spent > 0 else 0.0
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """By tokens: the rows left are taken to hold as many tokens each as those done."""
+        if not self.counts.rows or not self.tokens_per_second:
+            return None
+        return (self.rows_total - self.counts.rows) * (self.counts.tokens / self.counts.rows) / self.tokens_per_second

@@ -1,0 +1,283 @@
+"""A line of JSON -> a row with exact numbers, and a column of such rows -> an Arrow array.
+
+A value counts as taken only if the array gives the same value back. Otherwise the row is rejected as `wrong_type`.
+orjson makes a double of an integer beyond 64 bits, and of a decimal with more digits than a double holds, so that two
+ids can become one. Lines that may hold such a number are parsed again, by Python's own parser.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Context, Decimal, InvalidOperation, Overflow
+from types import NoneType
+from typing import Any, BinaryIO, cast
+
+import orjson
+import pyarrow as pa
+
+from bulkembed import schema
+from bulkembed.errors import ObjectError
+from bulkembed.source.conversion import Reasons
+from bulkembed.storage.compression import codec_of
+from bulkembed.storage.store import BYTE_ORDER_MARK
+
+CONSTANTS = (b"NaN", b"Infinity")  # Python and pandas write them, though they are no JSON
+NUMERAL = re.compile(rb"[0-9.eE][0-9.eE+-]*")
+MAY_HOLD_DOUBLES = {float, list, dict}
+NUMERAL_SHAPE = bytes.maketrans(b"123456789.E", b"0000000000e")
+# A double holds every number of 15 digits, and loses digits below 1e-307.
+LONG_NUMERAL, SMALL_NUMERAL = b"0" * 16, b"e-000"
+MAX_DOUBLE_CHARACTERS = 1100  # that may be needed to write a double in full
+# What Arrow raises for a Python value that is not of the type it should have.
+MISFITS = (pa.ArrowException, TypeError, ValueError, OverflowError, RecursionError)
+# Python types that Arrow takes into a type without a change: these need no comparison.
+EXACT_TYPES: dict[pa.DataType, set[type]] = {
+    pa.bool_(): {bool},
+    pa.int64(): {int},
+    pa.uint64(): {int},
+    pa.float64(): {float},
+    pa.string(): {str},
+    pa.large_string(): {str},
+}
+
+
+def require_lines(file: BinaryIO, uri: str) -> None:
+    """Raises ObjectError where a file begins as a JSON array does, or as an object that goes on in the next line."""
+    first, line_end, _ = cast("io.BufferedReader", file).peek(1).removeprefix(BYTE_ORDER_MARK).lstrip().partition(b"\n")
+    first = first.rstrip()
+    # By the name .jsonl, a line that begins with a bracket is a bad row, unless it clearly is an array's beginning.
+    is_array = first.startswith(b"[") and (codec_of(uri)[0].endswith(".json") or first == b"[" or first.endswith(b","))
+    if is_array or (line_end and first == b"{"):
+        kind = "JSON array" if is_array else "JSON object over several lines"
+        raise ObjectError(f"{uri}: is one {kind}, not JSON lines; write one object a line, or give a glob that leaves it out")
+
+
+@dataclass(frozen=True)
+class Numeral:
+    """A number as the line writes it, where neither a 64-bit integer nor the shortest text of a double has its value."""
+
+    token: str
+
+    def __repr__(self) -> str:
+        return self.token
+
+    @property
+    def in_double(self) -> bool:
+        """Whether a double holds all digits that are written, as it does those of `%.20f`."""
+        if not self.token[-1:].isdigit():
+            return True  # NaN or Infinity
+        if len(self.token) > MAX_DOUBLE_CHARACTERS:
+            return False
+        try:
+            number = Decimal(self.token)
+            digits = len(number.as_tuple().digits)
+            return Context(prec=digits).plus(Decimal(float(self.token))) == number
+        except (InvalidOperation, Overflow):  # an exponent of many digits; infinity
+            return False
+
+
+class Misfit(Exception):
+    """Where a value does not come back as it was: (path, value)."""
+
+
+def parse(line: bytes) -> Any:
+    """The value of a line; numbers may have lost digits, see `restore_digits`. Raises ValueError."""
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        bare = line.removeprefix(BYTE_ORDER_MARK)
+        if len(bare) < len(line):
+            return parse(bare)
+        if not any(word in line for word in CONSTANTS) and "infinity" not in str(error):
+            raise
+    row = parse_exactly(line)
+    json.dumps(row, ensure_ascii=False, default=str).encode()  # raises for half a surrogate pair, which orjson refuses too
+    return row
+
+
+def parse_exactly(line: bytes) -> Any:
+    """The value of a line, with a Numeral for each number that Python's int and float would change. Raises ValueError."""
+    text = line.removeprefix(BYTE_ORDER_MARK).decode()
+    try:
+        return json.loads(text, parse_int=exact_int, parse_float=exact_float, parse_constant=Numeral)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def exact_int(token: str) -> int | Numeral:
+    number = int(token) if len(token) <= 20 else 1 << 64
+    return number if -(1 << 63) <= number < 1 << 64 else Numeral(token)
+
+
+def exact_float(token: str) -> float | Numeral:
+    number = float(token)
+    try:
+        return number if repr(number) == token or Decimal(repr(number)) == Decimal(token) else Numeral(token)
+    except InvalidOperation:  # an exponent of many digits
+        return Numeral(token)
+
+
+def may_lose_digits(line: bytes) -> bool:
+    """Whether the line writes a number that orjson would change; it may be within a text."""
+    shape = line.translate(NUMERAL_SHAPE)
+    start = shape.find(LONG_NUMERAL)
+    while start >= 0:
+        numeral = NUMERAL.match(line, start)
+        if numeral is None or loses_digits(numeral[0].decode()):
+            return True
+        start = shape.find(LONG_NUMERAL, numeral.end())
+    return SMALL_NUMERAL in shape
+
+
+def loses_digits(token: str) -> bool:
+    try:
+        # With a minus in front or without: a negative integer has one bit less.
+        return isinstance(exact_int(f"-{token}") if token.isdigit() else exact_float(token), Numeral)
+    except ValueError:  # no number, but a row of dots in a text
+        return False
+
+
+def restore_digits(rows: list[dict[str, Any]], lines: list[bytes], names: Iterable[str]) -> None:
+    """Parses those rows again that may have lost digits of a number in one of these columns."""
+    doubtful: set[int] = set()
+    for name in names:
+        values = [row.get(name) for row in rows]
+        if MAY_HOLD_DOUBLES.intersection(map(type, values)):
+            doubtful.update(number for number, value in enumerate(values) if type(value) in MAY_HOLD_DOUBLES)
+    for number in doubtful:
+        if may_lose_digits(lines[number]):
+            rows[number] = parse_exactly(lines[number])
+
+
+def typed(values: Sequence[Any], field: pa.Field, name: str, reasons: Reasons) -> pa.Array:
+    """The values of column `name` in the type of the run. Those that do not come back the same are null, and rejected."""
+    if schema.holds_json_text(field):
+        return pa.array(json_texts(values, name, reasons), field.type)
+    array, doubtful = attempt(values, field.type)
+    if not doubtful:
+        return array
+    fitting = list(values)
+    for row in doubtful:
+        try:
+            fitting[row] = fitted(values[row], field.type, name)
+        except Misfit as misfit:
+            fitting[row] = None
+            path, value = misfit.args
+            detail = f"{shown(path, value)}, not {shorten(str(field.type))}; {remedy(name, value, field.type)}"
+            reasons.setdefault(row, ("wrong_type", detail))
+    return pa.array(fitting, field.type)
+
+
+def attempt(values: Sequence[Any], kind: pa.DataType) -> tuple[pa.Array | None, Sequence[int]]:
+    """The array, and the rows whose values it may not hold as they are."""
+    try:
+        array = pa.array(values, kind)
+        if set(map(type, values)) - {NoneType} <= EXACT_TYPES.get(kind, set()):
+            return array, []
+        pairs = zip(values, as_json(array), strict=True)
+        return array, [row for row, (value, back) in enumerate(pairs) if not agrees(value, back)]
+    except MISFITS:
+        return None, range(len(values))
+
+
+def agrees(value: Any, back: Any) -> bool:
+    """Whether `back` is `value`: mostly told by their JSON, at the speed of C."""
+    alike = isinstance(value, dict | list) and orjson.dumps(value, default=repr) == orjson.dumps(back, default=repr)
+    return alike or difference(value, back, "") is None
+
+
+def fitted(value: Any, kind: pa.DataType, name: str) -> Any:
+    """The value as Arrow takes it. Raises Misfit."""
+    number = with_numbers(value, kind)
+    try:
+        (back,) = as_json(pa.array([number], kind))
+    except MISFITS:
+        raise Misfit(name, value) from None
+    if found := difference(number, back, name):
+        raise Misfit(*found)
+    return number
+
+
+def as_json(array: pa.Array) -> list[Any]:
+    """Python values; numbers of dates and times, which JSON does not have."""
+    if pa.types.is_temporal(array.type):
+        array.validate(full=True)  # a date64 within a day: Parquet keeps the day alone
+        if pa.types.is_timestamp(array.type):
+            array.cast(pa.timestamp("ms") if array.type.unit == "s" else array.type)  # Parquet has no seconds
+        array = array.view(pa.int32() if array.type.bit_width == 32 else pa.int64())
+    values: list[Any] = array.to_pylist()
+    return values
+
+
+def with_numbers(value: Any, kind: pa.DataType) -> Any:
+    """The value with its numbers as Python has them for this type: `decimal` takes no float, `double` no Numeral."""
+    if isinstance(value, Numeral):
+        if pa.types.is_decimal(kind) and value.token[-1:].isdigit():
+            return Decimal(value.token)
+        return float(value.token) if pa.types.is_floating(kind) and value.in_double else value
+    if isinstance(value, float) and pa.types.is_decimal(kind):
+        return Decimal(repr(value))
+    if isinstance(value, list) and isinstance(kind, schema.LISTS):
+        return [with_numbers(item, kind.value_type) for item in value]
+    if isinstance(value, dict) and pa.types.is_struct(kind):
+        types = {field.name: field.type for field in kind}
+        return {key: with_numbers(item, types[key]) if key in types else item for key, item in value.items()}
+    return value
+
+
+def difference(value: Any, back: Any, path: str) -> tuple[str, Any] | None:
+    """The first place where `back` is not the JSON value that it was made of. A key that is absent is null."""
+    if isinstance(value, dict) and isinstance(back, dict):
+        parts = ((f"{path}.{key}", item, back.get(key)) for key, item in value.items())
+    elif isinstance(value, list) and isinstance(back, list) and len(value) == len(back):
+        parts = ((f"{path}[{number}]", item, back[number]) for number, item in enumerate(value))
+    elif isinstance(value, str) and isinstance(back, bytes):
+        return None if value.encode() == back else (path, value)
+    else:
+        nan = value != value and back != back  # noqa: PLR0124
+        same = nan or (value == back and isinstance(value, bool) == isinstance(back, bool))
+        return None if same else (path, value)
+    return next((found for where, item, now in parts if (found := difference(item, now, where))), None)
+
+
+def json_texts(values: Iterable[Any], name: str, reasons: Reasons) -> list[str | None]:
+    """Texts as they are, other values as their JSON text. What is nested too deeply for that is null, and rejected."""
+    texts: list[str | None] = []
+    for row, value in enumerate(values):
+        try:
+            texts.append(None if value is None else json_text(value))
+        except (TypeError, RecursionError):
+            texts.append(None)
+            reasons.setdefault(row, ("wrong_type", f"{name} is nested too deeply"))
+    return texts
+
+
+def json_text(value: Any) -> str:
+    """Raises TypeError where orjson does not write the value."""
+    if isinstance(value, str):
+        return value
+    return orjson.dumps(value, default=as_written, option=orjson.OPT_PASSTHROUGH_DATACLASS).decode()
+
+
+def as_written(value: Any) -> orjson.Fragment:
+    if isinstance(value, Numeral):
+        return orjson.Fragment(value.token)
+    raise TypeError(f"a {type(value).__name__} is no JSON")
+
+
+def shown(path: str, value: Any) -> str:
+    return f"{path} is {shorten(repr(value))}"
+
+
+def shorten(text: str) -> str:
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def remedy(name: str, value: Any, kind: pa.DataType) -> str:
+    if isinstance(value, float) and pa.types.is_integer(kind):
+        return f'column_types.{name} = "double" takes it'
+    return f'column_types.{name} = "string" takes any value, as text'

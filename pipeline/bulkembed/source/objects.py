@@ -1,0 +1,121 @@
+"""The corpus as a listing shows it: objects to read, and what is left out, counted and named by reason."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from bulkembed.errors import SourceError
+from bulkembed.records import Failure, Format, LeftOutNames, SourceObject
+from bulkembed.source.table_folders import refuse_tables
+from bulkembed.storage.compression import CODECS, codec_of
+from bulkembed.storage.listing import BROKEN, NOT_UTF8, LeftOut, StoredObject
+from bulkembed.storage.store import Store
+
+FORMATS: dict[str, Format] = {".parquet": "parquet", ".pq": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
+EXPECTED = f"{', '.join(FORMATS)} (JSON lines also with {' or '.join(CODECS)})"
+HIDDEN_SIGNS = (".", "_")
+SUFFIX = re.compile(r"(\.[a-z][a-z0-9]{0,9}){1,2}$")
+MAX_EXAMPLES, MAX_SUFFIXES = 3, 5
+# Of what may be documents: they fail the run, as a corrupt object does.
+UNREADABLE = {
+    BROKEN: "a symbolic link that leads nowhere; mend it or remove it",
+    NOT_UTF8: "its name is not UTF-8; rename it",
+}
+
+
+@dataclass(frozen=True)
+class SourceListing:
+    """Objects in source order, and the other names that the listing met."""
+
+    objects: list[SourceObject] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)  # names that may be documents and cannot be read
+    left_out: list[LeftOutNames] = field(default_factory=list)
+    links: list[tuple[str, str]] = field(default_factory=list)  # symbolic links that were followed, and what they lead to
+
+
+def source_listing(store: Store, source: str) -> SourceListing:
+    """Document files under a prefix or glob. Raises SourceError where there is none, or where they belong to a table of another system."""
+    try:
+        listing = store.listing(source, HIDDEN_SIGNS, lambda name: format_of(name) is not None)
+    except FileNotFoundError:
+        raise SourceError(f"source {source}: nothing there; expected {EXPECTED}") from None
+    refuse_tables(store, source, listing)
+    objects, others = [], []
+    for stored in listing.objects:
+        document = source_object(stored)
+        if document is None:
+            others.append(stored)
+        else:
+            objects.append(document)
+    failures = [Failure(printable(item.uri), UNREADABLE[item.reason]) for item in listing.left_out if may_be_document(item)]
+    left_out = left_out_names(others, [item for item in listing.left_out if not may_be_document(item)])
+    if not objects:
+        some = f"{len(others)} objects there, none of them" if others else "nothing there; expected"
+        reasons = [f"{failure.where}: {failure.reason}" for failure in failures[:MAX_EXAMPLES]] + [f"left out {each}" for each in left_out]
+        raise SourceError("; ".join([f"source {source}: {some} {EXPECTED}", *reasons]))
+    return SourceListing(sorted(objects, key=lambda each: each.id), failures, left_out, listing.links)
+
+
+def source_object(stored: StoredObject) -> SourceObject | None:
+    """None for what is no document file."""
+    known = format_of(stored.uri)
+    if known is None:
+        return None
+    identity = object_id(stored.relative_path, stored.version)
+    return SourceObject(stored.uri, stored.relative_path, stored.size, stored.version, known, identity)
+
+
+def format_of(uri: str) -> Format | None:
+    """By the suffix, in small or capital letters, without that of a compression."""
+    stem, codec = codec_of(uri)
+    known = FORMATS.get(posixpath.splitext(stem)[1])
+    return None if known == "parquet" and codec else known  # Parquet compresses its own pages
+
+
+def object_id(relative_path: str, version: str) -> str:
+    # Readers ignore names that start with a dot or an underscore.
+    readable = re.sub(r"[^A-Za-z0-9.=_-]", "_", relative_path).lstrip("._")[:80]
+    digest = hashlib.sha256(f"{relative_path}\0{version}".encode()).hexdigest()[:16]
+    return f"{readable}-{digest}"
+
+
+def may_be_document(item: LeftOut) -> bool:
+    """Whether what cannot be read may hold documents: nobody can know of a folder, or of a name without a suffix."""
+    return item.reason in UNREADABLE and (item.uri.endswith("/") or not suffix_of(item.uri) or format_of(item.uri) is not None)
+
+
+def suffix_of(uri: str) -> str:
+    """The suffix of a name, with that of its compression; empty where there is none."""
+    stem, codec = codec_of(posixpath.basename(uri))
+    suffix = posixpath.splitext(stem)[1]
+    whole = posixpath.basename(uri).lower().removeprefix(posixpath.splitext(stem)[0]) if suffix or codec else ""
+    return whole if SUFFIX.fullmatch(whole) else ""
+
+
+def left_out_names(other_files: list[StoredObject], left_out: list[LeftOut]) -> list[LeftOutNames]:
+    """What is not read, by reason: the most frequent first."""
+    by_suffix: dict[str, list[str]] = {}
+    for stored in other_files:
+        by_suffix.setdefault(suffix_of(stored.uri), []).append(stored.relative_path)
+    common = sorted(by_suffix, key=lambda suffix: -len(by_suffix[suffix]))
+    reasons = {f"with the suffix {suffix}" if suffix else "without a suffix": by_suffix[suffix] for suffix in common[:MAX_SUFFIXES]}
+    rest = [name for suffix in common[MAX_SUFFIXES:] for name in by_suffix[suffix]]
+    if rest:
+        reasons["with other suffixes"] = rest
+    for item in left_out:
+        reasons.setdefault(item.reason, []).append(item.relative_path)
+    found = [LeftOutNames(reason, len(names), examples(names)) for reason, names in reasons.items()]
+    return sorted(found, key=lambda each: -each.count)
+
+
+def examples(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(map(printable, sorted(names)[:MAX_EXAMPLES]))
+
+
+def printable(name: str) -> str:
+    """A name on one line: what cannot be printed is escaped."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape", "surrogatepass").decode() for sign in name)

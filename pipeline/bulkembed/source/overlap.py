@@ -1,0 +1,32 @@
+"""A run must never read what it writes."""
+
+from __future__ import annotations
+
+from bulkembed.errors import ConfigError, SourceError, StorageError
+from bulkembed.storage.store import Store, canonical
+
+
+def refuse_overlap(store: Store, source: str, output: str) -> None:
+    """Raises ConfigError where one of the two lies inside the other."""
+    try:
+        root = canonical(store.root(source))
+    except StorageError as error:
+        raise SourceError(f"source: {error}") from error
+    if overlap(root, canonical(output)):
+        raise ConfigError(f"output: {output} and the source {source} lie inside one another; give the output a place of its own")
+
+
+def refuse_linked_output(links: list[tuple[str, str]], output: str) -> None:
+    """As `refuse_overlap`, for the symbolic links that a listing followed: each with the real path it leads to."""
+    for link, target in links:
+        if overlap(target, canonical(output)):
+            raise ConfigError(f"output: {output} and {target}, to which the link {link} of the source leads, lie inside one another")
+
+
+def overlap(read: str, output: str) -> bool:
+    """Whether reading below one place meets what a run writes below the other."""
+    return within(output, read) or within(read, f"{output}/data") or within(read, f"{output}/_meta")
+
+
+def within(inner: str, outer: str) -> bool:
+    return f"{inner}/".startswith(f"{outer.rstrip('/')}/")

@@ -1,0 +1,79 @@
+"""Folders of table formats, which are refused: their files also hold rows that were deleted or replaced since."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from bulkembed.errors import SourceError, StorageError
+from bulkembed.storage.listing import Listing
+from bulkembed.storage.store import Store, canonical, join
+
+MARKERS = {"_delta_log": "Delta", ".hoodie": "Hudi", "_versions": "Lance", "metadata": "Iceberg"}
+PROBE_THREADS = 16
+MAX_FOLDERS_ABOVE, MAX_FOLDERS_PROBED = 4, 64  # each costs a store four requests
+
+
+def refuse_tables(store: Store, source: str, listing: Listing) -> None:
+    """Raises SourceError where objects of the source belong to a table of another system. One object that is named itself may."""
+    if [item.uri for item in listing.objects] == [listing.root]:
+        return
+    with ThreadPoolExecutor(PROBE_THREADS) as pool:
+        for folder, kind in pool.map(lambda place: table_at(store, place), suspects(listing)):
+            if kind:
+                raise SourceError(
+                    f"source {source}: {folder} is a table in {kind} format; read file by file it would give deleted and "
+                    "replaced rows too: export its live rows to a folder of Parquet files and name that, or name one live file"
+                )
+
+
+def suspects(listing: Listing) -> Iterator[str]:
+    """URIs of folders that look like tables by the names in a listing, then of the folders around what was listed."""
+    names = [item.uri for item in listing.objects] + [item.uri for item in listing.left_out]
+    marked = {posixpath.dirname(name[:-1]) for name in names if name.endswith("/") and posixpath.basename(name[:-1]) in MARKERS}
+    marked |= {posixpath.dirname(posixpath.dirname(name)) for name in names if name.endswith((".metadata.json", ".lance"))}
+    yield from sorted(marked)
+    root = canonical(listing.root)  # the folders above a symbolic link are those of what it leads to
+    if root.startswith(("http://", "https://")):
+        return  # such a server may have an answer for every name
+    above = [root, *folders_above(root)]
+    inside: set[str] = set()
+    for folder in unseen_folders(listing):
+        inside |= {folder, *folders_above(folder)}.difference(above)
+    if "://" in root:
+        yield from [*above[: MAX_FOLDERS_ABOVE + 1], *sorted(inside)][:MAX_FOLDERS_PROBED]
+    else:
+        yield from (*above, *sorted(inside))
+
+
+def unseen_folders(listing: Listing) -> set[str]:
+    """Folders of objects about which the listing does not say what else is in them, or around them."""
+    files = {item.uri for item in listing.objects}
+    linked = {target for link, target in listing.links if link not in files}
+    return linked | ({posixpath.dirname(uri) for uri in files} if listing.is_glob else set())
+
+
+def folders_above(uri: str) -> Iterator[str]:
+    """The parents of a place, the nearest first, up to the bucket or to what lies below the root of the local files."""
+    while (uri := posixpath.dirname(uri)) not in ("", "/") and not uri.rstrip("/").endswith(":"):
+        yield uri
+
+
+def table_at(store: Store, folder: str) -> tuple[str, str | None]:
+    """The folder, and the format of the table in it; None where there is none, or where nobody may look."""
+    try:
+        return folder, next((kind for marker, kind in MARKERS.items() if has_marker(store, folder, marker)), None)
+    except StorageError:  # the right to read may end at the source
+        return folder, None
+
+
+def has_marker(store: Store, folder: str, marker: str) -> bool:
+    place = join(folder, marker)
+    names = set(store.names(place)) - {marker} if store.stands(place) else set()  # a file is its own and only name
+    if marker == "_versions":
+        return any(name.endswith(".manifest") for name in names)
+    if marker == "metadata":
+        described = any(name.endswith(".metadata.json") for name in names)
+        return described and (any(name.endswith(".avro") for name in names) or store.stands(join(folder, "data")))
+    return bool(names)

@@ -1,0 +1,169 @@
+"""Local files as a tree to list. Symbolic links are followed; every real path is listed once."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from bulkembed.errors import StorageError
+from bulkembed.storage.listing import AGAIN, BROKEN, GONE, HIDDEN, NOT_UTF8, SPECIAL, Entry, NameTest, any_name, below
+from bulkembed.storage.retry import retry
+
+Rank = Callable[[str], tuple[bool, bool]]  # of a name: a file of several has the one of the highest
+ABSENT = {errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG}
+
+
+class LocalTree:
+    """Follows symbolic links, and lists every real path once."""
+
+    def __init__(self, hidden: tuple[str, ...], is_telling: NameTest) -> None:
+        self.hidden, self.is_telling = hidden, is_telling
+        self.followed: list[Entry] = []
+
+    def stands(self, path: str) -> bool:
+        try:
+            Path(path).lstat()
+        except OSError as error:
+            return absent(error, path)
+        return True
+
+    def everything(self, path: str, is_wanted: NameTest = any_name) -> list[Entry]:
+        if not self.stands(path or "/"):
+            raise FileNotFoundError(path)
+        top = retry(lambda: resolved(path or "/"), f"listing {path}")
+        if top.kind != "folder":
+            return [top]
+        found: list[Entry] = []
+        visited = {top.real: 0}
+        rank = self._rank(is_wanted)
+        folders = [top]
+        while folders:
+            links: list[Entry] = []
+            while folders:
+                for entry in self._entries(folders.pop()):
+                    if entry.linked:
+                        links.append(entry)
+                    else:
+                        self._visit(entry, visited, rank, folders, found)
+            # Links come last: a new link must not take the place of a name that was there before it.
+            for entry in sorted(links):
+                self._visit(entry, visited, rank, folders, found)
+        return found
+
+    def children(self, path: str, stem: str) -> list[Entry]:
+        if not self.stands(path or "/") or not Path(path or "/").is_dir():
+            return []
+        return self._entries(Entry(path, "folder", real=os.path.realpath(path or "/")))
+
+    def once(self, entries: list[Entry], root: str) -> list[Entry]:
+        real_root = os.path.realpath(root or "/").rstrip("/")
+        entries.sort(key=lambda entry: (entry.real != f"{real_root}/{below(entry.path, root)}", entry.path))
+        visited: dict[str, int] = {}
+        found: list[Entry] = []
+        for entry in entries:
+            self._visit(entry, visited, self._rank(any_name), [], found)
+        return found
+
+    def _rank(self, is_wanted: NameTest) -> Rank:
+        return lambda path: (is_wanted(path), self.is_telling(path))
+
+    def _visit(self, entry: Entry, visited: dict[str, int], rank: Rank, folders: list[Entry], found: list[Entry]) -> None:
+        """Adds what was not visited before to the folders that are to be entered, or to what is found. Of a file, a name of higher rank
+        takes the place of the one before. `visited`: where in `found` a file is, by its real path; of a folder, any number."""
+        if entry.kind == "left out":
+            found.append(entry)
+            return
+        at = visited.get(entry.real)
+        if at is not None and (entry.kind == "folder" or rank(entry.path) <= rank(found[at].path)):
+            found.append(again(entry))
+            return
+        if at is not None:
+            found[at] = again(found[at])
+        visited[entry.real] = len(found)
+        if entry.linked:
+            self.followed.append(entry)
+        (folders if entry.kind == "folder" else found).append(entry)
+
+    def _entries(self, folder: Entry) -> list[Entry]:
+        try:
+            return retry(lambda: [self._entry(item, folder.real) for item in scanned(folder.path or "/")], f"listing {folder.path}")
+        except FileNotFoundError:
+            return [Entry(f"{folder.path}/", "left out", GONE)]
+
+    def _entry(self, item: os.DirEntry[str], real_folder: str) -> Entry:
+        name, path = item.name, item.path
+        if name.startswith(self.hidden) or not (name.isascii() or is_utf8(name)):
+            reason = HIDDEN if name.startswith(self.hidden) else NOT_UTF8
+            return Entry(f"{path}/" if is_folder(item) else path, "left out", reason)
+        if item.is_symlink():
+            return resolved(path)
+        real = f"{real_folder}/{name}" if real_folder != "/" else path
+        if item.is_dir(follow_symlinks=False):
+            return Entry(path, "folder", real=real)
+        if not item.is_file(follow_symlinks=False):
+            return Entry(path, "left out", SPECIAL)
+        try:
+            known = item.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            return Entry(path, "left out", GONE)
+        return Entry(path, "file", "", {"size": known.st_size, "mtime": known.st_mtime}, real)
+
+
+def again(entry: Entry) -> Entry:
+    return Entry(f"{entry.path}/" if entry.kind == "folder" else entry.path, "left out", AGAIN)
+
+
+def is_folder(item: os.DirEntry[str]) -> bool:
+    try:
+        return item.is_dir()
+    except OSError:  # a link that leads nowhere
+        return False
+
+
+def scanned(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except PermissionError as error:
+        raise unreadable(folder) from error
+
+
+def resolved(path: str) -> Entry:
+    """What a path leads to, under its own name."""
+    place = Path(path)
+    try:
+        known = place.stat()
+    except OSError as error:
+        absent(error, path)
+        return Entry(path, "left out", BROKEN)
+    real, linked = os.path.realpath(path), place.is_symlink()
+    if stat.S_ISDIR(known.st_mode):
+        return Entry(path, "folder", real=real, linked=linked)
+    if not stat.S_ISREG(known.st_mode):
+        return Entry(path, "left out", SPECIAL)
+    return Entry(path, "file", "", {"size": known.st_size, "mtime": known.st_mtime}, real, linked)
+
+
+def absent(error: OSError, path: str) -> bool:
+    """False for an error that says that nothing is there; raises any other one."""
+    if isinstance(error, PermissionError):
+        raise unreadable(path) from error
+    if error.errno not in ABSENT:
+        raise error
+    return False
+
+
+def unreadable(path: str) -> StorageError:
+    return StorageError(f"{path}: cannot be listed: permission denied; give this user the right to read it, or name a source without it")
+
+
+def is_utf8(name: str) -> bool:
+    """Python reads other bytes of a file's name as lone surrogates, which nothing can print or store."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

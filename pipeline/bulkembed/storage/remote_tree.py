@@ -1,0 +1,147 @@
+"""Any file system of fsspec but the local one, as a tree to list."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from fsspec.asyn import AsyncFileSystem
+from fsspec.spec import AbstractFileSystem
+
+from bulkembed.errors import SourceError, StorageError
+from bulkembed.storage.listing import HIDDEN, SLASH, SPECIAL, WILD, Entry, NameTest, any_name
+from bulkembed.storage.retry import retry
+
+HADOOP_MARKER = "_$folder$"  # how Hadoop ends the name of an empty object that stands for a folder
+
+
+class RemoteTree:
+    """Any file system of fsspec but the local one."""
+
+    def __init__(self, filesystem: Any, hidden: tuple[str, ...]) -> None:
+        self.filesystem, self.hidden = filesystem, hidden
+        self.followed: list[Entry] = []
+        self.is_s3 = "s3" in filesystem.protocol
+
+    def stands(self, path: str) -> bool:
+        if not self.is_s3:
+            return bool(self._ask(self.filesystem.exists, path))
+        folder, _, name = path.rpartition("/")
+        return any(entry.name == name for entry in self.children(folder, name))
+
+    def everything(self, path: str, is_wanted: NameTest = any_name) -> list[Entry]:
+        if self.is_s3 and not path:
+            raise SourceError("source: s3 without the name of a bucket")
+        if lists_at_once(self.filesystem):
+            found = self._ask(lambda each: self.filesystem.find(each, detail=True), path)
+            entries = self._visible(list(found.items()), path, parents(found))
+            return entries if path in found or "/" not in path or not self.is_s3 else [*self._object_at(path), *entries]
+        top = self._ask(self.filesystem.info, path)
+        # Over HTTP a folder is a page of links.
+        if top["type"] == "file" and top.get("mimetype") != "text/html":
+            return [Entry(path, "file", "", top)]
+        found_entries: list[Entry] = []
+        folders, entered = [path], {path}
+        while folders:
+            for entry in self.children(folders.pop(), ""):
+                if entry.kind != "folder":
+                    found_entries.append(entry)
+                elif entry.path not in entered and entry.path.startswith(path):
+                    entered.add(entry.path)
+                    folders.append(entry.path)
+        return found_entries
+
+    def children(self, path: str, stem: str) -> list[Entry]:
+        if self.is_s3 and (not path or WILD.search(path.partition("/")[0])):
+            raise SourceError(f"source s3://{path or stem}: the name of a bucket cannot be a pattern")
+        try:
+            if self.is_s3 and stem:  # one request, however much else is in the folder
+                inside = self._ask(lambda each: self.filesystem.find(each, maxdepth=1, withdirs=True, prefix=stem, detail=True), path)
+                found = inside.items()
+            else:
+                found = [(info["name"], info) for info in self._ask(lambda each: self.filesystem.ls(each, detail=True), path)]
+        except FileNotFoundError:
+            return []
+        inner = [(name, info) for name, info in found if name.rstrip("/") != path.rstrip("/")]
+        folders = {name.rstrip("/") for name, info in inner if info["type"] == "directory"}
+        entries = self._visible([(name, info) for name, info in inner if info["type"] != "directory"], path, folders)
+        for folder in sorted(folders):
+            is_hidden = posixpath.basename(folder).startswith(self.hidden)
+            entries.append(Entry(f"{folder}/", "left out", HIDDEN) if is_hidden else Entry(folder, "folder"))
+        return entries
+
+    def _object_at(self, path: str) -> list[Entry]:
+        """What S3 may hold under the very name of a folder; `find` omits it. Empty where it does not, or where nobody may look."""
+        try:
+            info = self._ask(self.filesystem.info, path)
+        except FileNotFoundError:
+            return []
+        except StorageError as error:
+            if not isinstance(error.__cause__, PermissionError):
+                raise
+            return []
+        return [Entry(path, "file", "", info)] if info["type"] == "file" and info["size"] else []
+
+    def once(self, entries: list[Entry], root: str) -> list[Entry]:
+        return entries
+
+    def _visible(self, found: list[tuple[str, Any]], root: str, folders: set[str]) -> list[Entry]:
+        """Files of a listing, and why others are none."""
+        entries: dict[str, Entry] = {}
+        for name, info in found:
+            hidden = hidden_part(name, root, self.hidden)
+            if hidden is not None:
+                entries[hidden] = Entry(hidden, "left out", HIDDEN)
+            elif not is_marker(name, info, folders):
+                entries[name] = self._entry(name, info)
+        return list(entries.values())
+
+    def _entry(self, name: str, info: Any) -> Entry:
+        if name.endswith("/"):
+            return Entry(name, "left out", SLASH)
+        if not info or info["type"] not in ("file", "directory") or info.get("size") is None:
+            info = self._ask(self.filesystem.info, name)
+        if info["type"] != "file":
+            return Entry(name, "left out", SPECIAL)
+        return Entry(name, "file", "", info)
+
+    def _ask(self, request: Callable[[str], Any], path: str) -> Any:
+        def attempt() -> Any:
+            self.filesystem.invalidate_cache()
+            return request(path)
+
+        return retry(attempt, f"listing {self.filesystem.unstrip_protocol(path)}")
+
+
+def lists_at_once(filesystem: Any) -> bool:
+    """Whether it finds all below a prefix by requests of its own, as object stores do, and not by a walk that omits errors."""
+    kind = type(filesystem)
+    own = getattr(kind, "_find", AsyncFileSystem._find) is not AsyncFileSystem._find
+    return own or kind.find is not AbstractFileSystem.find
+
+
+def hidden_part(name: str, root: str, hidden: tuple[str, ...]) -> str | None:
+    """`name` up to the first component below `root` that is hidden; None where none is."""
+    inner = name.removeprefix(root.rstrip("/"))
+    if not inner.startswith("/") or not any(f"/{sign}" in inner for sign in hidden):
+        return None
+    parts = inner.split("/")
+    first = next(number for number, part in enumerate(parts) if part.startswith(hidden))
+    return root.rstrip("/") + "/".join(parts[: first + 1]) + ("/" if first + 1 < len(parts) else "")
+
+
+def is_marker(name: str, info: Any, folders: set[str]) -> bool:
+    """Whether an empty object only says that there is a folder."""
+    return bool(info) and info.get("size") == 0 and (name.endswith(("/", HADOOP_MARKER)) or name in folders)
+
+
+def parents(names: Iterable[str]) -> set[str]:
+    """All folders that the names lie in."""
+    found: set[str] = set()
+    for name in names:
+        folder = posixpath.dirname(name)
+        while folder and folder not in found:
+            found.add(folder)
+            folder = posixpath.dirname(folder)
+    return found

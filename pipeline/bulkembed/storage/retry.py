@@ -1,0 +1,106 @@
+"""Which faults of a store are worth another attempt, and the one policy by which it is made."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+import zlib
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TypeVar
+
+import pyarrow as pa
+import tenacity
+from backports.zstd import ZstdError
+
+from bulkembed.errors import StorageError
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 8  # with the waits below: about a minute
+# Said about the request, not about the state of the store: the same request would fail again.
+FINAL_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
+FINAL_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.EFBIG, errno.ENOSYS}
+DAMAGED = {"IncompleteBody", "BadDigest"}  # a request that arrived otherwise than it was sent; other invalid ones stay so
+# What libraries raise on bytes that are not what their name says.
+CORRUPT = (pa.ArrowException, OSError, EOFError, zlib.error, ZstdError)
+FINAL_NAMES = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "InvalidEndpoint"}
+
+
+def _transient(error: BaseException) -> bool:
+    """Whether the same request may succeed later."""
+    if isinstance(error, FINAL_ERRORS) or type(error).__name__ in FINAL_NAMES:
+        return False
+    if isinstance(error, _client_errors()):  # before OSError: some are both
+        return True
+    if isinstance(error, OSError):
+        # An OSError without a number is a library's word on the data (pyarrow on a corrupt file).
+        lost = isinstance(error, TimeoutError | ConnectionError)
+        final = error.errno in FINAL_NUMBERS or (error.errno == errno.EINVAL and _code(error) not in DAMAGED)
+        return lost or (error.errno is not None and not final)
+    # s3fs 2026.2 fails over a time-out that carries no message: S3File._fetch_range looks at its arguments.
+    return isinstance(error, IndexError) and error.__context__ is not None and _transient(error.__context__)
+
+
+def _code(error: BaseException) -> str:
+    """What an S3 server called the error that s3fs has translated; "400" where it answers a HEAD, which has no body."""
+    response = getattr(error.__cause__, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))
+
+
+@lru_cache(maxsize=1)
+def _client_errors() -> tuple[type[Exception], ...]:
+    """What the S3 client raises for faults of network or server. Imported late: it takes half a second."""
+    import aiohttp
+    import botocore.exceptions
+
+    return (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, aiohttp.ClientError)
+
+
+_retries, _retries_lock = [0], threading.Lock()
+
+
+def retries_taken() -> int:
+    """Requests that this process made again since the last time somebody asked."""
+    with _retries_lock:
+        taken, _retries[0] = _retries[0], 0
+    return taken
+
+
+def retry(work: Callable[[], T], what: str) -> T:
+    """The one retry policy. FileNotFoundError and faults of the data pass through; any other
+    fault of the store ends in StorageError."""
+
+    def before_sleep(state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        with _retries_lock:
+            _retries[0] += 1
+        log.info("%s: %s; trying again (%d of %d)", what, describe(error), state.attempt_number + 1, ATTEMPTS)
+
+    policy = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_transient),
+        wait=tenacity.wait_random_exponential(multiplier=0.5, max=20),
+        stop=tenacity.stop_after_attempt(ATTEMPTS),
+        before_sleep=before_sleep,
+        reraise=True,
+    )
+    try:
+        return policy(work)
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        numbered = isinstance(error, OSError) and error.errno is not None
+        if numbered or _transient(error) or isinstance(error, FINAL_ERRORS) or type(error).__name__ in FINAL_NAMES:
+            refused = isinstance(error, PermissionError) or _code(error) == "400"
+            hint = "; check or renew the credentials" if refused else ""
+            raise StorageError(f"{what}: {describe(error)}{hint}") from error
+        raise
+
+
+def describe(error: BaseException | None) -> str:
+    """One line of an exception."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{type(error).__name__}: {error.strerror}"
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")
