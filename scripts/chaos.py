@@ -207,8 +207,8 @@ def storage(options: argparse.Namespace, source: Path) -> Iterator[tuple[str, st
         shutil.rmtree(output, ignore_errors=True)
         yield str(source), str(output), {}, {}
         return
-    from tests.conftest import s3_server
-    from tests.faulty_s3 import FaultyS3
+    from tests.support.faulty_s3 import FaultyS3
+    from tests.support.s3 import s3_server
 
     with s3_server(WORK) as direct:
         store = Store(direct)

@@ -26,7 +26,9 @@ from bulkembed.runs.run import open_job
 from bulkembed.source import objects, planning, reader
 from bulkembed.source.columns import carried_schema
 from bulkembed.storage.store import Store
-from tests.conftest import ROOT, documents, in_one_process, read_dataset, simulated, write_jsonl
+from tests.support.corpora import documents, write_jsonl
+from tests.support.processes import ROOT
+from tests.support.runs import in_one_process, read_dataset, simulated
 
 ROWS = documents(60)
 QUICK = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

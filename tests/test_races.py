@@ -11,8 +11,10 @@ import pytest
 
 from bulkembed.dataset.ledger import Ledger, dataset
 from bulkembed.storage.store import Store
-from tests.conftest import ROOT, bulkembed, read_dataset, write_corpus
-from tests.test_cli import job, start, wait_for_receipts
+from tests.support.commands import job, start, wait_for_receipts
+from tests.support.corpora import write_corpus
+from tests.support.processes import ROOT, bulkembed
+from tests.support.runs import read_dataset
 
 SLOW = ("--set", "engine.tokens_per_second=2000")
 

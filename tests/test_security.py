@@ -21,7 +21,9 @@ from bulkembed.config.credentials import REFUSED, masked, shows_credentials
 from bulkembed.config.run_config import RunConfig
 from bulkembed.errors import ConfigError
 from bulkembed.storage.store import Store
-from tests.conftest import ROOT, bulkembed, simulated, write_corpus
+from tests.support.corpora import write_corpus
+from tests.support.processes import ROOT, bulkembed
+from tests.support.runs import simulated
 
 SECRET = "hunter2-planted-secret"
 

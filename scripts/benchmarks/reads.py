@@ -48,7 +48,7 @@ def reads(
     """MB/s of the reader from an S3 server over loopback, beside bare reads of the same bytes. Goal: at least 0.8 of them."""
     if importlib.util.find_spec("moto") is None:
         raise SystemExit('bench: needs an S3 server: pip install "moto[server]" (scripts/setup installs it)')
-    from tests.conftest import s3_server
+    from tests.support.s3 import s3_server
 
     model = simulated.model()
     with tempfile.TemporaryDirectory() as folder, s3_server(Path(folder)) as options:

@@ -1,0 +1,167 @@
+"""SIGTERM and SIGINT at any moment: one line, 143 or 130, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bulkembed import stopping
+from bulkembed.errors import InterruptedRun
+from bulkembed.runs.run import open_job
+from bulkembed.text.tokenizer import Tokenizer
+from tests.support.corpora import write_corpus
+from tests.support.processes import ROOT
+from tests.support.runs import in_one_process, simulated
+
+# Where a main thread may be. Each says "there" once it is.
+STUCK = {
+    "asleep": "say(); time.sleep(600)",
+    "in C": "say(); hashlib.pbkdf2_hmac('sha512', b'', b'', 1 << 30)",
+    "waiting for a logger's lock": "threading.Thread(target=hold, daemon=True).start(); time.sleep(0.2); say(); logging.warning('late')",
+    "writing to a full pipe": "say(); os.write(1, bytes(1 << 22))",
+    "waiting for a child": "child = subprocess.Popen(['sleep', '600']); say(); child.wait()",
+    "waiting for a thread as it exits": "threading.Thread(target=time.sleep, args=(600,)).start(); say(); sys.exit(0)",
+}
+PROGRAM = """
+import hashlib, logging, os, subprocess, sys, threading, time
+from bulkembed.cli import signals
+signals.TIDY_SECONDS = 0.5
+signals.catch()
+def say():
+    os.write(1, b"there\\n")
+def hold():
+    logging.getLogger().handlers[0].acquire()
+    time.sleep(600)
+logging.basicConfig()
+"""
+
+
+def started(*command: object) -> subprocess.Popen[str]:
+    words = [sys.executable, *map(str, command)]
+    return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def wait_for_line(process: subprocess.Popen[str], start: str) -> None:
+    assert process.stdout is not None
+    assert any(line.startswith(start) for line in process.stdout), process.communicate()[1]
+
+
+def ended(process: subprocess.Popen[str], seconds: float) -> list[str]:
+    """The lines on stderr of a process that must end by itself within so many seconds."""
+    _, errors = process.communicate(timeout=seconds)
+    assert "Traceback" not in errors
+    return [line for line in errors.splitlines() if line.startswith("bulkembed: ")]
+
+
+@pytest.mark.parametrize("place", STUCK)
+def test_a_second_signal_ends_the_process_wherever_it_is(place: str) -> None:
+    process = started("-c", f"{PROGRAM}\nsignals.TIDY_SECONDS = 600\n{STUCK[place]}")
+    wait_for_line(process, "there")
+    children = psutil.Process(process.pid).children()
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    ended(process, 3)
+    assert process.returncode == 130
+    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+
+
+def test_a_signal_that_nobody_notices_ends_the_process_with_one_line() -> None:
+    process = started("-c", PROGRAM + STUCK["asleep"])
+    wait_for_line(process, "there")
+    process.send_signal(signal.SIGTERM)
+    assert ended(process, 10) == [f"bulkembed: {InterruptedRun(signal.SIGTERM)}"]
+    assert process.returncode == 143
+
+
+def test_children_have_signals_of_their_own() -> None:
+    child = "subprocess.Popen(['grep', 'SigBlk', '/proc/self/status'], preexec_fn=lambda: None).wait()"
+    process = started(
+        "-c", f"{PROGRAM}\nfor line in open('/proc/self/status'):\n  'SigBlk' in line and os.write(1, line.encode())\n{child}"
+    )
+    blocked, of_child = (int(line.split()[1], 16) for line in process.communicate(timeout=10)[0].splitlines())
+    assert (blocked, of_child) == (1 << signal.SIGINT - 1 | 1 << signal.SIGTERM - 1, 0)
+
+
+def test_a_library_catches_nothing() -> None:
+    modules = "bulkembed.cli.app, bulkembed.cluster.ray_executor, bulkembed.__main__"
+    probe = f"import signal, {modules}; print(len(signal.pthread_sigmask(signal.SIG_BLOCK, [])))"
+    assert subprocess.check_output([sys.executable, "-c", probe], cwd=ROOT, text=True).strip() == "0"
+
+
+def test_planning_notices_a_signal(tmp_path: Path, qwen: str, stop: stopping.Stop) -> None:
+    write_corpus(tmp_path / "in")
+    stop.request(signal.SIGTERM)
+    with pytest.raises(InterruptedRun):
+        open_job(simulated(tmp_path / "in", tmp_path / "out", qwen))
+
+
+def test_nobody_takes_a_signal_for_a_fault(stop: stopping.Stop) -> None:
+    """Of the engine that `tune` measures, of an object that is planned, of a library that is called."""
+    stop.request(signal.SIGTERM)
+    with pytest.raises(InterruptedRun):
+        try:
+            stop.check()
+        except Exception:  # noqa: BLE001
+            pytest.fail("a signal was taken for a fault")
+
+
+def run(tmp_path: Path, model: str, *more: object) -> list[object]:
+    write_corpus(tmp_path / "in")
+    places = ("--source", tmp_path / "in", "--output", tmp_path / "out", "--model", model, "--max-tokens", "64")
+    return ["run", *places, "--set", "engine.kind=simulated", "--set", "ray.num_cpus=2", *more]
+
+
+def until(process: subprocess.Popen[str], seen: Callable[[psutil.Process], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not any(seen(child) for child in psutil.Process(process.pid).children(recursive=True)):
+        assert process.poll() is None, "the run ended before it could be disturbed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_signal_while_ray_starts_ends_the_run_and_all_of_ray(tmp_path: Path, qwen: str) -> None:
+    process = started("-m", "bulkembed", *run(tmp_path, qwen))
+    until(process, lambda child: "raylet" in child.name())
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGTERM)  # as `timeout` does
+    assert ended(process, 15) == [f"bulkembed: {InterruptedRun(signal.SIGTERM)}"]
+    assert process.returncode == 143
+    assert psutil.wait_procs(children, timeout=5)[1] == []
+
+
+@pytest.mark.usefixtures("shared_ray")
+def test_a_signal_while_the_model_loads_ends_the_run(tmp_path: Path, qwen: str) -> None:
+    end_token = int(Tokenizer(f"{qwen}/tokenizer.json", 64, None).encode([""]).of(0)[-1])
+    process = started("-m", "bulkembed", *run(tmp_path, qwen, "--set", f"engine.args.hang_on={end_token}"))
+    wait_for_line(process, "starting Ray")
+    time.sleep(4)  # by now, its first check of the vectors hangs
+    process.send_signal(signal.SIGTERM)
+    assert ended(process, 15) == [f"bulkembed: {InterruptedRun(signal.SIGTERM)}"]
+    assert process.returncode == 143
+
+
+def test_a_second_signal_while_the_snapshot_is_published_ends_the_run(tmp_path: Path, qwen: str) -> None:
+    """The first one leaves the publishing its time."""
+    stuck = "lambda *_: (print('publishing', flush=True), time.sleep(600))"
+    patches = f"import time; from bulkembed.dataset import ledger; ledger.Ledger.publish_snapshot = {stuck}"
+    arguments = [str(each) for each in run(tmp_path, qwen)]
+    in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen, keep_columns=[]))
+    process = started(
+        "-c", f"from bulkembed.cli import signals\nsignals.catch()\n{patches}\nfrom bulkembed.cli.app import main\nmain({arguments!r})"
+    )
+    wait_for_line(process, "publishing")
+    process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1)
+    process.send_signal(signal.SIGTERM)
+    assert ended(process, 3) == []
+    assert process.returncode == 143

@@ -1,0 +1,72 @@
+"""What a Ray of a run's own needs of its host."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bulkembed.cluster import own_ray
+from bulkembed.errors import ClusterError
+from tests.support.processes import bulkembed
+
+
+def test_a_token_is_made_where_none_is_set() -> None:
+    environment: dict[str, str] = {}
+    own_ray.give_token(environment)
+    made = environment["RAY_AUTH_TOKEN"]
+    assert len(made) == 64
+    own_ray.give_token(environment)
+    assert environment == {"RAY_AUTH_TOKEN": made}
+
+
+def test_a_token_of_the_users_stays() -> None:
+    environment = {"RAY_AUTH_TOKEN_PATH": "/run/secrets/ray"}
+    own_ray.give_token(environment)
+    assert environment == {"RAY_AUTH_TOKEN_PATH": "/run/secrets/ray"}
+
+
+@pytest.mark.parametrize("named", ["/" + "long" * 25, "/proc/none", "relative"])
+def test_a_usual_folder_stands_in_for_one_that_does_not_do(named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_ray, "MAX_FOLDER_BYTES", 100)
+    monkeypatch.setattr(own_ray, "FOLDERS", (str(tmp_path),))
+    assert own_ray.temporary_folder({"TMPDIR": named}) == tmp_path / "ray"
+    with pytest.raises(ClusterError, match=f"{named} .*set RAY_TMPDIR"):
+        own_ray.temporary_folder({"RAY_TMPDIR": named})
+
+
+def test_no_folder_at_all_names_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_ray, "FOLDERS", ("/proc/none",))
+    with pytest.raises(ClusterError, match=r"/tmp/x{50} is longer than 39 bytes; /proc/none cannot be written"):
+        own_ray.temporary_folder({"TMPDIR": "/tmp/" + "x" * 50})
+
+
+def test_a_run_needs_neither_a_home_nor_a_short_temporary_folder(tmp_path: Path, qwen: str) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jsonl").write_text(json.dumps({"id": 1, "text": "a b"}) + "\n")
+    temporary = tmp_path / ("long" * 25)
+    temporary.mkdir()
+    places = ("--source", tmp_path / "in", "--output", tmp_path / "out", "--model", qwen)
+    clean = {"RAY_ADDRESS": "", "RAY_AUTH_TOKEN": "", "HOME": "/dev/null", "TMPDIR": str(temporary)}
+    result = bulkembed("run", *places, "--set", "engine.kind=simulated", "--max-tokens", 64, **clean)
+    assert result.returncode == 0, result.stderr
+    assert "1 documents" in result.stdout
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_no_process_of_its_own_ray_listens_for_jobs() -> None:
+    listening = {
+        process.name()
+        for process in psutil.Process().children(recursive=True)
+        if any(connection.status == psutil.CONN_LISTEN for connection in process.net_connections(kind="inet"))
+    }
+    assert "raylet" in listening
+    assert "ray::DashboardAgent" not in listening
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_the_token_of_its_own_ray_is_not_the_home_folders() -> None:
+    assert os.environ["RAY_AUTH_TOKEN"]

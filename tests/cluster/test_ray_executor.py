@@ -1,0 +1,314 @@
+"""The same runs on a real Ray with the simulated engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bulkembed.cluster import connect, placement, ray_executor, recovery
+from bulkembed.config.run_config import EngineConfig
+from bulkembed.dataset.ledger import dataset
+from bulkembed.embedding import embedder
+from bulkembed.errors import BulkembedError, InterruptedRun, ResourceError
+from bulkembed.inspection.verify import verify
+from bulkembed.runs.progress import Progress
+from bulkembed.runs.run import finish, open_job
+from bulkembed.stopping import Stop
+from bulkembed.storage.store import Store
+from bulkembed.text.tokenizer import Tokenizer
+from tests.support.corpora import write_corpus, write_jsonl
+from tests.support.runs import in_one_process, on_ray, read_dataset, simulated
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("layout", ["fused", "split"])
+def test_ray_gives_what_one_process_gives(tmp_path: Path, qwen: str, layout: str) -> None:
+    write_corpus(tmp_path / "in")
+    seen: list[int] = []
+    cfg = simulated(tmp_path / "in", tmp_path / layout, qwen, dims=[64, 32], ray={"layout": layout})
+    on_ray(cfg, lambda progress: seen.append(progress.shards)).require_complete()
+    assert seen == list(range(1, 13))
+    in_one_process(cfg.model_copy(update={"output": str(tmp_path / "alone")}))
+    assert read_dataset(tmp_path / layout).equals(read_dataset(tmp_path / "alone"))
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("layout", ["fused", "split"])
+def test_two_engines_share_what_one_shard_would_have_been(tmp_path: Path, qwen: str, layout: str) -> None:
+    rows = [{"id": number, "text": f"document {number} " * 2000, "lang": "xx"} for number in range(60)]
+    for name, part in (("a", rows[:20]), ("b", rows[20:])):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        write_jsonl(tmp_path / "in" / f"{name}.jsonl", part)
+    engine = {"kind": "simulated", "tokens_per_second": 1e5, "replicas": 2, "num_cpus": 0.5}
+    cfg = simulated(tmp_path / "in", tmp_path / layout, qwen, shards={"max_rows": 100}, ray={"layout": layout}, engine=engine)
+    summary = on_ray(cfg)
+    summary.require_complete()
+    assert len(summary.plan.pending) == 2
+    assert summary.progress.shards > 4
+    in_one_process(cfg.model_copy(update={"output": str(tmp_path / "alone")}))
+    assert read_dataset(tmp_path / layout).equals(read_dataset(tmp_path / "alone"))
+    assert open_job(cfg)[1].pending == []
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("layout", ["fused", "split"])
+def test_a_shard_that_fails_does_not_end_the_others(tmp_path: Path, qwen: str, layout: str) -> None:
+    write_corpus(tmp_path / "in")
+    path = tmp_path / "in" / "part-2.parquet"
+    raw = bytearray(path.read_bytes())
+    raw[4:400] = bytes(396)
+    path.write_bytes(raw)
+    summary = on_ray(simulated(tmp_path / "in", tmp_path / "out", qwen, ray={"layout": layout}))
+    assert summary.progress.counts.documents >= 150
+    assert summary.failures
+    assert all("part-2" in failure.where for failure in summary.failures)
+    assert summary.snapshot is None
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize(("layout", "victim"), [("fused", "ray::Worker"), ("split", "ray::Worker"), ("split", "ray::prepare")])
+def test_a_killed_process_costs_work_and_nothing_else(tmp_path: Path, qwen: str, layout: str, victim: str) -> None:
+    write_corpus(tmp_path / "in")
+    killed: list[int] = []
+
+    def kill(progress: Progress) -> None:
+        if progress.shards % 3 == 1:
+            for process in psutil.process_iter(["cmdline"]):
+                if " ".join(process.info["cmdline"] or []).startswith(victim):
+                    killed.append(process.pid)
+                    process.kill()
+
+    cfg = simulated(
+        tmp_path / "in", tmp_path / layout, qwen, ray={"layout": layout}, engine={"kind": "simulated", "tokens_per_second": 3000}
+    )
+    summary = on_ray(cfg, kill)
+    summary.require_complete()
+    assert killed or victim == "ray::prepare"  # a preparation is over in a moment
+    assert summary.progress.shards == 12
+    in_one_process(cfg.model_copy(update={"output": str(tmp_path / "alone")}))
+    assert read_dataset(tmp_path / layout).equals(read_dataset(tmp_path / "alone"))
+
+
+def token(qwen: str, word: str) -> int:
+    """A token that stands for a word in any text."""
+    return int(Tokenizer(f"{qwen}/tokenizer.json", 64, None).encode([word]).of(0)[0])
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("layout", ["fused", "split"])
+@pytest.mark.parametrize("fault", ["crash_on", "hang_on", "raise_on", "nan_on"])
+def test_a_poisonous_document_ends_in_the_rejects_and_no_other(
+    tmp_path: Path, qwen: str, layout: str, fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    rows = [{"id": number, "text": f"{'@' if number == 6 else 'word'} " * 5, "lang": "xx"} for number in range(16)]
+    write_jsonl(tmp_path / "in" / "a.jsonl", rows)
+    engine = {"kind": "simulated", "args": {fault: token(qwen, "@ ")}, "stall_seconds": 1}
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, ray={"layout": layout}, engine=engine, shards={"max_rows": 4})
+    summary = on_ray(cfg)
+    summary.require_complete()
+    assert read_dataset(tmp_path / "out")["id"].to_pylist() == [row["id"] for row in rows if row["id"] != 6]
+    rejects = pa.concat_tables([pq.read_table(path) for path in tmp_path.glob("out/_meta/rejects/*/*.parquet")])
+    assert rejects.select(["id", "row"]).to_pylist() == [{"id": 6, "row": 6}]
+    assert rejects["reason"].to_pylist() == ["bad_vector" if fault == "nan_on" else "engine_lost"]
+    counts = summary.progress.counts
+    assert (counts.rows, counts.documents, counts.rejects) == (16, 15, 1)
+    assert bool(summary.progress.lost) == (fault != "nan_on")
+    assert list(verify(Store(), *dataset(Store(), str(tmp_path / "out")))) == []
+    again = on_ray(cfg)
+    assert again.plan.pending == []
+    assert capsys.readouterr().out == "", "Ray prints nothing about processes that it has lost"
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("layout", ["fused", "split"])
+def test_a_poisonous_document_gives_a_sample_no_vector_and_publishes_nothing(tmp_path: Path, qwen: str, layout: str) -> None:
+    (tmp_path / "in").mkdir()
+    write_jsonl(tmp_path / "in" / "a.jsonl", [{"id": n, "text": f"{'@' if n == 2 else n} word", "lang": "xx"} for n in range(4)])
+    engine = {"kind": "simulated", "args": {"raise_on": token(qwen, "@ ")}}
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, ray={"layout": layout}, engine=engine, vectors="64:int8")
+    on_ray(cfg).require_complete()
+    assert read_dataset(tmp_path / "out")["id"].to_pylist() == [0, 1, 3]
+    (ranges,) = (json.loads(path.read_text()) for path in tmp_path.glob("out/_meta/ranges/*/*.json"))
+    assert (ranges["rows"], ranges["seen"]) == (3, 4)
+    assert len(list(tmp_path.glob("out/_meta/rejects/*"))) == 1
+    assert on_ray(cfg).plan.pending == []
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_signal_ends_a_sample_at_once_and_sets_nothing(tmp_path: Path, qwen: str, stop: Stop) -> None:
+    write_corpus(tmp_path / "in", files=1)
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "tokens_per_second": 50}, vectors="64:int8")
+    job, planned = open_job(cfg)
+    started = time.monotonic()
+    with ray_executor.engine(job, 1) as engine, pytest.raises(InterruptedRun) as raised:
+        threading.Timer(0.5, stop.request, [15]).start()
+        finish(job, planned, lambda progress: None, engine)
+    assert raised.value.exit_code == 143
+    assert time.monotonic() - started < 30
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_out_of_memory_halves_until_it_fits(tmp_path: Path, qwen: str) -> None:
+    write_corpus(tmp_path / "in", files=1)
+    engine = {"kind": "simulated", "args": {"memory_tokens": 700}}
+    summary = on_ray(simulated(tmp_path / "in", tmp_path / "out", qwen, engine=engine))
+    summary.require_complete()
+    assert summary.progress.lost["memory"] > 0
+    assert summary.progress.counts.rejects == 0
+    in_one_process(simulated(tmp_path / "in", tmp_path / "alone", qwen))
+    assert read_dataset(tmp_path / "out").equals(read_dataset(tmp_path / "alone"))
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_an_engine_that_fails_on_everything_ends_the_run(tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in").mkdir()
+    write_jsonl(tmp_path / "in" / "a.jsonl", [{"id": number, "text": "@ word", "lang": "xx"} for number in range(100)])
+    monkeypatch.setattr(recovery, "LOSSES_IN_A_ROW", 3)
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "args": {"raise_on": token(qwen, "@ ")}})
+    with pytest.raises(BulkembedError, match=r"3 attempts in a row were lost, the last of .*: RuntimeError: simulated"):
+        on_ray(cfg)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_an_engine_that_fails_the_gates_calls_is_started_anew_a_few_times(tmp_path: Path, qwen: str) -> None:
+    write_corpus(tmp_path / "in", files=1)
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "args": {"memory_tokens": 0}})
+    with pytest.raises(BulkembedError, match="3 embedding actors in a row were lost while loading the model: MemoryError: simulated"):
+        on_ray(cfg)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_an_actor_that_cannot_load_ends_the_run(tmp_path: Path, qwen: str) -> None:
+    write_corpus(tmp_path / "in")
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "vllm", "args": {"nonsense": 1}})
+    with pytest.raises(BulkembedError, match="nonsense"):
+        on_ray(cfg)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_asking_for_gpus_that_are_not_there_says_so(tmp_path: Path, qwen: str) -> None:
+    write_corpus(tmp_path / "in")
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "num_gpus": 1})
+    with pytest.raises(ResourceError, match="do not fit"):
+        on_ray(cfg)
+
+
+def node(cpus: float, gpus: float = 0) -> dict[str, float]:
+    return {"CPU": cpus, "GPU": gpus}
+
+
+@pytest.mark.parametrize(
+    ("engine", "layout", "nodes", "wanted"),
+    [
+        ({}, "auto", [node(2)], ("fused", 1, 2.0, 0, 2)),
+        ({}, "auto", [node(64), node(64)], ("fused", 2, 64.0, 0, 64)),
+        ({}, "split", [node(2)], ("split", 1, 1.5, 0, 2)),
+        ({}, "auto", [node(1)], ("fused", 1, 1.0, 0, 1)),
+        ({}, "auto", [node(0), node(16, 1)], ("split", 1, 1.0, 1, None)),
+        ({}, "auto", [node(192, 8), node(192, 8)], ("split", 16, 1.0, 1, None)),
+        ({"tensor_parallel_size": 4}, "auto", [node(192, 8)], ("split", 2, 1.0, 4, None)),
+        ({"replicas": 3}, "auto", [node(192, 8)], ("split", 3, 1.0, 1, None)),
+        ({"num_gpus": 0.5}, "auto", [node(192, 8), node(2, 1)], ("split", 18, 0.5, 0.5, None)),
+        ({"kind": "simulated"}, "auto", [node(16, 1)], ("fused", 1, 16.0, 0, 16)),
+    ],
+)
+def test_placement(engine: dict[str, Any], layout: str, nodes: list[dict[str, float]], wanted: tuple[Any, ...]) -> None:
+    found = placement.fit(EngineConfig.model_validate(engine), layout, nodes)
+    assert (found.layout, found.replicas, found.actor_cpus, found.actor_gpus, found.engine_cpus) == wanted
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 3, 4, 8, 64])
+@pytest.mark.parametrize("gpus", [0, 1, 2, 8])
+@pytest.mark.parametrize("layout", ["auto", "fused", "split"])
+def test_everything_that_runs_at_once_fits_the_host(cpus: int, gpus: int, layout: str) -> None:
+    found = placement.fit(EngineConfig(), layout, [node(cpus, gpus)])
+    helpers = 2 * found.helper_cpus if found.layout == "split" else 0
+    assert found.replicas * found.actor_cpus + helpers <= cpus
+    assert found.helper_cpus > 0 or found.layout == "fused"
+
+
+@pytest.mark.parametrize(
+    ("engine", "nodes", "message"),
+    [
+        ({"num_gpus": 1}, [node(8)], "do not fit"),
+        ({"tensor_parallel_size": 4}, [node(8, 2), node(8, 2)], "4 GPUs each"),
+        ({"replicas": 9}, [node(96, 8)], "lower engine.replicas"),
+        ({"num_cpus": 4}, [node(2)], "engine.num_cpus"),
+        ({}, [node(0)], "no node with a CPU"),
+    ],
+)
+def test_what_can_never_be_had_is_refused(engine: dict[str, Any], nodes: list[dict[str, float]], message: str) -> None:
+    with pytest.raises(ResourceError, match=message):
+        placement.fit(EngineConfig.model_validate(engine), "auto", nodes)
+
+
+@given(st.lists(st.tuples(st.integers(1, 64), st.integers(1, 8)), min_size=1, max_size=5))
+def test_on_every_gpu_host_half_of_the_cores_stay_for_tasks(hosts: list[tuple[int, int]]) -> None:
+    """Whichever of the others go away."""
+    found = placement.fit(EngineConfig(), "auto", [node(96), *(node(cpus, gpus) for cpus, gpus in hosts)])
+    for cpus, gpus in hosts:
+        assert gpus * found.actor_cpus <= cpus / 2
+
+
+ACTOR_ENVIRONMENT = """
+import json, os, sys
+import psutil, ray
+from bulkembed.cluster import connect, ray_executor
+from bulkembed.config.run_config import RunConfig
+from bulkembed.runs.run import open_job
+
+job, _ = open_job(RunConfig.model_validate_json(sys.argv[1]))
+inherited = connect.connect(job.cfg.ray, job)
+with ray_executor.engine(job, 1, inherited) as flow:
+    ((loaded, actor),) = flow.loading.items()
+    ray.get(loaded)  # sets the rest of its environment
+    has, asked = ray.get(actor.__ray_call__.remote(lambda _self: (dict(os.environ), dict(ray.get_runtime_context().runtime_env))))
+others = [process.environ() for process in psutil.Process().children() if "MARK" in process.environ()]
+print(json.dumps([has, asked, len(others), os.environ.get("MARK")]))
+connect.disconnect()
+"""
+
+
+@pytest.mark.parametrize("env", [{}, {"MARK": "here", "OMP_NUM_THREADS": "1"}])
+def test_a_local_actor_has_its_environment_and_asks_for_what_ray_lacks_alone(tmp_path: Path, qwen: str, env: dict[str, str]) -> None:
+    write_corpus(tmp_path / "in", files=1)
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "env": env}, ray={"num_cpus": 2})
+    command = [sys.executable, "-c", ACTOR_ENVIRONMENT, cfg.model_dump_json()]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    has, asked, marked, own = json.loads(ran.stdout.splitlines()[-1])
+    needed = embedder.environment(cfg.engine, 2)
+    assert needed.items() <= has.items()
+    assert asked.get("env_vars", {}) == {name: value for name, value in env.items() if name != "MARK"}  # which may be a secret
+    assert (marked, own) == (0, None)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_an_actor_of_a_joined_ray_asks_for_all_of_its_environment(tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_corpus(tmp_path / "in", files=1)
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "env": {"MARK": "here"}})
+    job = open_job(cfg)[0]
+    needed = embedder.environment(cfg.engine, 2)
+    for name in needed:  # what the driver has, the processes of a cluster do not
+        monkeypatch.setenv(name, needed[name])
+    with ray_executor.engine(job, 1, connect.connect(job.cfg.ray, job)) as flow:
+        ((loaded, actor),) = flow.loading.items()
+        ray.get(loaded)  # sets the rest of its environment
+        has, asked = ray.get(actor.__ray_call__.remote(lambda _self: (dict(os.environ), dict(ray.get_runtime_context().runtime_env))))
+    assert needed.items() <= has.items()
+    assert "MARK" not in asked["env_vars"]

@@ -1,0 +1,70 @@
+"""The clock that ends the process of an engine that hangs, in processes of their own: it ends them without a word to Python."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from bulkembed.cluster.worker import Watched
+from bulkembed.embedding.embedder import SimulatedEmbedder
+from tests.support.processes import ROOT
+
+PROGRAM = """
+import sys, time
+import numpy as np
+from bulkembed.embedding.embedder import SimulatedEmbedder
+from bulkembed.cluster.worker import Watched
+
+
+class Stuck(SimulatedEmbedder):
+    def embed(self, documents):
+        for _ in documents:
+            time.sleep(0.3)
+            self.came_out()
+        time.sleep(60)
+
+
+kind, seconds, documents = SimulatedEmbedder if sys.argv[1] == "slow" else Stuck, float(sys.argv[2]), int(sys.argv[3])
+watched = Watched(kind(8, 1000), seconds)
+print("begins", flush=True)
+watched.embed([np.arange(300, dtype=np.int32)] * documents)  # 0.3 s each
+time.sleep(seconds * 1.5)  # the clock stands still where no call is under way
+print("survived")
+"""
+
+
+def run(*arguments: object) -> tuple[int, str, float]:
+    """Exit code, what was printed, and the seconds since the call began."""
+    command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begins\n"
+    started = time.monotonic()
+    printed, _ = process.communicate(timeout=60)
+    return process.returncode, printed, time.monotonic() - started
+
+
+def test_a_slow_engine_is_not_taken_for_one_that_hangs() -> None:
+    assert run("slow", 1, 10)[:2] == (0, "survived\n")
+
+
+def test_an_engine_that_hangs_after_some_documents_is_ended() -> None:
+    code, printed, seconds = run("stuck", 1, 5)
+    assert (code, printed) == (1, "")
+    assert 2.4 < seconds < 10
+
+
+def test_one_document_that_takes_too_long_is_a_hang() -> None:
+    assert run("slow", 0.1, 1)[0] == 1
+
+
+def test_the_clock_is_set_once_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: list[float] = []
+    monkeypatch.setattr("faulthandler.dump_traceback_later", lambda seconds, exit: settings.append(seconds))
+    watched = Watched(SimulatedEmbedder(8, 1e9), 100)
+    watched.embed([np.arange(3, dtype=np.int32)] * 10_000)
+    assert settings == [101]

@@ -1,0 +1,28 @@
+"""What can be said of an engine without loading it; `test_engine` loads real ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bulkembed.config.run_config import EngineConfig
+from bulkembed.embedding.embedder import CACHE_BLOCK, cache_bytes
+from tests.support.models import MODEL
+
+
+@given(data=st.data(), step_tokens=st.integers(16, 3000), max_tokens=st.integers(1, 3000), sequences=st.integers(1, 40))
+def test_the_cache_of_a_cpu_engine_holds_any_step(data: st.DataObject, step_tokens: int, max_tokens: int, sequences: int) -> None:
+    left = max(step_tokens, max_tokens)
+    step: list[int] = []
+    while left and len(step) < sequences:
+        step.append(data.draw(st.integers(1, min(left, max_tokens))))
+        left -= step[-1]
+    engine = EngineConfig(dtype="float32", step_tokens=step_tokens, args={"max_num_seqs": sequences})
+    blocks = cache_bytes(replace(MODEL, cache_values=10), max_tokens, engine) // (CACHE_BLOCK * 10 * 4)
+    assert blocks >= sum(-(-tokens // CACHE_BLOCK) for tokens in step) + 1  # one is vLLM's own
+
+
+def test_a_given_cache_is_taken_as_it_is() -> None:
+    assert cache_bytes(MODEL, 512, EngineConfig(kv_cache_gib=3)) == 3 << 30

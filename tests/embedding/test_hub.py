@@ -1,0 +1,186 @@
+"""Models from a hub: a real one's HTTP, on loopback, and an empty cache."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bulkembed.embedding.model_files import file_hash
+from bulkembed.errors import ModelError
+from bulkembed.inspection.search import dataset_model
+from bulkembed.records import Snapshot
+from tests.support.corpora import write_corpus
+from tests.support.processes import bulkembed
+from tests.support.runs import read_dataset
+from tests.support.small_hub import COMMIT, TOKEN, SmallHub, small_hub
+
+NAME = "small/Qwen3-Embedding-tiny"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, qwen: str) -> Iterator[SmallHub]:
+    shutil.copytree(qwen, tmp_path / "hub" / NAME)
+    with small_hub(tmp_path / "hub") as served:
+        yield served
+
+
+def shard_weights(folder: Path) -> None:
+    """Cuts model.safetensors in two files and an index, as large models have it."""
+    whole = (folder / "model.safetensors").read_bytes()
+    (length,) = struct.unpack("<Q", whole[:8])
+    header, data = json.loads(whole[8 : 8 + length]), whole[8 + length :]
+    names = [name for name in header if name != "__metadata__"]
+    weight_map = {}
+    for number, part in enumerate((names[::2], names[1::2]), 1):
+        file, at, body = f"model-{number:05}-of-00002.safetensors", 0, b""
+        described: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        for name in part:
+            start, stop = header[name]["data_offsets"]
+            body += data[start:stop]
+            described[name] = {**header[name], "data_offsets": [at, at + stop - start]}
+            at += stop - start
+            weight_map[name] = file
+        head = json.dumps(described).encode()
+        (folder / file).write_bytes(struct.pack("<Q", len(head)) + head + body)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    (folder / "model.safetensors").unlink()
+
+
+def run(tmp_path: Path, hub: SmallHub, *flags: object, model: str = NAME, **environment: str) -> tuple[int, str, str]:
+    where = ("run", "--source", tmp_path / "in", "--output", tmp_path / "out", "--model", model, "--max-tokens", 64)
+    ran = bulkembed(*where, "--set", "ray.num_cpus=2", *flags, **hub.environment(tmp_path / "cache"), **environment)
+    return ran.returncode, ran.stdout, ran.stderr
+
+
+@pytest.mark.parametrize(("layout", "sharded"), [("fused", False), ("split", True)])
+def test_a_hub_model_is_fetched_and_runs(tmp_path: Path, hub: SmallHub, layout: str, sharded: bool) -> None:
+    """With the engine that needs the weights, an empty cache, and two actors of one node."""
+    rows = write_corpus(tmp_path / "in", files=2)
+    if sharded:
+        shard_weights(hub.root / NAME)
+    code, _, errors = run(tmp_path, hub, "--set", f"ray.layout={layout}", "--set", "engine.replicas=2")
+    assert code == 0, errors
+    assert read_dataset(tmp_path / "out")["id"].to_pylist() == [row["id"] for row in rows]
+    weights = {name: count for name, count in hub.downloads.items() if name.endswith(".safetensors")}
+    assert set(weights.values()) == {1}, "weights are fetched once a node"
+    assert len(weights) == 1 + sharded
+    assert list((tmp_path / "cache").glob(f"hub/*/snapshots/{COMMIT}/tokenizer.json"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "flags", "code", "message"),
+    [
+        ("broken", NAME, (), 1, f"model: {NAME} could not be fetched from the hub: .* run again when it answers"),
+        ("gone", NAME, (), 1, f"model: {NAME} could not be fetched from the hub: .* run again when it answers"),
+        ("gated", NAME, (), 2, f"model: {NAME} is gated on the hub: accept its conditions on its page there, and set HF_TOKEN"),
+        ("private", NAME, (), 2, f"model: {NAME} is not on the hub, or private: check the name; for a private model, set HF_TOKEN"),
+        ("open", "small/no-such", (), 2, "model: small/no-such is not on the hub, or private"),
+        ("open", NAME, ("--revision", "v9"), 2, f"revision: {NAME} has no revision 'v9' on the hub"),
+        ("open", "small/a b", (), 2, "model: small/a b is neither a folder here nor a name that the hub allows"),
+        ("open", NAME, ("--revision", ""), 2, "revision: must not be empty"),
+        ("no address", NAME, (), 2, "model: HF_ENDPOINT is not the address of a hub: 'hub.internal' does not begin with https://"),
+    ],
+)
+def test_what_keeps_a_model_from_coming_is_one_line(
+    tmp_path: Path, hub: SmallHub, kind: str, model: str, flags: tuple[str, ...], code: int, message: str
+) -> None:
+    write_corpus(tmp_path / "in", files=1)
+    hub.kind = kind
+    if kind == "gone":
+        hub.kind, hub.endpoint = "open", "http://127.0.0.1:9"  # nobody listens there
+    if kind == "no address":
+        hub.kind, hub.endpoint = "open", "hub.internal"
+    ended, _, errors = run(tmp_path, hub, "--dry-run", *flags, model=model)
+    assert ended == code
+    assert re.fullmatch(f"bulkembed: {message}.*\n", errors), errors
+
+
+def test_a_cache_that_cannot_be_written_is_no_outage(tmp_path: Path, hub: SmallHub) -> None:
+    (tmp_path / "file").touch()
+    code, why = located(hub, tmp_path / "file" / "cache", weights=False)
+    assert code == 2
+    assert re.match(rf"model: {NAME} could not be kept in this node's hub cache, {tmp_path}/file/cache: .*; make room, or set HF_HOME", why)
+
+
+def test_a_request_that_is_made_again_says_nothing(tmp_path: Path, hub: SmallHub) -> None:
+    write_corpus(tmp_path / "in", files=1)
+    hub.busy = 1
+    code, _, errors = run(tmp_path, hub, "--dry-run", "--revision", COMMIT)
+    assert (code, errors, hub.busy) == (0, "", 0)
+
+
+def test_code_of_a_model_comes_with_it(tmp_path: Path, hub: SmallHub) -> None:
+    """Only `engine.args.trust_remote_code` has it run; then it must be there, and hashed."""
+    (hub.root / NAME / "modeling.py").write_text("x = 1")
+    assert located(hub, tmp_path / "cache", weights=False)[0] == 0
+    assert hub.downloads["modeling.py"] == 1
+
+
+def test_a_folder_is_not_taken_for_the_hub_model_of_a_dataset(qwen: str) -> None:
+    snapshot = Snapshot(1, "f", "", "in", [], 0, 0, {"model": NAME, "revision": COMMIT, "model_digest": f"{NAME}@{COMMIT}"})
+    with pytest.raises(ModelError, match=f"{re.escape(qwen)} is a folder, but this dataset was made with {NAME} of the hub at {COMMIT}"):
+        dataset_model(snapshot, qwen)
+
+
+def test_a_token_opens_a_private_model(tmp_path: Path, hub: SmallHub) -> None:
+    write_corpus(tmp_path / "in", files=1)
+    hub.kind = "private"
+    code, shown, errors = run(tmp_path, hub, "--dry-run", HF_TOKEN=TOKEN)
+    assert (code, errors) == (0, "")
+    assert TOKEN not in shown
+
+
+LOCATED = """
+import json, sys
+from bulkembed.embedding import model_files
+from bulkembed.errors import BulkembedError
+
+try:
+    folder = model_files.locate(sys.argv[1], None, weights=json.loads(sys.argv[2]))
+    print(json.dumps([0, dict(model_files.file_hashes(folder, weights=True)).get("model.safetensors", "")]))
+except BulkembedError as error:
+    print(json.dumps([error.exit_code, str(error)]))
+"""
+
+
+def located(hub: SmallHub, cache: Path, weights: bool, **environment: str) -> tuple[int, str]:
+    """In a process of its own, since the hub's library reads its settings once: 0 and the hash of the weights, or an exit code and why."""
+    command = [sys.executable, "-c", LOCATED, NAME, json.dumps(weights)]
+    ran = subprocess.run(command, env={**os.environ, **hub.environment(cache), **environment}, capture_output=True, text=True, check=True)
+    code, found = json.loads(ran.stdout)
+    return code, found
+
+
+def test_weights_that_do_not_come_and_weights_that_are_damaged(tmp_path: Path, hub: SmallHub) -> None:
+    cache = tmp_path / "cache"
+    assert located(hub, cache, weights=False) == (0, "")
+    assert "model.safetensors" not in hub.downloads
+    hub.kind = "broken"
+    code, why = located(hub, cache, weights=True)
+    assert code == 1, "an outage passes"
+    assert why.startswith(f"model: {NAME} could not be fetched from the hub: ")
+    assert located(hub, cache, weights=True, HF_HUB_OFFLINE="1")[0] == 2
+    hub.kind = "open"
+    wanted = file_hash(hub.root / NAME / "model.safetensors")
+    assert located(hub, cache, weights=True) == (0, wanted)
+    hub.kind = "broken"
+    assert located(hub, cache, weights=True) == (0, wanted), "what is in the cache needs no hub"
+    for name in ("config.json", "model.safetensors"):
+        (blob,) = {path.resolve() for path in (cache / "hub").glob(f"*/snapshots/*/{name}")}
+        whole = blob.read_bytes()
+        blob.write_bytes(whole[:-2] + b" " + whole[-1:])
+        code, why = located(hub, cache, weights=True)
+        assert code == 2
+        assert why.startswith(f"{blob}: damaged in the hub cache of ")
+        blob.write_bytes(whole)
+    assert located(hub, cache, weights=True) == (0, wanted)

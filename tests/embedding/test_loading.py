@@ -1,0 +1,98 @@
+"""What an actor loads is what the plan described; nothing of another node's model or version is published."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bulkembed.cluster import ray_executor, worker
+from bulkembed.config.run_config import EngineConfig
+from bulkembed.embedding import embedder, loading, model_files
+from bulkembed.embedding.embedder import Embedder, SimulatedEmbedder
+from bulkembed.errors import ModelError
+from bulkembed.records import Failure, Model
+from bulkembed.runs import stages
+from bulkembed.runs.run import finish, open_job
+from tests.support.corpora import write_corpus
+from tests.support.runs import simulated
+
+HOST = re.escape(socket.gethostname())
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, qwen: str) -> Path:
+    return Path(shutil.copytree(qwen, tmp_path / "Qwen3-Embedding-copy"))
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (lambda folder: flip(folder / "model.safetensors"), "model.safetensors"),
+        (lambda folder: shutil.copy(folder / "model.safetensors", folder / "more.safetensors"), "more.safetensors"),
+        (lambda folder: (folder / "config_sentence_transformers.json").unlink(), "config_sentence_transformers.json"),
+        (lambda folder: flip(folder / "tokenizer.json"), "tokenizer.json"),
+        (lambda folder: flip(folder / "1_Pooling" / "config.json"), "1_Pooling/config.json"),
+        (lambda folder: (folder / "modeling.py").write_text("x = 2"), "modeling.py"),
+    ],
+)
+def test_another_file_than_was_described_is_refused(
+    folder: Path, change: Callable[[Path], object], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = model_files.describe(str(folder), None)
+    change(folder)
+
+    def load(path: str, described: Model, max_tokens: int, engine: EngineConfig) -> Embedder:
+        return SimulatedEmbedder(described.width, 1e9)  # kind vllm, so that the weights count; what runs them does not
+
+    monkeypatch.setattr(embedder, "load", load)
+    with pytest.raises(ModelError, match=f"model: {HOST} has another {re.escape(name)} of {folder}"):
+        loading.load(described, 64, EngineConfig(kind="vllm"))
+
+
+def test_two_actors_with_other_weights_of_one_hub_model_are_told_apart() -> None:
+    with pytest.raises(ModelError, match=r"model: b has another w.safetensors of m \(SHA-256 2.*\) than a has \(SHA-256 1"):
+        model_files.require_same("m", {"w.safetensors": "1"}, "a has", {"w.safetensors": "2"}, "b")
+    model_files.require_same("m", {"w.safetensors": "1"}, "a has", {"w.safetensors": "1"}, "b")
+
+
+def test_the_tokenizer_of_another_node_is_refused(folder: Path) -> None:
+    described = model_files.describe(str(folder), None)
+    flip(folder / "tokenizer.json")
+    with pytest.raises(ModelError, match=rf"model: {HOST} has another tokenizer\.json"):
+        stages.tokenizer(described, 64)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_nothing_of_a_node_with_another_model_is_published(tmp_path: Path, folder: Path) -> None:
+    write_corpus(tmp_path / "in", files=1)
+    job, planned = open_job(simulated(tmp_path / "in", tmp_path / "out", str(folder)))
+    flip(folder / "config.json")
+    with pytest.raises(ModelError, match=f"{HOST} has another config.json"), ray_executor.engine(job, 1) as engine:
+        finish(job, planned, lambda progress: None, engine)
+    assert not list(tmp_path.glob("out/data/*/*"))
+
+
+def test_another_version_of_bulkembed_loads_and_publishes_nothing(tmp_path: Path, qwen: str) -> None:
+    write_corpus(tmp_path / "in", files=1)
+    job, planned = open_job(simulated(tmp_path / "in", tmp_path / "out", qwen))
+    other = replace(job, provenance=job.provenance | {"bulkembed": "0.0.9"})
+    said = rf"bulkembed: {HOST} has version .*, the driver 0\.0\.9; nothing of it is published"
+    problem = worker.Worker().load(other)
+    assert re.match(said, str(problem))
+    shard = planned.pending[0]
+    for outcome in (worker.prepare(shard, other)[0], worker.give_up(shard, other, "never given up")):
+        assert isinstance(outcome, Failure)
+        assert re.match(said, outcome.reason)
+    assert not list(tmp_path.glob("out/data/*/*"))

@@ -1,0 +1,40 @@
+"""Small runs by the command line, and processes of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.support.processes import ROOT
+
+SIMULATED = ("--set", "engine.kind=simulated", "--set", "shards.max_rows=20", "--max-tokens", "64", "--set", "ray.num_cpus=2")
+
+
+def job(tmp_path: Path, model: str, *more: object) -> list[object]:
+    """A small run. `more` stands instead of its own options and settings of the same names: nothing may be given twice."""
+    usual = ["--source", tmp_path / "in", "--output", tmp_path / "out", "--model", model, "--keep-column", "lang", *SIMULATED]
+    given = {str(part).partition("=")[0] for part in more}
+    kept = [(name, value) for name, value in zip(usual[::2], usual[1::2], strict=True) if key_of(name, value) not in given]
+    return ["run", *(part for pair in kept for part in pair), *more]
+
+
+def key_of(option: object, value: object) -> str:
+    return str(value).partition("=")[0] if option == "--set" else str(option)
+
+
+def start(arguments: list[object]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "bulkembed", *(str(argument) for argument in arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def wait_for_receipts(output: Path, count: int, process: subprocess.Popen[str]) -> list[Path]:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        found = list(output.glob("_meta/receipts/*/*.json"))
+        if len(found) >= count:
+            return found
+        assert process.poll() is None, "the run ended before it could be disturbed"
+        time.sleep(0.05)
+    raise AssertionError("no progress")

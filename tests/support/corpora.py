@@ -1,0 +1,57 @@
+"""Source objects with documents."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+WORDS = [
+    "shard",
+    "vector",
+    "token",
+    "receipt",
+    "snapshot",
+    "bucket",
+    "actor",
+    "corpus",
+    "row",
+    "group",
+    "検索",
+    "поиск",
+    "émigré",
+    "naïve",
+    "🧮",
+]
+
+
+def documents(count: int) -> list[dict[str, Any]]:
+    """Documents of varied length with integer ids."""
+    return [
+        {
+            "id": 1000 + number,
+            "text": " ".join(WORDS[(number * 7 + word) % len(WORDS)] for word in range(1 + number * 13 % 90)),
+            "lang": "xx",
+        }
+        for number in range(count)
+    ]
+
+
+def write_corpus(folder: Path, files: int = 4, rows: int = 50) -> list[dict[str, Any]]:
+    """Alternately Parquet (several row groups) and JSONL; returns the rows in source order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    everything = documents(files * rows)
+    for number in range(files):
+        part = everything[number * rows : (number + 1) * rows]
+        if number % 2 == 0:
+            pq.write_table(pa.Table.from_pylist(part), folder / f"part-{number}.parquet", row_group_size=20)
+        else:
+            write_jsonl(folder / f"part-{number}.jsonl", part)
+    return everything
+
+
+def write_jsonl(path: Path, rows: list[Any]) -> None:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

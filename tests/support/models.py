@@ -1,0 +1,23 @@
+"""A model as its files say."""
+
+from __future__ import annotations
+
+from bulkembed.records import Model
+
+MODEL = Model(
+    name="m",
+    revision=None,
+    digest="digest",
+    width=64,
+    max_tokens=512,
+    cache_values=128,
+    pooling="last",
+    prompts=(("query", "Instruct: Find it\nQuery:"), ("note", "Note: ")),
+    document_prompt="",
+    query_prompt="Instruct: Find it\nQuery:",
+    smallest_dim=32,
+    trained_dims=(),
+    native_dtype="bfloat16",
+    end_token="<e>",
+    file_hashes=(),
+)

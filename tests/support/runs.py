@@ -1,0 +1,59 @@
+"""Runs, in this process and on Ray, and what they wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bulkembed.config.run_config import RunConfig
+from bulkembed.dataset.ledger import dataset
+from bulkembed.embedding.embedder import SimulatedEmbedder
+from bulkembed.records import Failure, Lost, Receipt, Shard
+from bulkembed.runs.progress import Progress
+from bulkembed.runs.run import InProcess, Summary, finish, open_job, run
+from bulkembed.runs.stages import Job
+from bulkembed.storage.store import Store
+
+
+def simulated(source: object, output: object, model: str, **changes: Any) -> RunConfig:
+    """A run with the simulated engine, small shards, and a limit of 64 tokens."""
+    values: dict[str, Any] = {"source": str(source), "output": str(output), "model": model, "max_tokens": 64, "keep_columns": ["lang"]}
+    values |= {"engine": {"kind": "simulated", "tokens_per_second": 1e7}, "shards": {"max_rows": 20}}
+    return RunConfig.model_validate(values | changes)
+
+
+def read_dataset(output: object, **storage: Any) -> pa.Table:
+    """The live rows of a dataset, in source order."""
+    store = Store(storage)
+    ledger, snapshot = dataset(store, str(output))
+    tables = [pq.read_table(pa.BufferReader(store.read(ledger.data(shard)))) for shard in snapshot.shards]
+    return pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
+
+
+def on_ray(cfg: RunConfig, report: Callable[[Progress], None] = lambda progress: None) -> Summary:
+    """A run as `bulkembed run` does it; needs the fixture `ray_session`."""
+    from bulkembed.cluster import ray_executor
+
+    job, planned = open_job(cfg)
+    with ray_executor.engine(job, len(planned.pending)) as engine:
+        return finish(job, planned, report, engine)
+
+
+def in_one_process(cfg: RunConfig, report: Callable[[Progress], None] = lambda progress: None) -> Summary:
+    return run(cfg, report, InProcess(SimulatedEmbedder(64, 1e9)))
+
+
+class Recorder(InProcess):
+    """A simulated engine that notes its shards and stops after `most` of them, as a killed run does."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(SimulatedEmbedder(64, 1e9))
+        self.most = most
+        self.shards: list[str] = []
+
+    def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | Lost]:
+        self.shards += [shard.id for shard in shards[: self.most]]
+        return super().run(shards[: self.most], job)

@@ -1,0 +1,144 @@
+"""The policies for long documents, in whole runs with the simulated engine."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bulkembed.dataset.ledger import dataset
+from bulkembed.inspection.verify import verify
+from bulkembed.runs.run import open_job, run
+from bulkembed.runs.stages import prepare
+from bulkembed.storage.store import Store
+from bulkembed.text.tokenizer import Tokenizer
+from tests.support.corpora import write_jsonl
+from tests.support.runs import Recorder, in_one_process, read_dataset, simulated
+
+LONG = (
+    "The first sentence stands here. Another one follows it! "
+    "\u691c\u7d22\u306f\u901f\u3044\u3002 \U0001f9d1\u200d\U0001f680 flies.\n\nA paragraph. "
+) * 12
+TEXTS = ["short", LONG, "", "also short", LONG[:-100] + "other end"]
+
+
+def corpus(folder: Path) -> None:
+    folder.mkdir()
+    write_jsonl(folder / "a.jsonl", [{"id": f"d{number}", "text": text, "lang": "xx"} for number, text in enumerate(TEXTS)])
+
+
+def config(tmp_path: Path, qwen: str, policy: str, output: str = "out", **more: Any) -> Any:
+    return simulated(tmp_path / "in", tmp_path / output, qwen, long_documents=policy, **more)
+
+
+def problems(output: Path) -> list[str]:
+    return list(verify(Store(), *dataset(Store(), str(output))))
+
+
+def test_chunk_makes_rows_that_anyone_can_make_again(tmp_path: Path, qwen: str) -> None:
+    corpus(tmp_path / "in")
+    summary = in_one_process(config(tmp_path, qwen, "chunk", chunk_tokens=32, chunk_overlap=4))
+    found = read_dataset(tmp_path / "out").to_pylist()
+    assert [row["id"] for row in found] == sorted(row["id"] for row in found)
+    assert {row["id"] for row in found} == {"d0", "d1", "d3", "d4"}
+    tokenizer = Tokenizer(f"{qwen}/tokenizer.json", 32, "<|endoftext|>")
+    for name, text in zip(["d0", "d1", "d3", "d4"], [TEXTS[0], TEXTS[1], TEXTS[3], TEXTS[4]], strict=True):
+        rows = [row for row in found if row["id"] == name]
+        assert [row["chunk_index"] for row in rows] == list(range(len(rows)))
+        assert rows[0]["char_start"] == 0
+        assert rows[-1]["char_end"] == len(text)
+        for row, after in pairwise(rows):
+            assert row["char_start"] < after["char_start"] <= row["char_end"] < after["char_end"]
+        for row in rows:
+            alone = tokenizer.encode([text[row["char_start"] : row["char_end"]]])
+            assert row["n_tokens"] == alone.lengths[0] <= 32
+            assert not row["truncated"]
+    counts = summary.progress.counts
+    assert (counts.documents, counts.vectors, counts.rejects, counts.chunked, counts.truncated) == (4, len(found), 1, 2, 0)
+    assert problems(tmp_path / "out") == []
+
+
+def test_chunks_stay_with_their_document_through_crash_and_resume(tmp_path: Path, qwen: str) -> None:
+    corpus(tmp_path / "in")
+    cfg = config(tmp_path, qwen, "chunk", chunk_tokens=32, shards={"max_rows": 2})
+    assert run(cfg, lambda progress: None, Recorder(1)).snapshot is None
+    in_one_process(cfg).require_complete()
+    in_one_process(config(tmp_path, qwen, "chunk", "whole", chunk_tokens=32))
+    assert read_dataset(tmp_path / "out").equals(read_dataset(tmp_path / "whole"))
+
+
+def test_mean_is_the_token_weighted_mean_of_the_chunks(tmp_path: Path, qwen: str) -> None:
+    corpus(tmp_path / "in")
+    in_one_process(config(tmp_path, qwen, "chunk", "chunks", chunk_tokens=32, chunk_overlap=4))
+    in_one_process(config(tmp_path, qwen, "mean", "mean", chunk_tokens=32, chunk_overlap=4))
+    chunks, means = read_dataset(tmp_path / "chunks").to_pylist(), read_dataset(tmp_path / "mean").to_pylist()
+    assert [row["id"] for row in means] == ["d0", "d1", "d3", "d4"]
+    for row in means:
+        mine = [chunk for chunk in chunks if chunk["id"] == row["id"]]
+        total = sum(np.array(chunk["embedding"]) * chunk["n_tokens"] for chunk in mine)
+        np.testing.assert_allclose(row["embedding"], total / np.linalg.norm(total), atol=1e-5)
+        assert row["n_tokens"] == sum(chunk["n_tokens"] for chunk in mine)
+        assert not row["truncated"]
+    assert problems(tmp_path / "mean") == []
+
+
+def test_reject_says_how_long_they_were(tmp_path: Path, qwen: str) -> None:
+    corpus(tmp_path / "in")
+    summary = in_one_process(config(tmp_path, qwen, "reject"))
+    assert read_dataset(tmp_path / "out")["id"].to_pylist() == ["d0", "d3"]
+    (path,) = (tmp_path / "out/_meta/rejects").glob("*/*.parquet")
+    rejects = pq.read_table(path)
+    assert rejects["id"].to_pylist() == ["d1", "d2", "d4"]
+    assert rejects["row"].to_pylist() == [1, 2, 4]
+    assert rejects["reason"].to_pylist() == ["too_long", "empty_text", "too_long"]
+    assert "more than 64" in rejects["detail"][0].as_py()
+    assert (summary.progress.counts.documents, summary.progress.counts.rejects) == (2, 3)
+    assert problems(tmp_path / "out") == []
+
+
+def test_truncate_counts_what_it_cuts(tmp_path: Path, qwen: str) -> None:
+    corpus(tmp_path / "in")
+    counts = in_one_process(config(tmp_path, qwen, "truncate")).progress.counts
+    tokenizer = Tokenizer(f"{qwen}/tokenizer.json", 4096, "<|endoftext|>")
+    assert counts.truncated == 2
+    # Of a text far longer than the limit only the beginning is tokenized, and the rest estimated by its characters.
+    wanted = sum(int(tokenizer.encode([text]).lengths[0]) - 64 for text in (TEXTS[1], TEXTS[4]))
+    assert counts.tokens_cut == pytest.approx(wanted, rel=0.1)
+
+
+@pytest.mark.parametrize("policy", ["truncate", "chunk", "mean", "reject"])
+def test_a_shard_of_nothing_but_rejects(tmp_path: Path, qwen: str, policy: str) -> None:
+    (tmp_path / "in").mkdir()
+    write_jsonl(tmp_path / "in" / "a.jsonl", [{"id": 1, "text": "", "lang": "x"}])
+    summary = in_one_process(config(tmp_path, qwen, policy))
+    assert summary.snapshot is not None
+    assert summary.snapshot.documents == 0
+    assert problems(tmp_path / "out") == []
+
+
+def test_the_prompt_counts_in_every_chunk(tmp_path: Path, qwen: str) -> None:
+    corpus(tmp_path / "in")
+    job, plan = open_job(config(tmp_path, qwen, "chunk", chunk_tokens=32, prompt="Note: "))
+    prepared = prepare(plan.pending[0], job)
+    tokenizer = Tokenizer(f"{qwen}/tokenizer.json", 64, "<|endoftext|>")
+    start = tokenizer.encode(["Note:"]).of(0)[:-1].tolist()
+    for piece in range(len(prepared.owners)):
+        ids = prepared.tokens.of(piece)
+        assert ids[: len(start)].tolist() == start
+        assert len(ids) <= 32
+        assert ids[-1] == tokenizer.after[-1]
+
+
+def test_a_minified_line_of_a_megabyte_is_chunked(tmp_path: Path, qwen: str) -> None:
+    (tmp_path / "in").mkdir()
+    text = "".join(f"function f{number}(a,b){{return a[{number}]+b}};" for number in range(30_000))
+    pq.write_table(pa.table({"id": ["js"], "text": [text], "lang": ["js"]}), tmp_path / "in" / "a.parquet")
+    in_one_process(config(tmp_path, qwen, "chunk", max_tokens=512))
+    found = read_dataset(tmp_path / "out").to_pylist()
+    assert "".join(text[row["char_start"] : row["char_end"]] for row in found) == text
+    assert max(row["n_tokens"] for row in found) <= 512
