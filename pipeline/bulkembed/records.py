@@ -269,7 +269,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Lost:
+class LostAttempt:
     """An attempt at a shard whose process or engine was lost; another one follows."""
 
     where: str

@@ -22,7 +22,7 @@ from bulkembed.embedding import hardware
 from bulkembed.embedding.embedder import SimulatedEmbedder
 from bulkembed.errors import IncompleteError, InterruptedRun
 from bulkembed.inspection.verify import verify
-from bulkembed.records import Counts, Failure, Lost, Receipt, Sampled, Shard, VectorForm
+from bulkembed.records import Counts, Failure, LostAttempt, Receipt, Sampled, Shard, VectorForm
 from bulkembed.report import plain_text
 from bulkembed.runs import calibration
 from bulkembed.runs.calibration import MIN_VECTORS, sample_of, shares, spread
@@ -54,11 +54,11 @@ class Noting(InProcess):
         self.sampled: list[Shard] = []
         self.ran: list[Shard] = []
 
-    def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | Lost]:
+    def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | LostAttempt]:
         self.ran += shards
         return super().run(shards, job)
 
-    def sample(self, shards: list[Shard], job: Job) -> Iterator[Sampled | Failure | Lost]:
+    def sample(self, shards: list[Shard], job: Job) -> Iterator[Sampled | Failure | LostAttempt]:
         self.sampled += shards
         return super().sample(shards, job)
 
@@ -175,7 +175,7 @@ class Unlucky(Noting):
         super().__init__()
         self.what = what
 
-    def sample(self, shards: list[Shard], job: Job) -> Iterator[Sampled | Failure | Lost]:
+    def sample(self, shards: list[Shard], job: Job) -> Iterator[Sampled | Failure | LostAttempt]:
         for number, outcome in enumerate(super().sample(shards, job)):
             if number == 1 and self.what == "failed":
                 yield Failure(shards[number].id, "no such luck")
@@ -218,8 +218,8 @@ def test_a_sample_that_is_not_whole_sets_nothing(
 
 def test_a_lost_attempt_at_a_sample_that_was_made_again_is_no_failure(tmp_path: Path, qwen: str) -> None:
     class Losing(Noting):
-        def sample(self, shards: list[Shard], job: Job) -> Iterator[Sampled | Failure | Lost]:
-            yield Lost(shards[0].id, "gone", "engine")
+        def sample(self, shards: list[Shard], job: Job) -> Iterator[Sampled | Failure | LostAttempt]:
+            yield LostAttempt(shards[0].id, "gone", "engine")
             yield from super().sample(shards, job)
 
     (tmp_path / "in").mkdir()

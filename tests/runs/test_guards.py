@@ -20,7 +20,7 @@ from bulkembed.dataset.ledger import dataset, newest_snapshot
 from bulkembed.embedding.embedder import SimulatedEmbedder
 from bulkembed.errors import ConfigError, HeldBack, IncompleteError, SourceError
 from bulkembed.inspection.verify import verify
-from bulkembed.records import Failure, Lost, Receipt, Shard, Snapshot
+from bulkembed.records import Failure, LostAttempt, Receipt, Shard, Snapshot
 from bulkembed.report.plain_text import plan_text, summary_text
 from bulkembed.runs import guards, stages
 from bulkembed.runs.guards import Contents
@@ -241,7 +241,7 @@ class Counting(InProcess):
         super().__init__(SimulatedEmbedder(64, 1e9))
         self.most, self.asked = most, 0
 
-    def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | Lost]:
+    def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | LostAttempt]:
         for outcome in super().run(shards[: self.most], job):
             self.asked += 1
             yield outcome

@@ -23,7 +23,7 @@ from bulkembed.embedding.embedder import SimulatedEmbedder
 from bulkembed.embedding.model_files import describe
 from bulkembed.errors import ConfigError, ModelError, ObjectError, SourceError
 from bulkembed.inspection.verify import Resample, resample, verify
-from bulkembed.records import Failure, Lost, Receipt, Shard
+from bulkembed.records import Failure, LostAttempt, Receipt, Shard
 from bulkembed.runs import stages
 from bulkembed.runs.run import InProcess, Summary, finish, open_job, recalled_job, run
 from bulkembed.runs.stages import Job
@@ -239,7 +239,7 @@ def test_the_run_gives_up_after_max_failures(tmp_path: Path, qwen: str) -> None:
     started: list[str] = []
 
     class Broken(InProcess):
-        def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | Lost]:
+        def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | LostAttempt]:
             for shard in shards:
                 started.append(shard.id)
                 yield Failure(shard.id, "broken")

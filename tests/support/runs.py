@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset.ledger import dataset
 from bulkembed.embedding.embedder import SimulatedEmbedder
-from bulkembed.records import Failure, Lost, Receipt, Shard
+from bulkembed.records import Failure, LostAttempt, Receipt, Shard
 from bulkembed.runs.progress import Progress
 from bulkembed.runs.run import InProcess, Summary, finish, open_job, run
 from bulkembed.runs.stages import Job
@@ -54,6 +54,6 @@ class Recorder(InProcess):
         self.most = most
         self.shards: list[str] = []
 
-    def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | Lost]:
+    def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | LostAttempt]:
         self.shards += [shard.id for shard in shards[: self.most]]
         return super().run(shards[: self.most], job)

@@ -32,7 +32,7 @@ from bulkembed.cluster.recovery import Losses
 from bulkembed.embedding import embedder, model_files
 from bulkembed.embedding.embedder import TokenIds
 from bulkembed.errors import BulkembedError, EngineError
-from bulkembed.records import Cause, Failure, LoadedFiles, Lost, Receipt, Sampled, Shard
+from bulkembed.records import Cause, Failure, LoadedFiles, LostAttempt, Receipt, Sampled, Shard
 from bulkembed.runs.stages import Job
 
 log = logging.getLogger(__name__)
@@ -111,11 +111,11 @@ class Flow:
         for _ in range(min(max(placed.replicas, job.cfg.engine.max_replicas or 0), most)):
             self.start()
 
-    def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | Lost]:
+    def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | LostAttempt]:
         self.whole = "run_shard" if self.layout == "fused" else None
         return self.outcomes(shards, job)
 
-    def sample(self, shards: list[Shard], job: Job) -> Iterator[Sampled | Failure | Lost]:
+    def sample(self, shards: list[Shard], job: Job) -> Iterator[Sampled | Failure | LostAttempt]:
         self.whole = "sample"
         return self.outcomes(shards, job)
 
@@ -251,7 +251,7 @@ class Flow:
             if isinstance(cause, RayError):
                 return self.lost(flight, cause_of(cause), last_line(cause))
             return Failure(flight.shard.id, last_line(error))  # of the call itself, such as a node without this package
-        if isinstance(outcome, Lost):
+        if isinstance(outcome, LostAttempt):
             return self.lost(flight, outcome.cause, outcome.reason)
         self.losses.in_a_row = 0
         if outcome is None and flight.stage == "prepare":
@@ -260,7 +260,7 @@ class Flow:
             self.flights[self.publish.remote(flight.result, self.job)] = Flight(flight.shard, "publish")
         return outcome
 
-    def lost(self, flight: Flight, cause: Cause, reason: str) -> Lost | Failure | Sampled:
+    def lost(self, flight: Flight, cause: Cause, reason: str) -> LostAttempt | Failure | Sampled:
         """Decides what becomes of a shard whose process or engine is gone, and replaces its actor."""
         shard = flight.shard
         if self.free.pop(flight.actor, None) is not None:
@@ -281,7 +281,7 @@ class Flow:
             self.flights[self.give_up.remote(shard, self.job, reason)] = Flight(shard, "publish")
         else:
             return Failure(shard.id, f"lost again and again: {reason}")
-        return Lost(shard.id, reason, cause)
+        return LostAttempt(shard.id, reason, cause)
 
     def close(self) -> None:
         """Ends what is under way: its outcome has no reader any more."""

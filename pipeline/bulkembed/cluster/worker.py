@@ -19,7 +19,7 @@ from bulkembed import __version__
 from bulkembed.embedding import loading, preflight, throughput
 from bulkembed.embedding.embedder import Embedder, TokenIds, Vectors
 from bulkembed.errors import BulkembedError, ConfigError, EngineError
-from bulkembed.records import Embedded, Failure, LoadedFiles, Lost, Prepared, Receipt, Sampled, Shard
+from bulkembed.records import Embedded, Failure, LoadedFiles, LostAttempt, Prepared, Receipt, Sampled, Shard
 from bulkembed.runs import stages
 from bulkembed.runs.stages import Job
 
@@ -29,13 +29,13 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-def attempt(where: Shard, job: Job, work: Callable[[], T]) -> T | Failure | Lost:
+def attempt(where: Shard, job: Job, work: Callable[[], T]) -> T | Failure | LostAttempt:
     """The result, or what went wrong as a value: one bad shard must not end the run of the others."""
     try:
         require_version(job)
         return work()
     except EngineError as error:
-        return Lost(where.id, str(error), error.cause)
+        return LostAttempt(where.id, str(error), error.cause)
     except BulkembedError as error:
         return Failure(where.id, str(error))
     except Exception:  # noqa: BLE001
@@ -53,21 +53,21 @@ def require_version(job: Job) -> None:
         )
 
 
-def staged(where: Shard, job: Job, work: Callable[[], T]) -> tuple[Failure | Lost | None, T | None]:
+def staged(where: Shard, job: Job, work: Callable[[], T]) -> tuple[Failure | LostAttempt | None, T | None]:
     """What went wrong, which the driver reads, and the result, which only the next stage does."""
     result = attempt(where, job, work)
-    return (result, None) if isinstance(result, Failure | Lost) else (None, result)
+    return (result, None) if isinstance(result, Failure | LostAttempt) else (None, result)
 
 
-def prepare(shard: Shard, job: Job) -> tuple[Failure | Lost | None, Prepared | None]:
+def prepare(shard: Shard, job: Job) -> tuple[Failure | LostAttempt | None, Prepared | None]:
     return staged(shard, job, lambda: stages.prepare(shard, job))
 
 
-def publish(embedded: Embedded, job: Job) -> Receipt | Failure | Lost:
+def publish(embedded: Embedded, job: Job) -> Receipt | Failure | LostAttempt:
     return attempt(embedded.prepared.shard, job, lambda: stages.publish(embedded, job))
 
 
-def give_up(shard: Shard, job: Job, reason: str) -> Receipt | Failure | Lost:
+def give_up(shard: Shard, job: Job, reason: str) -> Receipt | Failure | LostAttempt:
     return attempt(shard, job, lambda: stages.give_up(shard, job, reason))
 
 
@@ -143,15 +143,15 @@ class Worker:
         self.embedder = Watched(loaded, job.cfg.engine.stall_seconds)
         return files
 
-    def sample(self, shard: Shard, job: Job) -> Sampled | Failure | Lost:
+    def sample(self, shard: Shard, job: Job) -> Sampled | Failure | LostAttempt:
         return attempt(shard, job, lambda: stages.sample(shard, job, self.embedder))
 
     def rate(self, documents: TokenIds, job: Job, seconds: float) -> float:
         """Tokens/s of the engine alone, in calls as this job makes them."""
         return throughput.rate(documents, job.cfg.engine.call_tokens, self.embedder, seconds)
 
-    def run_shard(self, shard: Shard, job: Job) -> Receipt | Failure | Lost:
+    def run_shard(self, shard: Shard, job: Job) -> Receipt | Failure | LostAttempt:
         return attempt(shard, job, lambda: stages.run_shard(shard, job, self.embedder, self.turn))
 
-    def embed(self, prepared: Prepared, job: Job) -> tuple[Failure | Lost | None, Embedded | None]:
+    def embed(self, prepared: Prepared, job: Job) -> tuple[Failure | LostAttempt | None, Embedded | None]:
         return staged(prepared.shard, job, lambda: stages.embed(prepared, job, self.embedder))

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset.ledger import Ledger
 from bulkembed.errors import IncompleteError
-from bulkembed.records import Counts, Failure, Lost, Model, Sampled, Shard
+from bulkembed.records import Counts, Failure, LostAttempt, Model, Sampled, Shard
 from bulkembed.runs.progress import failures_text
 from bulkembed.runs.stages import Job
 from bulkembed.source.row_ranges import parse
@@ -33,7 +33,7 @@ TOKEN_BYTES = 4  # of text, about
 MAX_CLIPPED = 0.01  # share of int8 components; ranges of MIN_VECTORS vectors of the same kind clip 0.001
 ROWS_NAME = "int8_ranges_rows"  # in footers and snapshots
 
-Sample = Callable[[list[Shard], Job], Iterator[Sampled | Failure | Lost]]
+Sample = Callable[[list[Shard], Job], Iterator[Sampled | Failure | LostAttempt]]
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def column_ranges(parts: list[npt.NDArray[np.float32]], dim: int) -> npt.NDArray
 
 def sampled_parts(job: Job, pieces: list[Shard], sample: Sample) -> list[Sampled]:
     """What each piece shows. Raises IncompleteError unless all of them were looked at."""
-    outcomes = [outcome for outcome in sample(pieces, job) if not isinstance(outcome, Lost)]  # a lost attempt is made again
+    outcomes = [outcome for outcome in sample(pieces, job) if not isinstance(outcome, LostAttempt)]  # a lost attempt is made again
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     if failures:
         raise IncompleteError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from bulkembed.records import Cause, Counts, Failure, Lost, Receipt
+from bulkembed.records import Cause, Counts, Failure, LostAttempt, Receipt
 
 
 def failures_text(failures: list[Failure]) -> str:
@@ -27,8 +27,8 @@ class Progress:
     first_started: float = float("inf")  # unix seconds, of the embedding of any shard
     last_finished: float = 0.0
 
-    def add(self, outcome: Receipt | Failure | Lost) -> None:
-        if isinstance(outcome, Lost):
+    def add(self, outcome: Receipt | Failure | LostAttempt) -> None:
+        if isinstance(outcome, LostAttempt):
             self.lost[outcome.cause] += 1
             return
         if isinstance(outcome, Failure):

@@ -16,7 +16,7 @@ from bulkembed.dataset.ledger import Ledger
 from bulkembed.embedding import model_files
 from bulkembed.embedding.embedder import Embedder
 from bulkembed.errors import BulkembedError, ConfigError, IncompleteError, SourceError, StorageError
-from bulkembed.records import Failure, Lost, Model, Receipt, Sampled, Shard, Snapshot
+from bulkembed.records import Failure, LostAttempt, Model, Receipt, Sampled, Shard, Snapshot
 from bulkembed.runs import calibration, publication, stages
 from bulkembed.runs.calibration import Int8Ranges
 from bulkembed.runs.progress import Progress, failures_text
@@ -34,11 +34,11 @@ HASHED_IN_FOOTERS = ("tokenizer.json", ".safetensors")
 class Engine(Protocol):
     """What runs the verbs on shards: `dataflow`, or `InProcess`."""
 
-    def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | Lost]:
+    def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | LostAttempt]:
         """Embeds and publishes; an outcome for each shard."""
         ...
 
-    def sample(self, shards: list[Shard], job: Job) -> Iterator[Sampled | Failure | Lost]:
+    def sample(self, shards: list[Shard], job: Job) -> Iterator[Sampled | Failure | LostAttempt]:
         """What each shard shows of the ranges of int8 columns; publishes nothing."""
         ...
 
@@ -190,7 +190,7 @@ def finish(job: Job, plan: Plan, report: Callable[[Progress], None], engine: Eng
 def measured(job: Job, plan: Plan, engine: Engine) -> tuple[Job, Plan]:
     """The job with int8 ranges that it measures, and what is left to do with them: another run may have begun with the same."""
 
-    def sample(shards: list[Shard], job: Job) -> Iterator[Sampled | Failure | Lost]:
+    def sample(shards: list[Shard], job: Job) -> Iterator[Sampled | Failure | LostAttempt]:
         yield from engine.sample(shards, job)
         stopping.stop.check()
 
@@ -207,14 +207,14 @@ class InProcess:
     def __init__(self, embedder: Embedder) -> None:
         self.embedder = embedder
 
-    def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | Lost]:
+    def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | LostAttempt]:
         for shard in shards:
             try:
                 yield stages.run_shard(shard, job, self.embedder)
             except BulkembedError as error:
                 yield Failure(shard.id, str(error))
 
-    def sample(self, shards: list[Shard], job: Job) -> Iterator[Sampled | Failure | Lost]:
+    def sample(self, shards: list[Shard], job: Job) -> Iterator[Sampled | Failure | LostAttempt]:
         for shard in shards:
             try:
                 yield stages.sample(shard, job, self.embedder)
