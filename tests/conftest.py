@@ -24,7 +24,7 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A Qwen3-Embedding-shaped model with random weights (64 dims)."""
     folder = tmp_path_factory.mktemp("models") / "Qwen3-Embedding-tiny"
     # In a process of its own: importing torch and transformers here would cost every test run.
-    subprocess.run([sys.executable, ROOT / "scripts/random_qwen3.py", folder], check=True, capture_output=True)
+    subprocess.run([sys.executable, ROOT / "scripts/samples/random_qwen3.py", folder], check=True, capture_output=True)
     return str(folder)
 
 

@@ -65,7 +65,20 @@ def test_a_run_during_verify_and_search_leaves_them_the_dataset_they_began_with(
 
 def test_chaos() -> None:
     """Actors, tasks, nodes and drivers killed at random; `scripts/chaos` has longer rounds (docs/reliability.md)."""
-    command = [sys.executable, "-m", "scripts.chaos", "--kills", "6", "--every", "2", "--documents", "2000", "--seed", "11", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "scripts.chaos_rounds",
+        "--kills",
+        "6",
+        "--every",
+        "2",
+        "--documents",
+        "2000",
+        "--seed",
+        "11",
+        "--json",
+    ]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=280)
     assert result.returncode == 0, result.stdout + result.stderr[-2000:]
     found = json.loads(result.stdout.splitlines()[-1])

@@ -29,8 +29,8 @@ from bulkembed.records import parse_forms
 from bulkembed.runs import stages
 from bulkembed.vectors import matryoshka
 from bulkembed.vectors.matryoshka import Vectors
-from scripts import make_corpus
 from scripts.benchmarks.material import SHAPES, WORK, Row, engine_dtype, model_folder
+from scripts.samples import demo_corpus
 
 LEAF = "embedding.list.element"
 FLOATS = ("PLAIN", "BYTE_STREAM_SPLIT")
@@ -69,7 +69,7 @@ def real_vectors(documents: int) -> Vectors:
     """MiniLM's of so many demo documents, made once."""
     kept = WORK / f"minilm-{documents}.npy"
     if not kept.exists():
-        rows = list(make_corpus.documents())
+        rows = list(demo_corpus.documents())
         model = describe(str(model_folder("minilm")), None)
         tokens = stages.tokenizer(model, SHAPES["minilm"].max_tokens).encode(
             [rows[n * len(rows) // documents]["text"] for n in range(documents)]

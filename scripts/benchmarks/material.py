@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
 from bulkembed.embedding import hardware
-from scripts import make_corpus, random_qwen3
+from scripts.samples import demo_corpus, random_qwen3
 
 Row = dict[str, Any]  # a result: flat, JSON values
 WORK = Path(".demo/bench").resolve()
@@ -76,7 +76,7 @@ def corpus(documents: int) -> Path:
     """`documents` of the demo corpus (repeated under new ids where it has fewer) in one Parquet file."""
     folder = WORK / f"corpus-{documents}"
     if not folder.exists():
-        rows = list(make_corpus.documents())
+        rows = list(demo_corpus.documents())
         # Evenly out of the whole corpus, so that a few documents have the lengths of all.
         picked = [rows[number * len(rows) // documents % len(rows)] for number in range(documents)]
         write_corpus(folder, [f"{row['id']}#{n}" for n, row in enumerate(picked)], [row["text"] for row in picked])
@@ -109,7 +109,7 @@ def token_counts(documents: int, max_tokens: int, seed: int = 0) -> npt.NDArray[
 
 def common_words(fits: Callable[[str], bool], documents: Iterable[Mapping[str, str]] | None = None) -> tuple[list[str], list[int]]:
     """Words of documents (default: the demo corpus), commonest first, and how often each stands there."""
-    rows = make_corpus.documents() if documents is None else documents
+    rows = demo_corpus.documents() if documents is None else documents
     counted = Counter(word for row in rows for word in row["text"].lower().split() if word.isascii() and word.isalpha())
     found = [(word, count) for word, count in counted.most_common(2 * VOCABULARY) if fits(word)][:VOCABULARY]
     return [word for word, _ in found], [count for _, count in found]

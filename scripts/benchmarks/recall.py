@@ -16,8 +16,8 @@ from bulkembed.records import VectorForm, parse_forms
 from bulkembed.runs import stages
 from bulkembed.vectors import matryoshka
 from bulkembed.vectors.matryoshka import Vectors
-from scripts import make_corpus
 from scripts.benchmarks.material import SHAPES, Row, engine_dtype, model_folder
+from scripts.samples import demo_corpus
 
 FORMS = ["384:float16", "384:int8", "256:float32", "128:float32", "128:int8", "384:binary", "128:binary"]
 
@@ -48,7 +48,7 @@ def recall(
 
 def vectors(queries: int) -> tuple[Vectors, Vectors]:
     """Of the documents, and of titles evenly out of all."""
-    rows = list(make_corpus.documents())
+    rows = list(demo_corpus.documents())
     model, max_tokens = describe(str(model_folder("minilm")), None), SHAPES["minilm"].max_tokens
     tokens = stages.tokenizer(model, max_tokens)
     picked = [rows[number * len(rows) // queries]["title"] for number in range(queries)]

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from scripts import make_corpus, random_qwen3
 from scripts.benchmarks.material import WORK, model_folder, write_corpus
+from scripts.samples import demo_corpus, random_qwen3
 
 CHARACTERS = 1250  # of a document: about 300 tokens
 DIMS = (2560, 1024)
@@ -18,7 +18,7 @@ DIMS = (2560, 1024)
 
 def texts(sizes: list[int], step: int = CHARACTERS // 3) -> Iterator[str]:
     """Slices of the demo corpus with so many characters each, `step` apart: the closer, the more alike, and the better compressed."""
-    text = "\n\n".join(row["text"] for row in make_corpus.documents())
+    text = "\n\n".join(row["text"] for row in demo_corpus.documents())
     starts = itertools.cycle(range(0, len(text) - max(sizes), step))
     return (text[start : start + size] for start, size in zip(starts, sizes, strict=False))
 

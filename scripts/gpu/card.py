@@ -9,14 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bulkembed.embedding import model_files
-from scripts import random_qwen3
 from scripts.benchmarks.material import common_words, texts_of, token_counts, write_corpus
 from scripts.gpu.child import Asked, Task
 from scripts.gpu.corpus import ids_of, save_ids
 from scripts.gpu.flops import layer_matrices
 from scripts.gpu.plan import Group, Result
 from scripts.gpu.weights import write_random
-from scripts.make_corpus import topics
+from scripts.samples import random_qwen3
+from scripts.samples.demo_corpus import topics
 
 GEMM_SECONDS = 0.25  # of each shape, after which the card's clock has settled
 DOCUMENTS = 4500  # some 10 s of the 4B shape

@@ -21,7 +21,7 @@ from typing import Any, Literal, TextIO
 
 from bulkembed.embedding import hardware
 from scripts.gpu.plan import Group, Result, Row
-from scripts.random_qwen3 import SHAPES
+from scripts.samples.random_qwen3 import SHAPES
 
 
 @dataclass(frozen=True)

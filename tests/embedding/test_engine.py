@@ -21,7 +21,7 @@ from bulkembed.config.run_config import EngineConfig
 from bulkembed.embedding import embedder, reference, vllm_patches
 from bulkembed.embedding.model_files import describe
 from bulkembed.storage.store import Store
-from scripts import make_corpus
+from scripts.samples import demo_corpus
 from tests.support.corpora import write_corpus
 from tests.support.processes import ROOT, bulkembed
 from tests.support.runs import read_dataset
@@ -33,7 +33,7 @@ MAX_TOKENS = 200
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """200 documents evenly out of the demo corpus: prose and code, a few tokens to thousands."""
-    rows = list(make_corpus.documents())
+    rows = list(demo_corpus.documents())
     picked = [rows[number * len(rows) // COUNT] for number in range(COUNT)]
     folder = tmp_path_factory.mktemp("real")
     pq.write_table(pa.Table.from_pylist(picked).select(["id", "text"]), folder / "a.parquet", row_group_size=50)

@@ -16,7 +16,7 @@ import pytest
 
 from scripts.gpu import command, flops, plan, table, timeline, watch
 from scripts.gpu.plan import Group, Row
-from scripts.random_qwen3 import SHAPES
+from scripts.samples.random_qwen3 import SHAPES
 
 TINY = {
     "hidden_size": 4,

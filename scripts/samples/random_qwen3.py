@@ -1,6 +1,6 @@
 """Make a Qwen3-Embedding-shaped model with random weights: for tests and benchmarks without a hub.
 
-    python scripts/random_qwen3.py OUT [--shape tiny|small|one-layer|0.6B|4B|8B]
+    python scripts/samples/random_qwen3.py OUT [--shape tiny|small|one-layer|0.6B|4B|8B]
 
 Takes exactly the code path of Qwen3-Embedding: same architecture, last-token pooling on an appended
 <|endoftext|>, query prompt, sentence-transformers files. Only the vectors mean nothing. The

@@ -39,7 +39,7 @@ from bulkembed.embedding.model_files import describe
 from bulkembed.inspection.verify import verify
 from bulkembed.runs.run import InProcess, run
 from bulkembed.storage.store import Store
-from scripts import make_corpus, random_qwen3
+from scripts.samples import demo_corpus, random_qwen3
 
 WORK = Path(".demo/chaos").resolve()
 WORDS = ["shard", "vector", "token", "receipt", "snapshot", "bucket", "actor", "corpus", "row", "group"]
@@ -54,7 +54,7 @@ def corpus(documents: int, real: bool) -> Path:
     folder = WORK / f"corpus-{documents}{'-real' if real else ''}"
     if folder.exists():
         return folder
-    texts = [row["text"] for row in make_corpus.documents()] if real else []
+    texts = [row["text"] for row in demo_corpus.documents()] if real else []
     folder.mkdir(parents=True)
     for number in range(FILES):
         ids = range(number * documents // FILES, (number + 1) * documents // FILES)

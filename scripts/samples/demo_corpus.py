@@ -1,6 +1,6 @@
 """Make the demo corpus: Python's own documentation, as Parquet and JSONL shards.
 
-    python scripts/make_corpus.py OUT [--rows-per-file N]
+    python scripts/samples/demo_corpus.py OUT [--rows-per-file N]
 
 One document per documentation topic and per docstring of the standard library: real prose
 and code of heavy-tailed length, present on every machine that has Python. Columns:

@@ -1,0 +1,1 @@
+"""What scripts and tests embed where nothing may be downloaded: a demo corpus, and models with random weights."""
