@@ -311,7 +311,7 @@ def test_retry_rejects_mends_a_run_that_its_rejects_hold_back(tmp_path: Path, qw
         for _ in range(2):
             with pytest.raises(HeldBack, match=r"20 of 20 documents .* the rejects say why, and retry-rejects embeds them after a fix"):
                 in_one_process(cfg)
-    monkeypatch.setattr("bulkembed.cli.app.embed", in_one_process)
+    monkeypatch.setattr("bulkembed.cli.run_commands.embed", in_one_process)
     flags = ["--source", f"{tmp_path}/in", "--output", f"{tmp_path}/out", "--model", qwen, "--max-tokens", "64"]
     app(["retry-rejects", *flags, "--set", "engine.kind=simulated"], standalone_mode=False)
     assert read_dataset(tmp_path / "out").num_rows == 24

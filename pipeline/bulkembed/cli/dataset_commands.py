@@ -1,35 +1,26 @@
-"""Commands that look at a finished dataset or at a model: verify, files, search, check."""
+"""Commands that look at a finished dataset: status, verify, files, search."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bulkembed.cli.console import err, out
-from bulkembed.cli.options import (
-    Command,
-    Dims,
-    Dtype,
-    Elsewhere,
-    Instruction,
-    Original,
-    Output,
-    Prompt,
-    PromptName,
-    Revision,
-    Settings,
-    StorageOption,
-    Untrained,
-    Vectors,
-    load_config,
-    storage_of,
-)
-from bulkembed.errors import BulkembedError, ConfigError, GateError
+from bulkembed.cli.options import Command, Elsewhere, Instruction, Original, Output, PromptName, StorageOption, storage_of
+from bulkembed.errors import BulkembedError, ConfigError
 
 if TYPE_CHECKING:
     from bulkembed.inspection.verify import Resample
     from bulkembed.storage.store import Store
 
 app = typer.Typer()
+
+
+@app.command(cls=Command)
+def status(output: Output, settings: StorageOption = None) -> None:
+    """Show the runs below an output: shards done, documents, rejects, tokens, and which is live."""
+    from bulkembed.report import plain_text
+
+    out.print(plain_text.status_text(storage_of(settings), output), markup=False)
 
 
 @app.command(cls=Command)
@@ -128,48 +119,3 @@ def search(
         loaded = in_process.load(described, max_tokens, chosen)
         vector = query_vector(snapshot, tokenizer(described, max_tokens), loaded, query, prompt)
     out.print(plain_text.hits_text(nearest(store, ledger, snapshot, vector, k)), markup=False)
-
-
-@app.command(cls=Command)
-def check(
-    model: Annotated[str, typer.Option(help="Hub name, or folder.")],
-    revision: Revision = None,
-    reference: Annotated[
-        bool, typer.Option("--reference", help="Also against sentence-transformers and transformers, in float32 on the CPU.")
-    ] = False,
-    dims: Dims = None,
-    dtype: Dtype = None,
-    vectors: Vectors = None,
-    allow_untrained_dims: Untrained = False,
-    max_tokens: Annotated[int | None, typer.Option(help="Of a document. [default: the model's; with --reference at most 512]")] = None,
-    prompt: Prompt = None,
-    prompt_name: PromptName = None,
-    instruction: Instruction = None,
-    settings: Settings = None,
-) -> None:
-    """Load a model on this machine and check its vectors, as every run does before its first shard."""
-    from bulkembed.embedding import in_process, preflight
-    from bulkembed.embedding import reference as others
-    from bulkembed.embedding.model_files import describe, locate
-    from bulkembed.report import plain_text
-    from bulkembed.runs import stages
-
-    flags = {"dims": dims, "dtype": dtype, "vectors": vectors, "allow_untrained_dims": allow_untrained_dims, "max_tokens": max_tokens}
-    flags |= {"prompt": prompt, "prompt_name": prompt_name, "instruction": instruction}
-    cfg = load_config(None, settings, source="none", output="none", model=model, revision=revision, **flags)
-    described = describe(model, revision)
-    if reference and max_tokens is None:
-        cfg = cfg.model_copy(update={"max_tokens": min(described.max_tokens, others.MAX_TOKENS)})
-    cfg = cfg.resolve(described)
-    tokenizer = stages.tokenizer(described, cfg.max_tokens or 0)
-    with in_process.quiet():
-        embedder = in_process.load(described, cfg.max_tokens or 0, cfg.engine)
-        checks = list(preflight.examine(described, cfg, tokenizer, embedder))
-        if reference:
-            path = str(locate(model, revision, weights=True))
-            for library in others.LIBRARIES:
-                checks += others.compare(library, path, described, cfg, tokenizer, embedder)
-    out.print(plain_text.checks_text(described, cfg, embedder.version, checks), markup=False)
-    failed = [each.name for each in checks if not each.passed]
-    if failed:
-        raise GateError(f"model: {model} fails {len(failed)} of {len(checks)} checks: {', '.join(failed)}")

@@ -1,0 +1,106 @@
+"""Commands that look at a model and its engine on this machine: tune, check."""
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bulkembed.cli.console import out
+from bulkembed.cli.options import (
+    Command,
+    Dims,
+    Dtype,
+    Instruction,
+    Prompt,
+    PromptName,
+    Revision,
+    Settings,
+    Untrained,
+    Vectors,
+    configured,
+    load_config,
+)
+from bulkembed.errors import BulkembedError, ConfigError, GateError
+
+if TYPE_CHECKING:
+    from bulkembed.config.run_config import RunConfig
+
+app = typer.Typer()
+
+
+@app.command(name="tune", cls=Command)
+@partial(configured, output="none")
+def tune_engine(
+    cfg: "RunConfig",
+    seconds: Annotated[float, typer.Option("--budget", min=1, help="Seconds that it may take, about.")] = 600,
+    documents: Annotated[int, typer.Option(min=1, help="Of the source, as a sample.")] = 2000,
+    write: Annotated[Path | None, typer.Option(help="Where the [engine] table goes, for --config. [default: shown only]")] = None,
+) -> None:
+    """Measure engine settings on this host with a sample of the source."""
+    from bulkembed.report import plain_text
+    from bulkembed.tuning import search, session
+
+    if write is not None and (write.exists() or not write.parent.is_dir()):
+        raise ConfigError(f"--write {write}: is there already, or its folder is not; name another file")
+    os.environ.pop("RAY_ADDRESS", None)  # of this host, not of a cluster that it may belong to
+    trials = []
+    with out.status("measuring"), session.host(cfg, documents) as host:
+        out.print(f"{len(host.documents):,} documents, about {seconds:g} s; tokens/s of this host, over those as configured:", markup=False)
+        for trial in host.trials(seconds):
+            trials.append(trial)
+            out.print(plain_text.trial_text(trial, trials[0].rate), markup=False)
+    if not trials[0].rate:
+        raise BulkembedError(f"engine: nothing could be measured: {trials[0].problem}")
+    first, best = search.best_of(trials)
+    out.print(plain_text.tuned_text(trials, first, best, search.untried(host.axes, trials)), markup=False)
+    table = search.toml(best.changes)
+    if write is not None:
+        write.write_text(table, encoding="utf-8")
+    out.print(f"\n{table}", markup=False)
+
+
+@app.command(cls=Command)
+def check(
+    model: Annotated[str, typer.Option(help="Hub name, or folder.")],
+    revision: Revision = None,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Also against sentence-transformers and transformers, in float32 on the CPU.")
+    ] = False,
+    dims: Dims = None,
+    dtype: Dtype = None,
+    vectors: Vectors = None,
+    allow_untrained_dims: Untrained = False,
+    max_tokens: Annotated[int | None, typer.Option(help="Of a document. [default: the model's; with --reference at most 512]")] = None,
+    prompt: Prompt = None,
+    prompt_name: PromptName = None,
+    instruction: Instruction = None,
+    settings: Settings = None,
+) -> None:
+    """Load a model on this machine and check its vectors, as every run does before its first shard."""
+    from bulkembed.embedding import in_process, preflight
+    from bulkembed.embedding import reference as others
+    from bulkembed.embedding.model_files import describe, locate
+    from bulkembed.report import plain_text
+    from bulkembed.runs import stages
+
+    flags = {"dims": dims, "dtype": dtype, "vectors": vectors, "allow_untrained_dims": allow_untrained_dims, "max_tokens": max_tokens}
+    flags |= {"prompt": prompt, "prompt_name": prompt_name, "instruction": instruction}
+    cfg = load_config(None, settings, source="none", output="none", model=model, revision=revision, **flags)
+    described = describe(model, revision)
+    if reference and max_tokens is None:
+        cfg = cfg.model_copy(update={"max_tokens": min(described.max_tokens, others.MAX_TOKENS)})
+    cfg = cfg.resolve(described)
+    tokenizer = stages.tokenizer(described, cfg.max_tokens or 0)
+    with in_process.quiet():
+        embedder = in_process.load(described, cfg.max_tokens or 0, cfg.engine)
+        checks = list(preflight.examine(described, cfg, tokenizer, embedder))
+        if reference:
+            path = str(locate(model, revision, weights=True))
+            for library in others.LIBRARIES:
+                checks += others.compare(library, path, described, cfg, tokenizer, embedder)
+    out.print(plain_text.checks_text(described, cfg, embedder.version, checks), markup=False)
+    failed = [each.name for each in checks if not each.passed]
+    if failed:
+        raise GateError(f"model: {model} fails {len(failed)} of {len(checks)} checks: {', '.join(failed)}")
