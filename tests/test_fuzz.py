@@ -22,7 +22,7 @@ from bulkembed.cli.options import load
 from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset.ledger import dataset
 from bulkembed.errors import BulkembedError, ConfigError, ObjectError
-from bulkembed.runs.run import open_job
+from bulkembed.runs.lookup import open_job
 from bulkembed.source import objects, planning, reader
 from bulkembed.source.columns import carried_schema
 from bulkembed.storage.store import Store

@@ -218,15 +218,16 @@ import json, logging, os, sys
 import psutil
 from bulkembed.cluster import connect, ray_executor
 from bulkembed.config.run_config import RunConfig
-from bulkembed.runs.run import finish, open_job
+from bulkembed.runs.lookup import open_job
+from bulkembed.runs.run import finish
 
 job, plan = open_job(RunConfig.model_validate_json(sys.stdin.read()))
 inherited = connect.connect(job.cfg.ray, job)
 import ray  # which looks at once where it may listen, and so comes after
 
-with ray_executor.engine(job, 1, inherited) as engine:
-    (actor,) = engine.loading.values()
-    finish(job, plan, lambda progress: None, engine).require_complete()
+with ray_executor.engine(job, 1, inherited) as executor:
+    (actor,) = executor.loading.values()
+    finish(job, plan, lambda progress: None, executor).require_complete()
     has = ray.get(actor.__ray_call__.remote(lambda _self: dict(os.environ)))
     family = [psutil.Process(), *psutil.Process().children(recursive=True)]
     sockets = {each.laddr.ip for process in family for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN}

@@ -21,7 +21,7 @@ import typer
 
 from bulkembed.embedding.embedder import TokenIds
 from bulkembed.embedding.model_files import describe
-from bulkembed.runs import stages
+from bulkembed.runs.job import load_tokenizer
 from bulkembed.text.batches import pack
 from bulkembed.tuning.search import PLAIN_MALLOC
 from scripts.benchmarks import engine
@@ -111,7 +111,7 @@ def calls_of(order: str, lengths: npt.NDArray[np.int64]) -> list[npt.NDArray[np.
 def main(model: str, max_tokens: str, question: str) -> None:
     asked = json.loads(question)
     texts = pq.read_table(Path(asked["source"]) / "corpus.parquet")["text"].to_pylist()
-    tokens = stages.tokenizer(describe(model, None), int(max_tokens)).encode(texts)
+    tokens = load_tokenizer(describe(model, None), int(max_tokens)).encode(texts)
     documents: TokenIds = [tokens.of(row) for row in range(len(texts))]
     embedder = engine.load(model, int(max_tokens))
     embedder.embed(documents[:SHARD_ROWS])  # warms up

@@ -26,7 +26,7 @@ from bulkembed.dataset.parquet_file import ROWS_PER_GROUP
 from bulkembed.embedding import in_process
 from bulkembed.embedding.model_files import describe
 from bulkembed.records import parse_forms
-from bulkembed.runs import stages
+from bulkembed.runs.job import load_tokenizer
 from bulkembed.vectors import matryoshka
 from bulkembed.vectors.matryoshka import Vectors
 from scripts.benchmarks.material import SHAPES, WORK, Row, engine_dtype, model_folder
@@ -71,7 +71,7 @@ def real_vectors(documents: int) -> Vectors:
     if not kept.exists():
         rows = list(demo_corpus.documents())
         model = describe(str(model_folder("minilm")), None)
-        tokens = stages.tokenizer(model, SHAPES["minilm"].max_tokens).encode(
+        tokens = load_tokenizer(model, SHAPES["minilm"].max_tokens).encode(
             [rows[n * len(rows) // documents]["text"] for n in range(documents)]
         )
         with in_process.quiet():

@@ -18,7 +18,7 @@ import typer
 from safetensors import safe_open
 
 from bulkembed.embedding.model_files import describe
-from bulkembed.runs import stages
+from bulkembed.runs.job import load_tokenizer
 from scripts.benchmarks.engine import actor_environment
 from scripts.benchmarks.material import Row, child, corpus, engine_dtype, model_folder, shape_of
 
@@ -69,7 +69,7 @@ def layer_of(key: str) -> int:
 
 
 def tokens_of(name: str, documents: int) -> int:
-    tokenizer = stages.tokenizer(describe(str(model_folder(name)), None), shape_of(name).max_tokens)
+    tokenizer = load_tokenizer(describe(str(model_folder(name)), None), shape_of(name).max_tokens)
     texts = [text for path in corpus(documents).glob("*.parquet") for text in pq.read_table(path, columns=["text"])["text"].to_pylist()]
     return int(tokenizer.encode(texts, "").lengths.sum())
 

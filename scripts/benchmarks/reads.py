@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 import typer
 
 from bulkembed.config.run_config import RunConfig
-from bulkembed.runs.run import open_job
+from bulkembed.runs.lookup import open_job
 from bulkembed.source import reader
 from scripts.benchmarks import simulated
 from scripts.benchmarks.material import Row

@@ -13,7 +13,7 @@ from bulkembed.config.run_config import EngineConfig
 from bulkembed.embedding import in_process
 from bulkembed.embedding.model_files import describe
 from bulkembed.records import VectorForm, parse_forms
-from bulkembed.runs import stages
+from bulkembed.runs.job import load_tokenizer
 from bulkembed.vectors import matryoshka
 from bulkembed.vectors.matryoshka import Vectors
 from scripts.benchmarks.material import SHAPES, Row, engine_dtype, model_folder
@@ -50,7 +50,7 @@ def vectors(queries: int) -> tuple[Vectors, Vectors]:
     """Of the documents, and of titles evenly out of all."""
     rows = list(demo_corpus.documents())
     model, max_tokens = describe(str(model_folder("minilm")), None), SHAPES["minilm"].max_tokens
-    tokens = stages.tokenizer(model, max_tokens)
+    tokens = load_tokenizer(model, max_tokens)
     picked = [rows[number * len(rows) // queries]["title"] for number in range(queries)]
     with in_process.quiet():
         embedder = in_process.load(model, max_tokens, EngineConfig(dtype=engine_dtype()))

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import typer
 
 from bulkembed.config.run_config import RunConfig
-from bulkembed.runs.run import open_job
+from bulkembed.runs.lookup import open_job
 from scripts.benchmarks import job
 from scripts.benchmarks.material import WORK, Row, child, engine_dtype, model_folder, write_corpus
 

@@ -37,7 +37,8 @@ from bulkembed.dataset.ledger import dataset
 from bulkembed.embedding.embedder import SimulatedEmbedder
 from bulkembed.embedding.model_files import describe
 from bulkembed.inspection.verify import verify
-from bulkembed.runs.run import InProcess, run
+from bulkembed.runs.executor import LocalExecutor
+from bulkembed.runs.run import run
 from bulkembed.storage.store import Store
 from scripts.samples import demo_corpus, random_qwen3
 
@@ -162,7 +163,7 @@ def undisturbed(source: Path, model: str) -> str:
     shutil.rmtree(output, ignore_errors=True)
     values = {"source": str(source), "output": str(output), "model": model, "max_tokens": 64, "engine": {"kind": "simulated"}}
     width = describe(model, None).width
-    run(RunConfig.model_validate(values), lambda progress: None, InProcess(SimulatedEmbedder(width, 1e9))).require_complete()
+    run(RunConfig.model_validate(values), lambda progress: None, LocalExecutor(SimulatedEmbedder(width, 1e9))).require_complete()
     return str(output)
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from bulkembed import stopping
 from bulkembed.errors import InterruptedRun
-from bulkembed.runs.run import open_job
+from bulkembed.runs.lookup import open_job
 from bulkembed.text.tokenizer import Tokenizer
 from tests.support.corpora import write_corpus
 from tests.support.processes import ROOT

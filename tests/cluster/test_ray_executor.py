@@ -25,8 +25,9 @@ from bulkembed.dataset.ledger import dataset
 from bulkembed.embedding import embedder
 from bulkembed.errors import BulkembedError, InterruptedRun, ResourceError
 from bulkembed.inspection.verify import verify
+from bulkembed.runs.lookup import open_job
 from bulkembed.runs.progress import Progress
-from bulkembed.runs.run import finish, open_job
+from bulkembed.runs.run import finish
 from bulkembed.stopping import Stop
 from bulkembed.storage.store import Store
 from bulkembed.text.tokenizer import Tokenizer
@@ -155,9 +156,9 @@ def test_a_signal_ends_a_sample_at_once_and_sets_nothing(tmp_path: Path, qwen: s
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "tokens_per_second": 50}, vectors="64:int8")
     job, planned = open_job(cfg)
     started = time.monotonic()
-    with ray_executor.engine(job, 1) as engine, pytest.raises(InterruptedRun) as raised:
+    with ray_executor.engine(job, 1) as executor, pytest.raises(InterruptedRun) as raised:
         threading.Timer(0.5, stop.request, [15]).start()
-        finish(job, planned, lambda progress: None, engine)
+        finish(job, planned, lambda progress: None, executor)
     assert raised.value.exit_code == 143
     assert time.monotonic() - started < 30
     assert not (tmp_path / "out").exists()
@@ -271,7 +272,7 @@ import json, os, sys
 import psutil, ray
 from bulkembed.cluster import connect, ray_executor
 from bulkembed.config.run_config import RunConfig
-from bulkembed.runs.run import open_job
+from bulkembed.runs.lookup import open_job
 
 job, _ = open_job(RunConfig.model_validate_json(sys.argv[1]))
 inherited = connect.connect(job.cfg.ray, job)

@@ -17,8 +17,9 @@ from bulkembed.embedding import embedder, loading, model_files
 from bulkembed.embedding.embedder import Embedder, SimulatedEmbedder
 from bulkembed.errors import ModelError
 from bulkembed.records import Failure, Model
-from bulkembed.runs import stages
-from bulkembed.runs.run import finish, open_job
+from bulkembed.runs.job import load_tokenizer
+from bulkembed.runs.lookup import open_job
+from bulkembed.runs.run import finish
 from tests.support.corpora import write_corpus
 from tests.support.runs import simulated
 
@@ -71,7 +72,7 @@ def test_the_tokenizer_of_another_node_is_refused(folder: Path) -> None:
     described = model_files.describe(str(folder), None)
     flip(folder / "tokenizer.json")
     with pytest.raises(ModelError, match=rf"model: {HOST} has another tokenizer\.json"):
-        stages.tokenizer(described, 64)
+        load_tokenizer(described, 64)
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -79,8 +80,8 @@ def test_nothing_of_a_node_with_another_model_is_published(tmp_path: Path, folde
     write_corpus(tmp_path / "in", files=1)
     job, planned = open_job(simulated(tmp_path / "in", tmp_path / "out", str(folder)))
     flip(folder / "config.json")
-    with pytest.raises(ModelError, match=f"{HOST} has another config.json"), ray_executor.engine(job, 1) as engine:
-        finish(job, planned, lambda progress: None, engine)
+    with pytest.raises(ModelError, match=f"{HOST} has another config.json"), ray_executor.engine(job, 1) as executor:
+        finish(job, planned, lambda progress: None, executor)
     assert not list(tmp_path.glob("out/data/*/*"))
 
 

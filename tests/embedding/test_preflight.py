@@ -14,7 +14,7 @@ from bulkembed.embedding.embedder import SimulatedEmbedder, TokenIds, Vectors
 from bulkembed.embedding.model_files import describe
 from bulkembed.errors import GateError
 from bulkembed.records import Model, Pooling, Tokens
-from bulkembed.runs import stages
+from bulkembed.runs.job import load_tokenizer
 from bulkembed.text.tokenizer import Tokenizer
 from bulkembed.vectors import matryoshka
 
@@ -117,7 +117,7 @@ def setting(qwen: str, **values: Any) -> tuple[Model, RunConfig]:
 )
 def test_what_is_right_passes(qwen: str, values: dict[str, Any]) -> None:
     model, cfg = setting(qwen, **values)
-    preflight.require(model, cfg, stages.tokenizer(model, cfg.chunk_tokens or 80), States("last"))
+    preflight.require(model, cfg, load_tokenizer(model, cfg.chunk_tokens or 80), States("last"))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_what_is_right_passes(qwen: str, values: dict[str, Any]) -> None:
 def test_a_sabotaged_engine_is_caught(qwen: str, embedder: States, check: str) -> None:
     model, cfg = setting(qwen)
     with pytest.raises(GateError, match=f"fails the check {check!r}"):
-        preflight.require(model, cfg, stages.tokenizer(model, 80), embedder)
+        preflight.require(model, cfg, load_tokenizer(model, 80), embedder)
 
 
 @pytest.mark.parametrize("sabotaged", [LosesTheEnd, CutsTheEnd, DoublesThePrompt])
@@ -150,4 +150,4 @@ def test_short_vectors_that_are_not_renormalised_are_caught(qwen: str, monkeypat
     model, cfg = setting(qwen, dims=[64, 32])
     monkeypatch.setattr(matryoshka, "cut", lambda vectors, dim: vectors[:, :dim])
     with pytest.raises(GateError, match=r"fails the check 'vectors 32:float32'.*norm"):
-        preflight.require(model, cfg, stages.tokenizer(model, 80), States("last"))
+        preflight.require(model, cfg, load_tokenizer(model, 80), States("last"))

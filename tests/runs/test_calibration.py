@@ -26,8 +26,10 @@ from bulkembed.records import Counts, Failure, LostAttempt, Receipt, Sampled, Sh
 from bulkembed.report import plain_text
 from bulkembed.runs import calibration
 from bulkembed.runs.calibration import MIN_VECTORS, sample_of, shares, spread
-from bulkembed.runs.run import InProcess, Summary, finish, open_job
-from bulkembed.runs.stages import Job
+from bulkembed.runs.executor import LocalExecutor
+from bulkembed.runs.job import Job
+from bulkembed.runs.lookup import open_job
+from bulkembed.runs.run import Summary, finish
 from bulkembed.storage.store import Store
 from bulkembed.vectors import matryoshka
 from tests.support.corpora import WORDS, write_jsonl
@@ -46,7 +48,7 @@ def config(tmp_path: Path, qwen: str, **changes: Any) -> RunConfig:
     return simulated(tmp_path / "in", tmp_path / "out", qwen, vectors=FORMS, **changes)
 
 
-class Noting(InProcess):
+class Noting(LocalExecutor):
     """Notes the rows that it samples and the shards that it runs."""
 
     def __init__(self, embedder: SimulatedEmbedder | None = None) -> None:
@@ -67,9 +69,9 @@ class Noting(InProcess):
         return sum(shard.rows for shard in self.sampled)
 
 
-def embed(cfg: RunConfig, engine: InProcess | None = None) -> Summary:
+def embed(cfg: RunConfig, executor: LocalExecutor | None = None) -> Summary:
     job, plan = open_job(cfg)
-    summary = finish(job, plan, lambda progress: None, engine or Noting())
+    summary = finish(job, plan, lambda progress: None, executor or Noting())
     summary.require_complete()
     return summary
 
@@ -132,16 +134,16 @@ def test_a_source_that_grows_past_the_least_gets_final_ranges(tmp_path: Path, qw
     write_jsonl(tmp_path / "in" / "1.jsonl", rows(*range(100)))
     embed(cfg)
     write_jsonl(tmp_path / "in" / "2.jsonl", rows(*range(100, 3000)))
-    engine = Noting()
-    embed(cfg, engine)
+    executor = Noting()
+    embed(cfg, executor)
     assert outlook(cfg) == "final, from 2,050 rows"  # as many of each shard
-    assert engine.sampled_rows == 2050
+    assert executor.sampled_rows == 2050
     assert records(tmp_path / "out")[-1]["objects"] == {}
     assert least_cosine(tmp_path / "out") > 0.999
     write_jsonl(tmp_path / "in" / "3.jsonl", rows(*range(3000, 3010)))
-    engine = Noting()
-    embed(cfg, engine)
-    assert (engine.sampled, [shard.rows for shard in engine.ran]) == ([], [10])
+    executor = Noting()
+    embed(cfg, executor)
+    assert (executor.sampled, [shard.rows for shard in executor.ran]) == ([], [10])
 
 
 def test_a_small_source_that_has_not_grown_has_nothing_to_do(tmp_path: Path, qwen: str) -> None:
@@ -239,9 +241,9 @@ def test_two_first_runs_at_once_use_the_same_ranges(tmp_path: Path, qwen: str) -
         def _embed(self, documents: Any) -> Any:
             return super()._embed(documents) + np.float32(1e-3)
 
-    engine = Noting(Other(WIDTH, 1e9))
-    second = finish(*late, lambda progress: None, engine)
-    assert (len(engine.sampled), engine.ran) == (3, [])
+    executor = Noting(Other(WIDTH, 1e9))
+    second = finish(*late, lambda progress: None, executor)
+    assert (len(executor.sampled), executor.ran) == (3, [])
     assert second.snapshot == first.snapshot
     assert len(records(tmp_path / "out")) == 1
 
@@ -297,17 +299,17 @@ def test_the_sample_grows_until_it_has_enough_and_no_further(tmp_path: Path, qwe
         lines = [rows(n, text=None if random.random() < bad else "")[0] for n in range(count)]
         write_jsonl(tmp_path / "in" / f"{name}.jsonl", lines)
     cfg = config(tmp_path, qwen, shards={"max_rows": 9000})
-    engine = Noting()
+    executor = Noting()
     job, plan = open_job(cfg)
-    found = calibration.measured(job, plan.pending, engine.sample)
-    assert len({(shard.object_id, row) for shard in engine.sampled for row in range(shard.start, shard.stop)}) == engine.sampled_rows
+    found = calibration.measured(job, plan.pending, executor.sample)
+    assert len({(shard.object_id, row) for shard in executor.sampled for row in range(shard.start, shard.stop)}) == executor.sampled_rows
     if bad == 0.97:
         assert found.seen == 12_704
         assert not found.final
     else:
         assert found.final
         assert found.vectors < 2 * MIN_VECTORS
-        assert {shard.uri[-7:] for shard in engine.sampled} == {"a.jsonl", "b.jsonl", "c.jsonl", "d.jsonl"}
+        assert {shard.uri[-7:] for shard in executor.sampled} == {"a.jsonl", "b.jsonl", "c.jsonl", "d.jsonl"}
     again = calibration.measured(job, plan.pending, Noting().sample)
     assert again.texts == found.texts
 

@@ -22,7 +22,7 @@ from bulkembed.records import Counts, Shard
 from bulkembed.report import plain_text
 from bulkembed.runs import estimate, stages
 from bulkembed.runs.estimate import Interval, Prices, cheaper
-from bulkembed.runs.run import open_job
+from bulkembed.runs.lookup import open_job
 from tests.support.corpora import WORDS, write_corpus, write_jsonl
 from tests.support.reading import config
 from tests.support.runs import in_one_process, simulated

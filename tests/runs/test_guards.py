@@ -23,9 +23,11 @@ from bulkembed.inspection.verify import verify
 from bulkembed.records import Failure, LostAttempt, Receipt, Shard, Snapshot
 from bulkembed.report.plain_text import plan_text, summary_text
 from bulkembed.runs import guards, stages
+from bulkembed.runs.executor import LocalExecutor
 from bulkembed.runs.guards import Contents
-from bulkembed.runs.run import InProcess, finish, open_job, run
-from bulkembed.runs.stages import Job
+from bulkembed.runs.job import Job
+from bulkembed.runs.lookup import open_job
+from bulkembed.runs.run import finish, run
 from bulkembed.source.objects import object_id
 from bulkembed.storage.store import Store, absolute
 from tests.support.corpora import write_jsonl
@@ -217,7 +219,7 @@ def test_a_run_that_was_planned_before_the_dataset_grew_is_held_back_at_the_end(
     job, plan = open_job(simulated(tmp_path / "in", tmp_path / "out", qwen, limit=3))
     in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen))
     with pytest.raises(HeldBack, match="nothing was published: 17 of 20 rows of snapshot 1"):
-        finish(job, plan, lambda progress: None, InProcess(SimulatedEmbedder(64, 1e9)))
+        finish(job, plan, lambda progress: None, LocalExecutor(SimulatedEmbedder(64, 1e9)))
     assert number_of_snapshots(tmp_path) == 1
 
 
@@ -234,7 +236,7 @@ def test_documents_that_become_rejects_are_counted(tmp_path: Path, qwen: str) ->
     assert read_dataset(tmp_path / "out").num_rows == 45
 
 
-class Counting(InProcess):
+class Counting(LocalExecutor):
     """Notes how many shards it was asked for, and does at most `most` of them, as a killed run does."""
 
     def __init__(self, most: int = 1000) -> None:
@@ -270,10 +272,10 @@ def test_a_share_of_rejects_is_one_of_all_that_is_done(tmp_path: Path, qwen: str
     write_jsonl(tmp_path / "in/0.jsonl", [{"id": n, "text": "word" if n % 4 else "", "lang": "x"} for n in range(200)])
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, max_rejects=0.2)
     assert run(cfg, lambda progress: None, Counting(2)).snapshot is None
-    engine = Counting()
+    executor = Counting()
     with pytest.raises(IncompleteError, match="15 of 60 rows"):
-        run(cfg, lambda progress: None, engine)
-    assert engine.asked == 1
+        run(cfg, lambda progress: None, executor)
+    assert executor.asked == 1
 
 
 def test_rejects_that_are_embedded_after_a_fix_no_longer_count(tmp_path: Path, qwen: str) -> None:

@@ -25,8 +25,10 @@ from bulkembed.errors import ConfigError, ModelError, ObjectError, SourceError
 from bulkembed.inspection.verify import Resample, resample, verify
 from bulkembed.records import Failure, LostAttempt, Receipt, Shard
 from bulkembed.runs import stages
-from bulkembed.runs.run import InProcess, Summary, finish, open_job, recalled_job, run
-from bulkembed.runs.stages import Job
+from bulkembed.runs.executor import LocalExecutor
+from bulkembed.runs.job import Job
+from bulkembed.runs.lookup import open_job, recalled_job
+from bulkembed.runs.run import Summary, finish, run
 from bulkembed.source import planning
 from bulkembed.storage.store import Store
 from bulkembed.vectors import matryoshka
@@ -37,7 +39,7 @@ WIDTH = 64
 
 
 def embed(cfg: RunConfig) -> Summary:
-    return run(cfg, lambda progress: None, InProcess(SimulatedEmbedder(WIDTH, 1e9)))
+    return run(cfg, lambda progress: None, LocalExecutor(SimulatedEmbedder(WIDTH, 1e9)))
 
 
 def problems(output: Path) -> list[str]:
@@ -150,7 +152,7 @@ def test_a_vector_whose_first_components_have_no_direction_fails_its_row_alone(t
     write_jsonl(tmp_path / "in" / "a.jsonl", [{"id": n, "text": "word " * (1 + n), "lang": "xx"} for n in range(9)])
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, vectors=forms)
     poison = len(open_job(cfg)[0].tokenizer.encode(["word " * 4]).of(0))
-    run(cfg, lambda progress: None, InProcess(Flat(WIDTH, 1e9))).require_complete()
+    run(cfg, lambda progress: None, LocalExecutor(Flat(WIDTH, 1e9))).require_complete()
     assert read_dataset(tmp_path / "out")["id"].to_pylist() == [0, 1, 2, 4, 5, 6, 7, 8]
     (rejects,) = (tmp_path / "out" / "_meta" / "rejects").glob("*/*.parquet")
     (reject,) = pq.read_table(rejects).to_pylist()
@@ -238,7 +240,7 @@ def test_the_run_gives_up_after_max_failures(tmp_path: Path, qwen: str) -> None:
     write_corpus(tmp_path / "in")
     started: list[str] = []
 
-    class Broken(InProcess):
+    class Broken(LocalExecutor):
         def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | LostAttempt]:
             for shard in shards:
                 started.append(shard.id)
@@ -342,7 +344,7 @@ def test_runs_with_other_shard_sizes_at_once_double_no_row(tmp_path: Path, qwen:
     large = simulated(tmp_path / "in", tmp_path / "out", qwen, shards={"max_rows": 33})
     job, both_planned = open_job(large)
     run(small, lambda progress: None, Recorder(7))
-    finish(job, both_planned, lambda progress: None, InProcess(SimulatedEmbedder(WIDTH, 1e9)))
+    finish(job, both_planned, lambda progress: None, LocalExecutor(SimulatedEmbedder(WIDTH, 1e9)))
     assert read_dataset(tmp_path / "out")["id"].to_pylist() == [row["id"] for row in rows]
     embed(small).require_complete()
     assert read_dataset(tmp_path / "out")["id"].to_pylist() == [row["id"] for row in rows]
@@ -400,7 +402,7 @@ def test_text_of_every_kind_is_embedded_in_its_own_row(tmp_path: Path, qwen: str
     for model in (qwen, minilm):
         cfg = simulated(tmp_path / "in", tmp_path / Path(model).name, model)
         job, plan = open_job(cfg)
-        finish(job, plan, lambda progress: None, InProcess(SimulatedEmbedder(job.model.width, 1e9))).require_complete()
+        finish(job, plan, lambda progress: None, LocalExecutor(SimulatedEmbedder(job.model.width, 1e9))).require_complete()
         found = read_dataset(tmp_path / Path(model).name)
         assert found["id"].to_pylist() == [row["id"] for row in rows] * 2
         hashes = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in RUBBISH]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bulkembed.errors import BulkembedError, ConfigError, SourceError, StorageError
 from bulkembed.report import plain_text
-from bulkembed.runs.run import open_job
+from bulkembed.runs.lookup import open_job
 from bulkembed.source import planning
 from bulkembed.source.objects import SourceListing, source_listing
 from bulkembed.source.overlap import refuse_overlap

@@ -9,7 +9,7 @@ import pytest
 from bulkembed.cli.options import load
 from bulkembed.dataset.ledger import dataset
 from bulkembed.errors import ConfigError
-from bulkembed.runs.run import open_job
+from bulkembed.runs.lookup import open_job
 from bulkembed.storage.local_paths import absolute_model, absolute_place
 from bulkembed.storage.store import Store
 from tests.support.corpora import write_corpus

@@ -17,7 +17,7 @@ from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset.ledger import dataset
 from bulkembed.errors import ObjectError
 from bulkembed.inspection.verify import verify
-from bulkembed.runs.run import open_job
+from bulkembed.runs.lookup import open_job
 from bulkembed.runs.stages import prepare
 from bulkembed.source import reader
 from bulkembed.storage import store

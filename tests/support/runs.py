@@ -12,9 +12,11 @@ from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset.ledger import dataset
 from bulkembed.embedding.embedder import SimulatedEmbedder
 from bulkembed.records import Failure, LostAttempt, Receipt, Shard
+from bulkembed.runs.executor import LocalExecutor
+from bulkembed.runs.job import Job
+from bulkembed.runs.lookup import open_job
 from bulkembed.runs.progress import Progress
-from bulkembed.runs.run import InProcess, Summary, finish, open_job, run
-from bulkembed.runs.stages import Job
+from bulkembed.runs.run import Summary, finish, run
 from bulkembed.storage.store import Store
 
 
@@ -38,15 +40,15 @@ def on_ray(cfg: RunConfig, report: Callable[[Progress], None] = lambda progress:
     from bulkembed.cluster import ray_executor
 
     job, planned = open_job(cfg)
-    with ray_executor.engine(job, len(planned.pending)) as engine:
-        return finish(job, planned, report, engine)
+    with ray_executor.engine(job, len(planned.pending)) as executor:
+        return finish(job, planned, report, executor)
 
 
 def in_one_process(cfg: RunConfig, report: Callable[[Progress], None] = lambda progress: None) -> Summary:
-    return run(cfg, report, InProcess(SimulatedEmbedder(64, 1e9)))
+    return run(cfg, report, LocalExecutor(SimulatedEmbedder(64, 1e9)))
 
 
-class Recorder(InProcess):
+class Recorder(LocalExecutor):
     """A simulated engine that notes its shards and stops after `most` of them, as a killed run does."""
 
     def __init__(self, most: int) -> None:

@@ -13,7 +13,8 @@ import pytest
 
 from bulkembed.dataset.ledger import dataset
 from bulkembed.inspection.verify import verify
-from bulkembed.runs.run import open_job, run
+from bulkembed.runs.lookup import open_job
+from bulkembed.runs.run import run
 from bulkembed.runs.stages import prepare
 from bulkembed.storage.store import Store
 from bulkembed.text.tokenizer import Tokenizer

@@ -19,7 +19,7 @@ from bulkembed.embedding import throughput
 from bulkembed.embedding.embedder import SimulatedEmbedder
 from bulkembed.errors import BulkembedError, InterruptedRun
 from bulkembed.report import plain_text
-from bulkembed.runs.stages import Job
+from bulkembed.runs.job import Job
 from bulkembed.tuning import search, session
 from bulkembed.tuning.search import Changes, Trial
 from tests.support.commands import SIMULATED

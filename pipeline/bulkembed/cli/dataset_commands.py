@@ -73,7 +73,7 @@ def embedded_again(store: "Store", output: str, source: str, rows: int, model: s
     from bulkembed.embedding import in_process
     from bulkembed.inspection.search import dataset_model
     from bulkembed.inspection.verify import resample
-    from bulkembed.runs.run import recalled_job
+    from bulkembed.runs.lookup import recalled_job
     from bulkembed.source import planning
 
     snapshot = dataset(store, output)[1]
@@ -104,7 +104,7 @@ def search(
     from bulkembed.inspection.search import dataset_model, query_prompt, query_vector
     from bulkembed.inspection.search import search as nearest
     from bulkembed.report import plain_text
-    from bulkembed.runs.stages import tokenizer
+    from bulkembed.runs.job import load_tokenizer
 
     store = storage_of(settings)
     ledger, snapshot = dataset(store, output)
@@ -117,5 +117,5 @@ def search(
     max_tokens = int(made_with["max_tokens"])
     with in_process.quiet():
         loaded = in_process.load(described, max_tokens, chosen)
-        vector = query_vector(snapshot, tokenizer(described, max_tokens), loaded, query, prompt)
+        vector = query_vector(snapshot, load_tokenizer(described, max_tokens), loaded, query, prompt)
     out.print(plain_text.hits_text(nearest(store, ledger, snapshot, vector, k)), markup=False)

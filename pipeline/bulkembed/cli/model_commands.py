@@ -83,7 +83,7 @@ def check(
     from bulkembed.embedding import reference as others
     from bulkembed.embedding.model_files import describe, locate
     from bulkembed.report import plain_text
-    from bulkembed.runs import stages
+    from bulkembed.runs.job import load_tokenizer
 
     flags = {"dims": dims, "dtype": dtype, "vectors": vectors, "allow_untrained_dims": allow_untrained_dims, "max_tokens": max_tokens}
     flags |= {"prompt": prompt, "prompt_name": prompt_name, "instruction": instruction}
@@ -92,7 +92,7 @@ def check(
     if reference and max_tokens is None:
         cfg = cfg.model_copy(update={"max_tokens": min(described.max_tokens, others.MAX_TOKENS)})
     cfg = cfg.resolve(described)
-    tokenizer = stages.tokenizer(described, cfg.max_tokens or 0)
+    tokenizer = load_tokenizer(described, cfg.max_tokens or 0)
     with in_process.quiet():
         embedder = in_process.load(described, cfg.max_tokens or 0, cfg.engine)
         checks = list(preflight.examine(described, cfg, tokenizer, embedder))

@@ -15,8 +15,8 @@ from bulkembed.errors import ConfigError
 if TYPE_CHECKING:
     from bulkembed.config.run_config import RunConfig
     from bulkembed.runs.estimate import Prices
+    from bulkembed.runs.executor import Executor
     from bulkembed.runs.progress import Progress
-    from bulkembed.runs.run import Engine
 
 app = typer.Typer()
 
@@ -34,7 +34,7 @@ def plan(cfg: "RunConfig", tokens_per_second: Rate = None, price_per_hour: HourP
 
 def show_plan(cfg: "RunConfig", prices: "Prices") -> None:
     from bulkembed.report import plain_text
-    from bulkembed.runs.run import open_job
+    from bulkembed.runs.lookup import open_job
 
     prices.check()
     job, planned = open_job(cfg)
@@ -73,8 +73,8 @@ def retry_rejects(
 ) -> None:
     """Embed anew the shards that have rejects, after a fix: same flags as the run that rejected them."""
     from bulkembed.runs import calibration
+    from bulkembed.runs.lookup import open_job
     from bulkembed.runs.publication import require_retryable
-    from bulkembed.runs.run import open_job
 
     job, planned = open_job(cfg)
     require_retryable(planned)  # before any receipt is taken back
@@ -94,8 +94,9 @@ def retry_rejects(
 
 def embed(cfg: "RunConfig") -> None:
     from bulkembed.report import plain_text
+    from bulkembed.runs.lookup import open_job
     from bulkembed.runs.publication import require_allowed
-    from bulkembed.runs.run import finish, open_job
+    from bulkembed.runs.run import finish
 
     started = time.monotonic()
     job, planned = open_job(cfg)
@@ -105,7 +106,7 @@ def embed(cfg: "RunConfig") -> None:
 
     with out.status("starting Ray and loading the model") as status, ExitStack() as stack:
         show = shower(status, time.monotonic())
-        engine: Engine | None = None
+        executor: Executor | None = None
         if planned.pending:
             if not out.is_terminal:
                 out.print("starting Ray and loading the model")
@@ -113,8 +114,8 @@ def embed(cfg: "RunConfig") -> None:
             inherited = connect.connect(job.cfg.ray, job)
             stack.callback(connect.disconnect)
             stopping.stop.check()
-            engine = stack.enter_context(ray_executor.engine(job, backlog.engines_for(planned.pending), inherited))
-        summary = finish(job, planned, show, engine)
+            executor = stack.enter_context(ray_executor.engine(job, backlog.engines_for(planned.pending), inherited))
+        summary = finish(job, planned, show, executor)
     out.print(plain_text.summary_text(summary.job, summary, time.monotonic() - started), markup=False)
     summary.require_complete()
 

@@ -15,7 +15,7 @@ from bulkembed.cluster.placement import Placement
 from bulkembed.config.run_config import EngineConfig, RayConfig
 from bulkembed.embedding import embedder, hardware
 from bulkembed.errors import BulkembedError, ClusterError, ResourceError
-from bulkembed.runs.stages import Job
+from bulkembed.runs.job import Job
 
 log = logging.getLogger(__name__)
 

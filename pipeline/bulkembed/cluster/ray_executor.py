@@ -33,7 +33,7 @@ from bulkembed.embedding import embedder, model_files
 from bulkembed.embedding.embedder import TokenIds
 from bulkembed.errors import BulkembedError, EngineError
 from bulkembed.records import Cause, Failure, LoadedFiles, LostAttempt, Receipt, Sampled, Shard
-from bulkembed.runs.stages import Job
+from bulkembed.runs.job import Job
 
 log = logging.getLogger(__name__)
 

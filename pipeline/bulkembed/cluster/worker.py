@@ -21,7 +21,7 @@ from bulkembed.embedding.embedder import Embedder, TokenIds, Vectors
 from bulkembed.errors import BulkembedError, ConfigError, EngineError
 from bulkembed.records import Embedded, Failure, LoadedFiles, LostAttempt, Prepared, Receipt, Sampled, Shard
 from bulkembed.runs import stages
-from bulkembed.runs.stages import Job
+from bulkembed.runs.job import Job
 
 REST_SECONDS = 1.0  # between two settings of the clock
 

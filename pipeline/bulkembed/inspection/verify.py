@@ -18,7 +18,7 @@ from bulkembed.embedding.embedder import Embedder
 from bulkembed.errors import StorageError
 from bulkembed.records import Counts, Receipt, Shard, Snapshot, SourceObject, VectorForm
 from bulkembed.runs import calibration, stages
-from bulkembed.runs.stages import Job
+from bulkembed.runs.job import Job
 from bulkembed.source import row_ranges
 from bulkembed.storage.retry import CORRUPT, describe
 from bulkembed.storage.store import Store

@@ -13,10 +13,10 @@ from bulkembed.inspection.verify import Resample
 from bulkembed.records import Counts, Model
 from bulkembed.runs import calibration
 from bulkembed.runs.estimate import Interval, Prices, cheaper, estimate
+from bulkembed.runs.job import Job
 from bulkembed.runs.progress import Progress
 from bulkembed.runs.publication import too_many_rejects
 from bulkembed.runs.run import Summary
-from bulkembed.runs.stages import Job
 from bulkembed.source.planning import Plan
 from bulkembed.storage.store import Store, join
 from bulkembed.tuning.search import Trial

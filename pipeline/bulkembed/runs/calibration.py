@@ -20,8 +20,8 @@ from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset.ledger import Ledger
 from bulkembed.errors import IncompleteError
 from bulkembed.records import Counts, Failure, LostAttempt, Model, Sampled, Shard
+from bulkembed.runs.job import Job
 from bulkembed.runs.progress import failures_text
-from bulkembed.runs.stages import Job
 from bulkembed.source.row_ranges import parse
 from bulkembed.storage.store import Store
 from bulkembed.vectors import matryoshka

@@ -16,7 +16,7 @@ from bulkembed.config.run_config import RunConfig
 from bulkembed.errors import BulkembedError, ConfigError
 from bulkembed.records import Counts, Shard
 from bulkembed.runs import stages
-from bulkembed.runs.stages import Job
+from bulkembed.runs.job import Job
 
 PLACES, MIN_PLACES = 64, 8
 PLACE_ROWS, PLACE_BYTES = 1024, 256 << 10  # that are read and tokenized at a place

@@ -10,7 +10,7 @@ from bulkembed.errors import ConfigError, HeldBack, IncompleteError, StorageErro
 from bulkembed.records import Counts, Snapshot
 from bulkembed.runs import guards
 from bulkembed.runs.guards import Contents
-from bulkembed.runs.stages import Job
+from bulkembed.runs.job import Job
 from bulkembed.source.planning import Plan
 from bulkembed.storage.store import absolute, join
 from bulkembed.vectors import matryoshka

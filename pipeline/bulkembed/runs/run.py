@@ -3,44 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Protocol
+from dataclasses import dataclass
 
-import orjson
-
-from bulkembed import __version__, stopping
+from bulkembed import stopping
 from bulkembed.config.run_config import RunConfig
-from bulkembed.dataset.ledger import Ledger
-from bulkembed.embedding import model_files
-from bulkembed.embedding.embedder import Embedder
-from bulkembed.errors import BulkembedError, ConfigError, IncompleteError, SourceError, StorageError
-from bulkembed.records import Failure, LostAttempt, Model, Receipt, Sampled, Shard, Snapshot
-from bulkembed.runs import calibration, publication, stages
-from bulkembed.runs.calibration import Int8Ranges
+from bulkembed.errors import ConfigError, IncompleteError, StorageError
+from bulkembed.records import Failure, LostAttempt, Receipt, Sampled, Shard, Snapshot
+from bulkembed.runs import calibration, publication
+from bulkembed.runs.executor import Executor
+from bulkembed.runs.job import Job
+from bulkembed.runs.lookup import open_job, planned
 from bulkembed.runs.progress import Progress, failures_text
-from bulkembed.runs.stages import Job
-from bulkembed.source import columns, planning
-from bulkembed.source.objects import SourceListing, source_listing
-from bulkembed.source.overlap import refuse_linked_output, refuse_overlap
 from bulkembed.source.planning import Plan
-from bulkembed.storage.store import Store
-from bulkembed.vectors import matryoshka
-
-HASHED_IN_FOOTERS = ("tokenizer.json", ".safetensors")
-
-
-class Engine(Protocol):
-    """What runs the verbs on shards: `dataflow`, or `InProcess`."""
-
-    def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | LostAttempt]:
-        """Embeds and publishes; an outcome for each shard."""
-        ...
-
-    def sample(self, shards: list[Shard], job: Job) -> Iterator[Sampled | Failure | LostAttempt]:
-        """What each shard shows of the ranges of int8 columns; publishes nothing."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -62,114 +36,29 @@ class Summary:
             raise IncompleteError(f"{len(self.failures)} failed: {failures_text(self.failures)}; the rest is done, running again resumes")
 
 
-def open_job(cfg: RunConfig) -> tuple[Job, Plan]:
-    """Looks up the model, the source and what is done. Writes nothing; raises before any work."""
-    store = Store(cfg.storage)
-    refuse_overlap(store, cfg.source, cfg.output)
-    described = model_files.describe(cfg.model, cfg.revision)
-    cfg = begun(cfg, cfg.resolve(described), described, store)
-    limit = cfg.chunk_tokens or cfg.max_tokens or 0
-    tokenizer = stages.tokenizer(described, limit)  # refuses a tokenizer that loses the end token
-    if tokenizer.count(cfg.prompt or "") * 2 > tokenizer.room:
-        raise ConfigError(f"prompt: takes more than half of the {limit} tokens of a document")
-    with reading(cfg.output):
-        standing = calibration.standing(cfg, described, store)
-    try:
-        listing = source_listing(store, cfg.source)
-        refuse_linked_output(listing.links, cfg.output)
-    except StorageError as error:
-        raise SourceError(f"source: {error}") from error
-    job, plan = opened(cfg, described, listing, standing if standing is not None and standing.final else None)
-    if standing is not None and not standing.final and standing.hold(plan.pending):
-        return opened(cfg, described, listing, standing)
-    return job, plan
-
-
-def opened(cfg: RunConfig, described: Model, listing: SourceListing, ranges: Int8Ranges | None) -> tuple[Job, Plan]:
-    """The job with these int8 ranges, and what is left to do; without ranges nothing of int8 columns is done."""
-    fingerprint = cfg.fingerprint(described, ranges.texts if ranges is not None else None)
-    ledger = Ledger(Store(cfg.storage), cfg.output, fingerprint)
-    with reading(cfg.output):
-        done, known = ledger.done(), ledger.carried()
-    try:
-        carried = known or columns.carried_schema(ledger.store, listing.objects, cfg)
-    except StorageError as error:
-        raise SourceError(f"source: {error}") from error
-    job = Job(cfg, described, fingerprint, carried, provenance(cfg, described, fingerprint), {})
-    if ranges is not None:
-        job = calibration.with_ranges(job, ranges)
-    return job, planned(job, listing, done)
-
-
-def planned(job: Job, listing: SourceListing, done: list[str]) -> Plan:
-    cfg = job.cfg
-    most_rows = max(1, min(cfg.shards.max_rows, (cfg.shards.memory_mib << 20) // (job.model.width * 4)))
-    check = partial(columns.require_columns, cfg)
-    plan = planning.plan(job.store, listing.objects, done, most_rows, cfg.limit, check, cfg.text_columns, cfg.shards.text_mib << 20)
-    plan = replace(plan, failures=[*listing.failures, *plan.failures], listing=listing)
-    if not (plan.done or plan.pending or plan.failures):
-        raise columns.no_rows(cfg.source)
-    return publication.guarded(job, plan)
-
-
-def begun(asked: RunConfig, resolved: RunConfig, described: Model, store: Store) -> RunConfig:
-    """`resolved`; where its engine dtype was left to this host, that of the run that another kind of host has begun here."""
-    if asked.engine.dtype != "auto":
-        return resolved
-    for dtype in (resolved.engine.dtype, "bfloat16", "float32"):
-        candidate = resolved.in_dtype(dtype)
-        with reading(asked.output):
-            if Ledger(store, asked.output, candidate.fingerprint(described)).begun():
-                return candidate
-    return resolved
-
-
-@contextmanager
-def reading(output: str) -> Iterator[None]:
-    """What the store refuses within is a mistake in `output`."""
-    try:
-        yield
-    except StorageError as error:
-        raise ConfigError(f"output: cannot read {output}: {error}") from error
-
-
-def recalled_job(store: Store, output: str, source: str, snapshot: Snapshot, described: Model) -> Job:
-    """The job that made a dataset, over a source of today. Raises SourceError where the dataset does not say how it was made."""
-    ledger = Ledger(store, output, snapshot.fingerprint)
-    record, carried = ledger.run(), ledger.carried()
-    if record is None or carried is None:
-        raise SourceError(f"output {output}: _meta/runs/{snapshot.fingerprint}.json is missing, so how to embed again is unknown")
-    places = {"source": source, "output": output, "model": described.name, "revision": described.revision, "allow_untrained_dims": True}
-    cfg = RunConfig.model_validate(record["config"] | places | {"storage": store.settings}).resolve(described)
-    made_with = calibration.texts_of(snapshot.provenance)
-    if cfg.fingerprint(described, made_with) != snapshot.fingerprint:
-        raise SourceError(f"output {output}: was made by another version of bulkembed ({snapshot.provenance['bulkembed']})")
-    return Job(cfg, described, snapshot.fingerprint, carried, snapshot.provenance, matryoshka.ranges_from_text(snapshot.provenance))
-
-
-def run(cfg: RunConfig, report: Callable[[Progress], None], engine: Engine) -> Summary:
+def run(cfg: RunConfig, report: Callable[[Progress], None], executor: Executor) -> Summary:
     """Embeds what is pending and, if nothing failed, publishes the snapshot.
 
     `report` is called after every shard."""
     job, plan = open_job(cfg)
-    return finish(job, plan, report, engine)
+    return finish(job, plan, report, executor)
 
 
-def finish(job: Job, plan: Plan, report: Callable[[Progress], None], engine: Engine | None) -> Summary:
-    """`engine`: None where nothing is pending. Raises InterruptedRun where a signal ended it early, HeldBack where
+def finish(job: Job, plan: Plan, report: Callable[[Progress], None], executor: Executor | None) -> Summary:
+    """`executor`: None where nothing is pending. Raises InterruptedRun where a signal ended it early, HeldBack where
     nothing may be published over the newest snapshot."""
     publication.require_allowed(job, plan)
     stopping.stop.grace_seconds = job.cfg.grace_seconds
     try:
-        if job.needs_ranges and engine is not None:
-            job, plan = measured(job, plan, engine)
+        if job.needs_ranges and executor is not None:
+            job, plan = measured(job, plan, executor)
         job.ledger.write_run(job.carried, job.cfg.remembered(), job.provenance)
     except (StorageError, FileNotFoundError) as error:
         raise ConfigError(f"output: cannot write to {job.cfg.output}: {error}") from error
     progress = Progress(len(plan.pending), plan.rows_pending)
     done = set(plan.done)
-    if plan.pending and engine is not None:
-        for outcome in engine.run(plan.pending, job):
+    if plan.pending and executor is not None:
+        for outcome in executor.run(plan.pending, job):
             progress.add(outcome)
             if isinstance(outcome, Receipt):
                 done.add(outcome.shard)
@@ -187,11 +76,11 @@ def finish(job: Job, plan: Plan, report: Callable[[Progress], None], engine: Eng
     return Summary(job, plan, progress, snapshot)
 
 
-def measured(job: Job, plan: Plan, engine: Engine) -> tuple[Job, Plan]:
+def measured(job: Job, plan: Plan, executor: Executor) -> tuple[Job, Plan]:
     """The job with int8 ranges that it measures, and what is left to do with them: another run may have begun with the same."""
 
     def sample(shards: list[Shard], job: Job) -> Iterator[Sampled | Failure | LostAttempt]:
-        yield from engine.sample(shards, job)
+        yield from executor.sample(shards, job)
         stopping.stop.check()
 
     job = calibration.calibrated(job, plan.pending, sample)
@@ -199,53 +88,3 @@ def measured(job: Job, plan: Plan, engine: Engine) -> tuple[Job, Plan]:
         plan = planned(job, plan.listing, done)
         publication.require_allowed(job, plan)
     return job, plan
-
-
-class InProcess:
-    """An engine without Ray: one shard after the other, in this process."""
-
-    def __init__(self, embedder: Embedder) -> None:
-        self.embedder = embedder
-
-    def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | LostAttempt]:
-        for shard in shards:
-            try:
-                yield stages.run_shard(shard, job, self.embedder)
-            except BulkembedError as error:
-                yield Failure(shard.id, str(error))
-
-    def sample(self, shards: list[Shard], job: Job) -> Iterator[Sampled | Failure | LostAttempt]:
-        for shard in shards:
-            try:
-                yield stages.sample(shard, job, self.embedder)
-            except BulkembedError as error:
-                yield Failure(shard.id, str(error))
-
-
-def provenance(cfg: RunConfig, described: Model, fingerprint: str) -> dict[str, str]:
-    """For the footers and receipts: what a vector was made with. No paths of the source, no credentials."""
-    forms = cfg.vectors or ()
-    return {
-        "model": described.name,
-        "revision": described.revision or "",
-        "model_digest": described.digest,
-        **{f"sha256.{name}": digest for name, digest in described.file_hashes if name.endswith(HASHED_IN_FOOTERS)},
-        "pooling": described.pooling,
-        "dims": ",".join(str(form.dim) for form in forms),
-        "dtype": ",".join(dict.fromkeys(form.dtype for form in forms)),
-        "vectors": ",".join(map(str, forms)),
-        "engine_kind": cfg.engine.kind,
-        "engine_dtype": cfg.engine.dtype,
-        "engine_args": orjson.dumps(cfg.engine.numeric_args, option=orjson.OPT_SORT_KEYS).decode(),
-        "prompt": cfg.prompt or "",
-        "id_column": cfg.id_column,
-        "text_columns": ",".join(cfg.text_columns),
-        "template": cfg.template or "",
-        "max_tokens": str(cfg.max_tokens),
-        "long_documents": cfg.long_documents,
-        "chunk_tokens": str(cfg.chunk_tokens or ""),
-        "chunk_overlap": str(cfg.chunk_overlap),
-        "normalization": "l2",
-        "fingerprint": fingerprint,
-        "bulkembed": __version__,
-    }

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import replace
 from hashlib import blake2b, sha256
 
 import numpy as np
@@ -15,58 +13,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bulkembed import schema
-from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset import parquet_file
 from bulkembed.dataset.ledger import Ledger
-from bulkembed.embedding import model_files
 from bulkembed.embedding.embedder import Embedder
-from bulkembed.records import Counts, Documents, Embedded, Model, Prepared, Receipt, Sampled, Shard, VectorForm
+from bulkembed.records import Counts, Documents, Embedded, Prepared, Receipt, Sampled, Shard
+from bulkembed.runs.job import Job
 from bulkembed.source import reader
 from bulkembed.storage.retry import retries_taken
-from bulkembed.storage.store import Store
 from bulkembed.text import batches, long_documents
-from bulkembed.text.tokenizer import Tokenizer
 from bulkembed.vectors import matryoshka
-
-TOKENIZER_FILE = "tokenizer.json"
-
-
-@dataclass(frozen=True)
-class Job:
-    """A configuration with everything that had to be looked up; the same for every shard of a run."""
-
-    cfg: RunConfig  # resolved: vectors, max_tokens, chunk_tokens and prompt are set
-    model: Model
-    fingerprint: str
-    carried: pa.Schema  # of the id and the kept columns
-    provenance: dict[str, str]
-    ranges: dict[str, npt.NDArray[np.float32]]  # of int8 columns, by name: (2, dim); empty before they are measured
-
-    @property
-    def store(self) -> Store:
-        return Store(self.cfg.storage)
-
-    @property
-    def ledger(self) -> Ledger:
-        return Ledger(self.store, self.cfg.output, self.fingerprint)
-
-    @property
-    def columns(self) -> dict[str, VectorForm]:
-        return schema.vector_columns(self.cfg.vectors or ())
-
-    @property
-    def int8_columns(self) -> dict[str, VectorForm]:
-        return {name: form for name, form in self.columns.items() if form.dtype == "int8"}
-
-    @property
-    def needs_ranges(self) -> bool:
-        """Whether its int8 ranges must be measured first. Its fingerprint is only the key of those ranges until then."""
-        return bool(self.int8_columns) and not self.ranges
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        return tokenizer(self.model, self.cfg.chunk_tokens or self.cfg.max_tokens or 0)
 
 
 def run_shard(shard: Shard, job: Job, embedder: Embedder, turn: AbstractContextManager[object] | None = None) -> Receipt:
@@ -200,17 +155,6 @@ def publish_data(ledger: Ledger, shard_id: str, data: bytes) -> tuple[bytes, dic
         else:
             ledger.store.put(uri, data)
     return data, parquet_file.footer_of(pq.read_schema(pa.BufferReader(data)))
-
-
-@lru_cache(maxsize=2)
-def tokenizer(described: Model, max_tokens: int) -> Tokenizer:
-    """Loaded once a process. Raises ModelError where this node has another one than was described."""
-    path = model_files.locate(described.name, described.revision, weights=False) / TOKENIZER_FILE
-    if path.exists():
-        model_files.require_described(
-            described, {**dict(described.file_hashes), TOKENIZER_FILE: model_files.file_hash(path)}, socket.gethostname()
-        )
-    return Tokenizer(str(path), max_tokens, described.end_token)
 
 
 @contextmanager

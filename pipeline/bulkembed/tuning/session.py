@@ -15,8 +15,8 @@ from bulkembed.embedding.embedder import TokenIds
 from bulkembed.errors import BulkembedError, SourceError
 from bulkembed.runs import stages
 from bulkembed.runs.calibration import sample_of
-from bulkembed.runs.run import open_job
-from bulkembed.runs.stages import Job
+from bulkembed.runs.job import Job
+from bulkembed.runs.lookup import open_job
 from bulkembed.tuning import search
 from bulkembed.tuning.search import Changes, Trial
 

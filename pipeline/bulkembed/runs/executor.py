@@ -1,0 +1,45 @@
+"""What runs the verbs on shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from bulkembed.embedding.embedder import Embedder
+from bulkembed.errors import BulkembedError
+from bulkembed.records import Failure, LostAttempt, Receipt, Sampled, Shard
+from bulkembed.runs import stages
+from bulkembed.runs.job import Job
+
+
+class Executor(Protocol):
+    """What runs the verbs on shards: on Ray, or in this process."""
+
+    def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | LostAttempt]:
+        """Embeds and publishes; an outcome for each shard."""
+        ...
+
+    def sample(self, shards: list[Shard], job: Job) -> Iterator[Sampled | Failure | LostAttempt]:
+        """What each shard shows of the ranges of int8 columns; publishes nothing."""
+        ...
+
+
+class LocalExecutor:
+    """An executor without Ray: one shard after the other, in this process."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self.embedder = embedder
+
+    def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | LostAttempt]:
+        for shard in shards:
+            try:
+                yield stages.run_shard(shard, job, self.embedder)
+            except BulkembedError as error:
+                yield Failure(shard.id, str(error))
+
+    def sample(self, shards: list[Shard], job: Job) -> Iterator[Sampled | Failure | LostAttempt]:
+        for shard in shards:
+            try:
+                yield stages.sample(shard, job, self.embedder)
+            except BulkembedError as error:
+                yield Failure(shard.id, str(error))
