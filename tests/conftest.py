@@ -53,7 +53,7 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> stopping.Stop:
 def ray_session() -> Iterator[None]:
     """A local Ray with two CPUs, as `bulkembed run` starts it."""
     from bulkembed.cluster import connect
-    from bulkembed.config.run_config import RayConfig
+    from bulkembed.config.sections import RayConfig
 
     connect.connect(RayConfig(num_cpus=2))
     yield

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bulkembed.config.run_config import EngineConfig
+from bulkembed.config.sections import EngineConfig
 from bulkembed.embedding import in_process
 from bulkembed.embedding.embedder import VLLMEmbedder, environment
 from bulkembed.embedding.hardware import has_gpu

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
-from bulkembed.config.run_config import EngineConfig
+from bulkembed.config.sections import EngineConfig
 from bulkembed.dataset.parquet_file import ROWS_PER_GROUP
 from bulkembed.embedding import in_process
 from bulkembed.embedding.model_files import describe

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bulkembed.config.run_config import EngineConfig
+from bulkembed.config.sections import EngineConfig
 from bulkembed.embedding.embedder import CACHE_BLOCK, cache_bytes
 from bulkembed.embedding.hardware import has_gpu
 from bulkembed.embedding.model_files import describe

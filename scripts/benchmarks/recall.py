@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from bulkembed.config.run_config import EngineConfig
+from bulkembed.config.sections import EngineConfig
 from bulkembed.embedding import in_process
 from bulkembed.embedding.model_files import describe
 from bulkembed.records import VectorForm, parse_forms

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from bulkembed.config.run_config import EngineConfig
+from bulkembed.config.sections import EngineConfig
 from bulkembed.embedding import embedder, hardware
 from scripts.gpu import plan, table, timeline, watch
 from scripts.gpu.child import Task

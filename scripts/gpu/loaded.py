@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bulkembed.config.run_config import EngineConfig, RunConfig
+from bulkembed.config.run_config import RunConfig
+from bulkembed.config.sections import EngineConfig
 from bulkembed.embedding import embedder, preflight
 from bulkembed.embedding.embedder import TokenIds, VLLMEmbedder
 from bulkembed.records import Model

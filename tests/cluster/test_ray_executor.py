@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkembed.cluster import connect, placement, ray_executor, recovery
-from bulkembed.config.run_config import EngineConfig
+from bulkembed.config.sections import EngineConfig
 from bulkembed.dataset.ledger import dataset
 from bulkembed.embedding import embedder
 from bulkembed.errors import BulkembedError, InterruptedRun, ResourceError

@@ -17,7 +17,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
-from bulkembed.config.run_config import EngineConfig
+from bulkembed.config.sections import EngineConfig
 from bulkembed.embedding import embedder, reference, vllm_patches
 from bulkembed.embedding.model_files import describe
 from bulkembed.storage.store import Store
@@ -194,7 +194,7 @@ NORMS = """
 import json, sys
 import torch
 from bulkembed.embedding import in_process
-from bulkembed.config.run_config import EngineConfig
+from bulkembed.config.sections import EngineConfig
 from bulkembed.embedding.model_files import describe
 
 with in_process.quiet():
@@ -234,7 +234,7 @@ LAYERS = """
 import dataclasses, json, sys
 import numpy as np
 from bulkembed.embedding import in_process
-from bulkembed.config.run_config import EngineConfig
+from bulkembed.config.sections import EngineConfig
 from bulkembed.embedding.model_files import describe
 
 documents = [np.random.default_rng(n).integers(300, 4000, n).astype(np.int32) for n in (1, 700, 2, 1024, 300, 1025)]
@@ -283,7 +283,7 @@ TILES = """
 import json, sys
 import numpy as np
 from bulkembed.embedding import in_process
-from bulkembed.config.run_config import EngineConfig
+from bulkembed.config.sections import EngineConfig
 from bulkembed.embedding.model_files import describe
 
 rows = []
@@ -320,7 +320,7 @@ GROWTH = """
 import ctypes, json, sys
 import numpy as np
 from bulkembed.embedding import in_process
-from bulkembed.config.run_config import EngineConfig
+from bulkembed.config.sections import EngineConfig
 from bulkembed.embedding.model_files import describe
 
 class Heap(ctypes.Structure):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bulkembed.cluster import ray_executor, worker
-from bulkembed.config.run_config import EngineConfig
+from bulkembed.config.sections import EngineConfig
 from bulkembed.embedding import embedder, loading, model_files
 from bulkembed.embedding.embedder import Embedder, SimulatedEmbedder
 from bulkembed.errors import ModelError

@@ -14,7 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bulkembed import stopping
-from bulkembed.config.run_config import EngineConfig, RunConfig, merge
+from bulkembed.config.run_config import RunConfig, merge
+from bulkembed.config.sections import EngineConfig
 from bulkembed.embedding import throughput
 from bulkembed.embedding.embedder import SimulatedEmbedder
 from bulkembed.errors import BulkembedError, InterruptedRun

@@ -98,7 +98,7 @@ def search(
     """Search the newest dataset with its own model and query prompt (reads every vector)."""
     import orjson
 
-    from bulkembed.config.run_config import EngineConfig
+    from bulkembed.config.sections import EngineConfig
     from bulkembed.dataset.ledger import dataset
     from bulkembed.embedding import in_process
     from bulkembed.inspection.search import dataset_model, query_prompt, query_vector

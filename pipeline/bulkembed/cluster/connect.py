@@ -12,7 +12,7 @@ from typing import Any
 from bulkembed import stopping
 from bulkembed.cluster import joining, own_ray, placement
 from bulkembed.cluster.placement import Placement
-from bulkembed.config.run_config import EngineConfig, RayConfig
+from bulkembed.config.sections import EngineConfig, RayConfig
 from bulkembed.embedding import embedder, hardware
 from bulkembed.errors import BulkembedError, ClusterError, ResourceError
 from bulkembed.runs.job import Job

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from bulkembed.config.run_config import EngineConfig
+from bulkembed.config.sections import EngineConfig
 from bulkembed.errors import ResourceError
 
 HELPER_CPUS = 1  # of a prepare or publish task

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from bulkembed.config.run_config import EngineConfig
+from bulkembed.config.sections import EngineConfig
 from bulkembed.embedding import embedder, loading
 from bulkembed.embedding.embedder import Embedder
 from bulkembed.records import Model

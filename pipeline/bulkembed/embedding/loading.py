@@ -6,7 +6,7 @@ import logging
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
-from bulkembed.config.run_config import EngineConfig
+from bulkembed.config.sections import EngineConfig
 from bulkembed.embedding import embedder, hub, model_files
 from bulkembed.embedding.embedder import Embedder
 from bulkembed.errors import BulkembedError

@@ -10,7 +10,8 @@ from tempfile import TemporaryDirectory
 
 from bulkembed import stopping
 from bulkembed.cluster import connect, ray_executor
-from bulkembed.config.run_config import EngineConfig, RunConfig, merge
+from bulkembed.config.run_config import RunConfig, merge
+from bulkembed.config.sections import EngineConfig
 from bulkembed.embedding.embedder import TokenIds
 from bulkembed.errors import BulkembedError, SourceError
 from bulkembed.runs import stages
