@@ -30,8 +30,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bulkembed.cli.console import out, tolerate
-from bulkembed.cli.options import parse_setting
 from bulkembed.config.run_config import RunConfig
+from bulkembed.config.settings import parse_setting
 from bulkembed.errors import BulkembedError, ClusterError, ConfigError, OutputError
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"

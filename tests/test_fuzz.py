@@ -18,8 +18,8 @@ from backports import zstd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bulkembed.cli.options import load
 from bulkembed.config.run_config import RunConfig
+from bulkembed.config.toml_files import load
 from bulkembed.dataset.ledger import dataset
 from bulkembed.errors import BulkembedError, ConfigError, ObjectError
 from bulkembed.runs.lookup import open_job

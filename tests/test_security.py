@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkembed.cli import app
-from bulkembed.cli.options import load
 from bulkembed.config import credentials
 from bulkembed.config.credentials import REFUSED, masked, shows_credentials
 from bulkembed.config.run_config import RunConfig
+from bulkembed.config.toml_files import load
 from bulkembed.errors import ConfigError
 from bulkembed.storage.store import Store
 from tests.support.corpora import write_corpus

@@ -15,7 +15,8 @@ from typing import Annotated, Any
 
 import typer
 
-from bulkembed.config.run_config import RunConfig, merge
+from bulkembed.config.run_config import RunConfig
+from bulkembed.config.toml_files import merge
 from bulkembed.tuning import session
 from bulkembed.tuning.search import PLAIN_MALLOC, TCMALLOC, Changes, Trial
 from scripts.benchmarks.material import WORK, Row, corpus, engine_dtype, model_folder, shape_of, tree_memory, watched

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkembed.cli import console
-from bulkembed.cli.options import parse_setting
+from bulkembed.config.settings import parse_setting
 from bulkembed.dataset.ledger import dataset
 from bulkembed.storage.store import Store
 from bulkembed.text.tokenizer import Tokenizer

@@ -12,7 +12,8 @@ from typer.main import get_command
 
 from bulkembed.cli import console
 from bulkembed.cli.app import app
-from bulkembed.cli.options import Command, load_config, parse_setting, storage_of, unescape
+from bulkembed.cli.options import Command, load_config, storage_of
+from bulkembed.config.settings import parse_setting, unescape
 from bulkembed.errors import ConfigError
 from tests.support.corpora import write_jsonl
 

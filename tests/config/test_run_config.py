@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from bulkembed.cli.options import load
 from bulkembed.config.run_config import RunConfig
+from bulkembed.config.toml_files import load
 from bulkembed.errors import ConfigError
 from tests.support.models import MODEL
 

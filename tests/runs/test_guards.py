@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkembed.cli.app import app
-from bulkembed.cli.options import load
 from bulkembed.config.run_config import RunConfig
+from bulkembed.config.toml_files import load
 from bulkembed.dataset.ledger import dataset, newest_snapshot
 from bulkembed.embedding.embedder import SimulatedEmbedder
 from bulkembed.errors import ConfigError, HeldBack, IncompleteError, SourceError

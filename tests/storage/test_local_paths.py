@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkembed.cli.options import load
+from bulkembed.config.toml_files import load
 from bulkembed.dataset.ledger import dataset
 from bulkembed.errors import ConfigError
 from bulkembed.runs.lookup import open_job

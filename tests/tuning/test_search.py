@@ -14,8 +14,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bulkembed import stopping
-from bulkembed.config.run_config import RunConfig, merge
+from bulkembed.config.run_config import RunConfig
 from bulkembed.config.sections import EngineConfig
+from bulkembed.config.toml_files import merge
 from bulkembed.embedding import throughput
 from bulkembed.embedding.embedder import SimulatedEmbedder
 from bulkembed.errors import BulkembedError, InterruptedRun

@@ -15,7 +15,7 @@ from bulkembed import __version__, stopping
 from bulkembed.cli import dataset_commands, model_commands, run_commands
 from bulkembed.cli.console import Discreet, err, out, tolerate
 from bulkembed.config.credentials import concealed
-from bulkembed.config.refusals import setting_texts
+from bulkembed.config.settings import setting_texts
 from bulkembed.errors import BulkembedError, InterruptedRun
 
 app = typer.Typer(

@@ -2,8 +2,6 @@
 
 import functools
 import inspect
-import re
-import tomllib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,22 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from bulkembed.config.credentials import REFUSED, concealed, shows_credentials
-from bulkembed.config.refusals import first_line
+from bulkembed.config.credentials import REFUSED, shows_credentials
+from bulkembed.config.settings import join_settings, unescape
 from bulkembed.errors import ConfigError
 
 if TYPE_CHECKING:
     from bulkembed.config.run_config import RunConfig
     from bulkembed.storage.store import Store
-
-ESCAPE = re.compile(r"\\[\\nt]")
-ESCAPED = {"\\\\": "\\", "\\n": "\n", "\\t": "\t"}
-TEXT_KEYS = {"template", "prompt", "instruction"}  # whose flags take these escapes
-
-
-def unescape(text: str) -> str:
-    """`text` with a line break for each \\n, a tab for \\t and a backslash for \\\\: a shell hands them over as two characters."""
-    return ESCAPE.sub(lambda match: ESCAPED[match[0]], text)
 
 
 def refuse_credentials(parameter: typer.CallbackParam, value: str | None) -> str | None:
@@ -136,6 +125,8 @@ def configured(command: Callable[..., None], **fixed: Any) -> Callable[..., None
 
 
 def load_config(config: Sequence[Path] | None, settings: list[str] | None, **flags: Any) -> "RunConfig":
+    from bulkembed.config.toml_files import load
+
     renamed = {"text_column": "text_columns", "keep_column": "keep_columns"}
     overrides = {
         renamed.get(name, name): value for name, value in flags.items() if value is not None and value is not False and value != []
@@ -146,72 +137,6 @@ def load_config(config: Sequence[Path] | None, settings: list[str] | None, **fla
         except ValueError:
             raise ConfigError(f"dims: expected numbers such as 1024,256 (got {overrides['dims']!r})") from None
     return load(config, join_settings(overrides, settings), settings or ())
-
-
-def load(paths: Sequence[Path] | None, overrides: dict[str, Any], settings: Sequence[str] = ()) -> "RunConfig":
-    """The run of TOML files (if any), later ones laid over earlier ones, and flags over all. Raises ConfigError naming the field.
-
-    `settings`: those of `overrides` that `--set` gave."""
-    from pydantic import ValidationError
-
-    from bulkembed.config.run_config import RunConfig, merge
-
-    values: dict[str, Any] = {}
-    for path in paths or ():
-        values = merge(values, read_toml(path))
-    values = merge(values, overrides)
-    if isinstance(engine := values.get("engine"), dict):
-        concealed.add([engine.get("env"), engine.get("args")])
-    try:
-        return RunConfig.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(first_line(error, settings)) from None
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"--config {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {path}: not valid TOML: {error}") from None
-
-
-def join_settings(flags: dict[str, Any], settings: list[str] | None) -> dict[str, Any]:
-    """The keys of `flags` and of every `--set`. Raises ConfigError where a key comes twice: only one value could count."""
-    values = flags
-    for setting in settings or []:
-        values = join(values, parse_setting(setting))
-    return values
-
-
-def join(base: dict[str, Any], more: dict[str, Any], table: str = "") -> dict[str, Any]:
-    joined = dict(base)
-    for key, value in more.items():
-        name = f"{table}{key}"
-        if isinstance(value, dict) and isinstance(joined.get(key, {}), dict):
-            joined[key] = join(joined.get(key, {}), value, f"{name}.")
-        elif key in joined:
-            raise ConfigError(f"{name}: is set twice on the command line; give it once")
-        else:
-            joined[key] = value
-    return joined
-
-
-def parse_setting(setting: str) -> dict[str, Any]:
-    """`engine.step_tokens=4096` as a table; a value that is not TOML is taken as text."""
-    key, equals, value = setting.partition("=")
-    if not equals:
-        raise ConfigError("--set: expected KEY=VALUE, as in --set engine.step_tokens=4096")
-    try:
-        return tomllib.loads(f"{key} = {value}")
-    except tomllib.TOMLDecodeError:
-        quoted = value.replace("\\", "\\\\").replace('"', '\\"')
-    try:
-        table = tomllib.loads(f'{key} = "{quoted}"')
-    except tomllib.TOMLDecodeError:
-        raise ConfigError(f"--set {key}=...: {key!r} is not a key") from None
-    return {name: unescape(text) if name in TEXT_KEYS else text for name, text in table.items()}
 
 
 def storage_of(settings: list[str] | None) -> "Store":

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bulkembed.config.run_config import merge
+from bulkembed.config.toml_files import merge
 
 Changes = dict[str, Any]  # of the [engine] table
 Axis = tuple[str, list[Changes]]

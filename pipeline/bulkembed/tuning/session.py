@@ -10,8 +10,9 @@ from tempfile import TemporaryDirectory
 
 from bulkembed import stopping
 from bulkembed.cluster import connect, ray_executor
-from bulkembed.config.run_config import RunConfig, merge
+from bulkembed.config.run_config import RunConfig
 from bulkembed.config.sections import EngineConfig
+from bulkembed.config.toml_files import merge
 from bulkembed.embedding.embedder import TokenIds
 from bulkembed.errors import BulkembedError, SourceError
 from bulkembed.runs import stages

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import tomllib
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bulkembed.config.credentials import masked, texts_in
+from bulkembed.config.credentials import masked
 from bulkembed.config.engine_args import OWN_ARGS
+from bulkembed.config.settings import key_of
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -55,37 +54,3 @@ def related(key: tuple[str, ...], place: tuple[str, ...]) -> bool:
 
 def words(text: str) -> set[str]:
     return set(re.findall(r"\w+", text))
-
-
-def key_of(setting: str) -> tuple[str, ...]:
-    """`("engine", "step_tokens")` of `engine.step_tokens=4096`; nothing where it has no key."""
-    try:
-        table: Any = tomllib.loads(f"{setting.partition('=')[0]} = 0")
-    except tomllib.TOMLDecodeError:
-        return ()
-    path = []
-    while isinstance(table, dict):
-        (name,) = table
-        path.append(name)
-        table = table[name]
-    return tuple(path)
-
-
-def setting_texts(arguments: Sequence[str]) -> Iterator[str]:
-    """What a command line gives with `--set`, and what stands behind one by mistake, as in `--set KEY = VALUE`."""
-    behind = False
-    for argument in arguments:
-        if argument.startswith("--set="):
-            behind = True
-            yield from texts_of(argument.removeprefix("--set="))
-        elif argument.startswith("-"):
-            behind = argument == "--set"
-        elif behind:
-            yield from texts_of(argument)
-
-
-def texts_of(setting: str) -> Iterator[str]:
-    _, equals, value = setting.partition("=")
-    yield value.strip() if equals else setting
-    with suppress(tomllib.TOMLDecodeError):  # it is text
-        yield from texts_in(tomllib.loads(f"value = {value}"))

@@ -1,0 +1,49 @@
+"""TOML files, and what is laid over them -> RunConfig."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bulkembed.config.credentials import concealed
+from bulkembed.config.error_lines import first_line
+from bulkembed.config.run_config import RunConfig
+from bulkembed.errors import ConfigError
+
+
+def load(paths: Sequence[Path] | None, overrides: dict[str, Any], settings: Sequence[str] = ()) -> RunConfig:
+    """The run of TOML files (if any), later ones laid over earlier ones, and flags over all. Raises ConfigError naming the field.
+
+    `settings`: those of `overrides` that `--set` gave."""
+    values: dict[str, Any] = {}
+    for path in paths or ():
+        values = merge(values, read_toml(path))
+    values = merge(values, overrides)
+    if isinstance(engine := values.get("engine"), dict):
+        concealed.add([engine.get("env"), engine.get("args")])
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(first_line(error, settings)) from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--config {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {path}: not valid TOML: {error}") from None
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`, table by table."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
