@@ -33,8 +33,8 @@ ROOMS["cli"] = set(ROOMS) - {TOP}
 ENTRANCES = {"__main__": {"cli"}}  # files at the top that may import what others there may not
 ONLY_IN = {
     "ray": {"cluster"},
-    "vllm": {"embedding/embedder", "embedding/vllm_patches"},
-    "torch": {"embedding/embedder", "embedding/vllm_patches", "embedding/reference"},
+    "vllm": {"embedding/vllm_engine", "embedding/vllm_patches"},
+    "torch": {"embedding/vllm_engine", "embedding/vllm_patches", "embedding/reference"},
     "sentence_transformers": {"embedding/reference"},
     "transformers": {"embedding/reference"},
     "fsspec": {"storage"},

@@ -13,9 +13,10 @@ import numpy.typing as npt
 
 from bulkembed.config.sections import EngineConfig
 from bulkembed.embedding import in_process
-from bulkembed.embedding.embedder import VLLMEmbedder, environment
+from bulkembed.embedding.environment import engine_environment
 from bulkembed.embedding.hardware import has_gpu
 from bulkembed.embedding.model_files import describe, read_json
+from bulkembed.embedding.vllm_engine import VLLMEmbedder
 from scripts.benchmarks.material import child, engine_dtype
 
 
@@ -24,7 +25,7 @@ def engine_config() -> EngineConfig:
 
 
 def actor_environment() -> dict[str, str]:
-    return environment(engine_config(), None if has_gpu() else len(os.sched_getaffinity(0)))
+    return engine_environment(engine_config(), None if has_gpu() else len(os.sched_getaffinity(0)))
 
 
 def ask(module: str, model: Path, max_tokens: int, question: Mapping[str, Any]) -> Any:

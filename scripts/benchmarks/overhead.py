@@ -15,8 +15,9 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from bulkembed.embedding.embedder import TokenIds, Vectors, VLLMEmbedder
+from bulkembed.embedding.embedder import TokenIds, Vectors
 from bulkembed.embedding.model_files import read_json
+from bulkembed.embedding.vllm_engine import VLLMEmbedder
 from scripts.benchmarks import engine
 from scripts.benchmarks.material import WORK, Row, engine_dtype, model_folder
 
@@ -69,10 +70,10 @@ def bare(embedder: VLLMEmbedder, prompts: list[list[int]]) -> Vectors:
 
     def call() -> Vectors:
         asked = [{"prompt_token_ids": ids} for ids in prompts]
-        outputs = embedder._engine.encode(asked, pooling_params=embedder._params, pooling_task="embed", use_tqdm=False)
+        outputs = embedder.llm.encode(asked, pooling_params=embedder.pooling_params, pooling_task="embed", use_tqdm=False)
         return np.stack([output.outputs.data.numpy() for output in outputs])
 
-    return embedder._thread.submit(call).result()
+    return embedder.on_engine_thread(call)
 
 
 def compare(embedder: VLLMEmbedder, model: str, length: int, documents: int, rounds: int) -> Row:

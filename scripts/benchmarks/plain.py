@@ -25,7 +25,7 @@ import vllm.platforms
 from tokenizers import Tokenizer
 
 from bulkembed.embedding import vllm_patches
-from bulkembed.embedding.embedder import pooled
+from bulkembed.embedding.vllm_engine import pooled_outputs
 
 
 def main(model: str, corpus: str, out: str, shard_rows: int, dims: list[int], settings: dict[str, Any]) -> None:
@@ -34,11 +34,11 @@ def main(model: str, corpus: str, out: str, shard_rows: int, dims: list[int], se
     tokenizer.enable_truncation(settings["max_model_len"])
     on_cpu = vllm.platforms.current_platform.is_cpu()
     if on_cpu:
-        vllm_patches.keep_few_products()
+        vllm_patches.limit_kept_gemms()
     engine = vllm.LLM(model=model, **settings)
     if on_cpu:
-        vllm_patches.fuse_norms()
-        vllm_patches.fit_layers(engine)
+        vllm_patches.use_fused_norms()
+        vllm_patches.patch_layers(engine)
     params = vllm.PoolingParams(task="embed", use_activation=True)
     Path(out).mkdir(parents=True, exist_ok=True)
     tokens = documents = 0
@@ -51,7 +51,7 @@ def main(model: str, corpus: str, out: str, shard_rows: int, dims: list[int], se
             order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
             called = time.perf_counter()
             started = started or called
-            found = dict(pooled(engine, [ids[row] for row in order], params))
+            found = dict(pooled_outputs(engine, [ids[row] for row in order], params))
             finished = time.perf_counter()
             inside += finished - called
             vectors = np.empty((len(ids), len(found[0])), np.float32)

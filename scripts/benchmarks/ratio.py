@@ -15,9 +15,9 @@ from typing import Annotated, Any
 import typer
 
 from bulkembed.config.sections import EngineConfig
-from bulkembed.embedding.embedder import CACHE_BLOCK, cache_bytes
 from bulkembed.embedding.hardware import has_gpu
 from bulkembed.embedding.model_files import describe
+from bulkembed.embedding.vllm_engine import KV_BLOCK_TOKENS, kv_cache_bytes
 from scripts.benchmarks import job
 from scripts.benchmarks.engine import actor_environment
 from scripts.benchmarks.material import WORK, Row, corpus, engine_dtype, measured, model_folder, shape_of, synthetic_corpus
@@ -70,8 +70,8 @@ def settings_of(name: str) -> dict[str, Any]:
         "seed": 0,
     }
     if not has_gpu():
-        memory = cache_bytes(describe(str(model_folder(name)), None), shape.max_tokens, engine)
-        settings |= {"enforce_eager": True, "kv_cache_memory_bytes": memory, "block_size": CACHE_BLOCK}
+        memory = kv_cache_bytes(describe(str(model_folder(name)), None), shape.max_tokens, engine)
+        settings |= {"enforce_eager": True, "kv_cache_memory_bytes": memory, "block_size": KV_BLOCK_TOKENS}
     return settings
 
 

@@ -34,8 +34,8 @@ import pyarrow.parquet as pq
 from bulkembed import schema
 from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset.ledger import dataset
-from bulkembed.embedding.embedder import SimulatedEmbedder
 from bulkembed.embedding.model_files import describe
+from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.inspection.verify import verify
 from bulkembed.runs.executor import LocalExecutor
 from bulkembed.runs.run import run

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import IO
 
 from bulkembed.config.sections import EngineConfig
-from bulkembed.embedding import embedder, hardware
+from bulkembed.embedding import hardware
+from bulkembed.embedding.environment import engine_environment
 from scripts.gpu import plan, table, timeline, watch
 from scripts.gpu.child import Task
 from scripts.gpu.machine import describe_machine
@@ -178,7 +179,7 @@ def environment(check: Check, group: Group) -> dict[str, str]:
     own = timeline.configure(log, check.work / f"{group.name}.logging.json") | {"GPU_CHECK_TIMELINE": str(log), "HF_HUB_OFFLINE": "1"}
     if group.kind == "engines":
         cpus = len(os.sched_getaffinity(0)) if check.dry else None
-        own |= embedder.environment(EngineConfig(), cpus)
+        own |= engine_environment(EngineConfig(), cpus)
         own |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"} if check.dry and group.dry_child == "multiprocessing" else {}
     return os.environ | own | ({} if check.dry else dict(group.env))
 

@@ -1,4 +1,4 @@
-"""Rows of a loaded engine. The engine is the job's: `bulkembed.embedding.embedder` builds it and asks it."""
+"""Rows of a loaded engine. The engine is the job's: `bulkembed.embedding.vllm_engine` builds it and asks it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bulkembed.embedding.embedder import TokenIds, Vectors, VLLMEmbedder
+from bulkembed.embedding.embedder import TokenIds, Vectors
 from bulkembed.embedding.preflight import PROBES
 from bulkembed.embedding.throughput import calls
+from bulkembed.embedding.vllm_engine import VLLMEmbedder
 from bulkembed.vectors import matryoshka
 from scripts.gpu import timeline
 from scripts.gpu.child import Task
@@ -72,7 +73,7 @@ def direct(loaded: Loaded) -> Result:
         "largest_difference": float(np.abs(ours - theirs).max()),
         "tokens_per_s": round(tokens / seconds["direct"]),
         "encode_tokens_per_s": round(tokens / seconds["encode"]),
-        "core": type(loaded.engine._engine.llm_engine.engine_core).__name__,
+        "core": type(loaded.engine.llm.llm_engine.engine_core).__name__,
     }
 
 
@@ -91,10 +92,10 @@ def encode(engine: VLLMEmbedder, documents: TokenIds) -> Vectors:
 
     def call() -> Vectors:
         asked = [{"prompt_token_ids": ids.tolist()} for ids in documents]
-        outputs = engine._engine.encode(asked, pooling_params=engine._params, pooling_task="embed", use_tqdm=False)
+        outputs = engine.llm.encode(asked, pooling_params=engine.pooling_params, pooling_task="embed", use_tqdm=False)
         return np.stack([output.outputs.data.float().numpy() for output in outputs])
 
-    return engine._thread.submit(call).result()
+    return engine.on_engine_thread(call)
 
 
 def rate_at(step_tokens: int) -> Callable[[Loaded], Result]:

@@ -14,8 +14,9 @@ from typing import Any
 
 from bulkembed.config.run_config import RunConfig
 from bulkembed.config.sections import EngineConfig
-from bulkembed.embedding import embedder, preflight
-from bulkembed.embedding.embedder import TokenIds, VLLMEmbedder
+from bulkembed.embedding import preflight, vllm_engine
+from bulkembed.embedding.embedder import TokenIds
+from bulkembed.embedding.vllm_engine import VLLMEmbedder
 from bulkembed.records import Model
 from bulkembed.text.tokenizer import Tokenizer
 from scripts.gpu.child import Task
@@ -50,7 +51,7 @@ def prepare(group: Group, task: Task) -> Loaded:
     bound_steps(step_file, task.step_tokens)
     if "quantization" in group.args and importlib.util.find_spec(QUANTIZATION_PACKAGE) is None:
         raise ModuleNotFoundError(f"{QUANTIZATION_PACKAGE} is not installed, which vLLM imports to quantize")
-    embedder.imported()
+    vllm_engine.import_vllm()
     marks["import"] = time.time()
     described = model_of(task, group.shape)
     engine = build(group, task, described)
@@ -75,10 +76,7 @@ def build(group: Group, task: Task, described: Model) -> VLLMEmbedder:
         num_gpus=0.5 if shared and not task.dry else None,
         args=args,
     )
-    loaded = embedder.load(str(task.folder(group.shape)), described, task.max_tokens, engine)
-    if not isinstance(loaded, VLLMEmbedder):
-        raise TypeError("not vLLM's engine")
-    return loaded
+    return VLLMEmbedder(str(task.folder(group.shape)), described, task.max_tokens, engine)
 
 
 def run_config(loaded: Loaded) -> RunConfig:

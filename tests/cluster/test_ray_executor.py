@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from bulkembed.cluster import connect, placement, ray_executor, recovery
 from bulkembed.config.sections import EngineConfig
 from bulkembed.dataset.ledger import dataset
-from bulkembed.embedding import embedder
+from bulkembed.embedding.environment import engine_environment
 from bulkembed.errors import BulkembedError, InterruptedRun, ResourceError
 from bulkembed.inspection.verify import verify
 from bulkembed.runs.lookup import open_job
@@ -293,7 +293,7 @@ def test_a_local_actor_has_its_environment_and_asks_for_what_ray_lacks_alone(tmp
     command = [sys.executable, "-c", ACTOR_ENVIRONMENT, cfg.model_dump_json()]
     ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     has, asked, marked, own = json.loads(ran.stdout.splitlines()[-1])
-    needed = embedder.environment(cfg.engine, 2)
+    needed = engine_environment(cfg.engine, 2)
     assert needed.items() <= has.items()
     assert asked.get("env_vars", {}) == {name: value for name, value in env.items() if name != "MARK"}  # which may be a secret
     assert (marked, own) == (0, None)
@@ -304,7 +304,7 @@ def test_an_actor_of_a_joined_ray_asks_for_all_of_its_environment(tmp_path: Path
     write_corpus(tmp_path / "in", files=1)
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "env": {"MARK": "here"}})
     job = open_job(cfg)[0]
-    needed = embedder.environment(cfg.engine, 2)
+    needed = engine_environment(cfg.engine, 2)
     for name in needed:  # what the driver has, the processes of a cluster do not
         monkeypatch.setenv(name, needed[name])
     with ray_executor.engine(job, 1, connect.connect(job.cfg.ray, job)) as flow:

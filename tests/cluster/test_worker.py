@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from bulkembed.cluster.worker import Watched
-from bulkembed.embedding.embedder import SimulatedEmbedder
+from bulkembed.embedding.simulated import SimulatedEmbedder
 from tests.support.processes import ROOT
 
 PROGRAM = """
 import sys, time
 import numpy as np
-from bulkembed.embedding.embedder import SimulatedEmbedder
+from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.cluster.worker import Watched
 
 
@@ -24,7 +24,7 @@ class Stuck(SimulatedEmbedder):
     def embed(self, documents):
         for _ in documents:
             time.sleep(0.3)
-            self.came_out()
+            self.on_vector()
         time.sleep(60)
 
 

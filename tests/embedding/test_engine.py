@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from bulkembed.config.sections import EngineConfig
-from bulkembed.embedding import embedder, reference, vllm_patches
+from bulkembed.embedding import reference, vllm_engine, vllm_patches
+from bulkembed.embedding.environment import engine_environment
 from bulkembed.embedding.model_files import describe
 from bulkembed.storage.store import Store
 from scripts.samples import demo_corpus
@@ -145,9 +146,9 @@ def test_a_useless_model_stops_the_run_before_its_first_shard(qwen: str, corpus:
 MEAN_POOLING = """
 import sys
 from bulkembed.cli import app
-from bulkembed.embedding import embedder
+from bulkembed.embedding import vllm_engine
 
-embedder.VLLM_POOLING["last"] = "MEAN"
+vllm_engine.VLLM_POOLING["last"] = "MEAN"
 app.main(["check", "--model", sys.argv[1], "--max-tokens", "64"])
 """
 
@@ -248,8 +249,8 @@ with in_process.quiet():
             layer.mlp.gate_up_proj.register_forward_pre_hook(lambda _, given: seen["gate_up_proj"].append(len(given[0])))
         model.model.layers[-1].mlp.register_forward_pre_hook(lambda _, given: seen["mlp"].append(len(given[0])))
 
-    engine._engine.apply_model(watch)
-    engine.came_out = lambda: seen["out"].append(1)
+    engine.llm.apply_model(watch)
+    engine.on_vector = lambda: seen["out"].append(1)
     vectors = engine.embed(documents)
     out = len(seen["out"])
     rows = sum(seen["mlp"])
@@ -295,7 +296,7 @@ with in_process.quiet():
         for layer in model.model.encoder.layer:
             layer.intermediate.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
 
-    engine._engine.apply_model(watch)
+    engine.llm.apply_model(watch)
     together = engine.embed(documents)
     alone = np.concatenate([engine.embed([document]) for document in documents])
 least = float((together * alone).sum(1).min())
@@ -313,7 +314,7 @@ def test_a_bert_layers_widest_activations_are_of_a_tile(minilm: str) -> None:
 
 def test_a_document_without_tokens_is_named_before_the_engine_fails_on_it() -> None:
     with pytest.raises(ValueError, match="without tokens"):
-        list(embedder.pooled(None, [[101, 102], []], None))
+        list(vllm_engine.pooled_outputs(None, [[101, 102], []], None))
 
 
 GROWTH = """
@@ -340,7 +341,7 @@ print(json.dumps(used))
 
 
 def test_memory_does_not_grow_with_every_number_of_tokens_that_was_seen(qwen: str) -> None:
-    settings = embedder.environment(EngineConfig(), 2)
+    settings = engine_environment(EngineConfig(), 2)
     command = [sys.executable, "-c", GROWTH, qwen]
     ran = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, check=False, timeout=120)
     assert ran.returncode == 0, ran.stderr

@@ -13,8 +13,9 @@ import pytest
 
 from bulkembed.cluster import ray_executor, worker
 from bulkembed.config.sections import EngineConfig
-from bulkembed.embedding import embedder, loading, model_files
-from bulkembed.embedding.embedder import Embedder, SimulatedEmbedder
+from bulkembed.embedding import loading, model_files
+from bulkembed.embedding.embedder import Embedder
+from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.errors import ModelError
 from bulkembed.records import Failure, Model
 from bulkembed.runs.job import load_tokenizer
@@ -57,7 +58,7 @@ def test_another_file_than_was_described_is_refused(
     def load(path: str, described: Model, max_tokens: int, engine: EngineConfig) -> Embedder:
         return SimulatedEmbedder(described.width, 1e9)  # kind vllm, so that the weights count; what runs them does not
 
-    monkeypatch.setattr(embedder, "load", load)
+    monkeypatch.setattr(loading, "build_embedder", load)
     with pytest.raises(ModelError, match=f"model: {HOST} has another {re.escape(name)} of {folder}"):
         loading.load(described, 64, EngineConfig(kind="vllm"))
 

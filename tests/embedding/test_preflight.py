@@ -10,8 +10,9 @@ import pytest
 
 from bulkembed.config.run_config import RunConfig
 from bulkembed.embedding import preflight
-from bulkembed.embedding.embedder import SimulatedEmbedder, TokenIds, Vectors
+from bulkembed.embedding.embedder import TokenIds, Vectors
 from bulkembed.embedding.model_files import describe
+from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.errors import GateError
 from bulkembed.records import Model, Pooling, Tokens
 from bulkembed.runs.job import load_tokenizer

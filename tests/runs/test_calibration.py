@@ -19,7 +19,7 @@ from bulkembed.cli import app
 from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset.ledger import Ledger, dataset
 from bulkembed.embedding import hardware
-from bulkembed.embedding.embedder import SimulatedEmbedder
+from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.errors import IncompleteError, InterruptedRun
 from bulkembed.inspection.verify import verify
 from bulkembed.records import Counts, Failure, LostAttempt, Receipt, Sampled, Shard, VectorForm

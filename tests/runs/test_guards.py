@@ -17,7 +17,7 @@ from bulkembed.cli.app import app
 from bulkembed.config.run_config import RunConfig
 from bulkembed.config.toml_files import load
 from bulkembed.dataset.ledger import dataset, newest_snapshot
-from bulkembed.embedding.embedder import SimulatedEmbedder
+from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.errors import ConfigError, HeldBack, IncompleteError, SourceError
 from bulkembed.inspection.verify import verify
 from bulkembed.records import Failure, LostAttempt, Receipt, Shard, Snapshot

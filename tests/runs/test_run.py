@@ -19,8 +19,8 @@ import pytest
 from bulkembed import schema
 from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset.ledger import Ledger, dataset
-from bulkembed.embedding.embedder import SimulatedEmbedder
 from bulkembed.embedding.model_files import describe
+from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.errors import ConfigError, ModelError, ObjectError, SourceError
 from bulkembed.inspection.verify import Resample, resample, verify
 from bulkembed.records import Failure, LostAttempt, Receipt, Shard

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset.ledger import dataset
-from bulkembed.embedding.embedder import SimulatedEmbedder
+from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.records import Failure, LostAttempt, Receipt, Shard
 from bulkembed.runs.executor import LocalExecutor
 from bulkembed.runs.job import Job

@@ -18,7 +18,7 @@ from bulkembed.config.run_config import RunConfig
 from bulkembed.config.sections import EngineConfig
 from bulkembed.config.toml_files import merge
 from bulkembed.embedding import throughput
-from bulkembed.embedding.embedder import SimulatedEmbedder
+from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.errors import BulkembedError, InterruptedRun
 from bulkembed.report import plain_text
 from bulkembed.runs.job import Job

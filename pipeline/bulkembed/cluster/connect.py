@@ -13,7 +13,8 @@ from bulkembed import stopping
 from bulkembed.cluster import joining, own_ray, placement
 from bulkembed.cluster.placement import Placement
 from bulkembed.config.sections import EngineConfig, RayConfig
-from bulkembed.embedding import embedder, hardware
+from bulkembed.embedding import hardware
+from bulkembed.embedding.environment import engine_environment
 from bulkembed.errors import BulkembedError, ClusterError, ResourceError
 from bulkembed.runs.job import Job
 
@@ -126,7 +127,7 @@ def environment_here(job: Job) -> dict[str, str]:
     cores = cfg.ray.num_cpus or len(os.sched_getaffinity(0))
     placed = placement.fit(cfg.engine, cfg.ray.layout, [{"CPU": cores}])
     shared = cfg.engine.model_copy(update={"env": {}})
-    return embedder.environment(shared, placed.engine_cpus)
+    return engine_environment(shared, placed.engine_cpus)
 
 
 def disconnect() -> None:

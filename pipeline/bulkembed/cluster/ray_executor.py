@@ -29,8 +29,9 @@ from bulkembed.cluster import connect, worker
 from bulkembed.cluster.backlog import Backlog
 from bulkembed.cluster.placement import Placement
 from bulkembed.cluster.recovery import Losses
-from bulkembed.embedding import embedder, model_files
+from bulkembed.embedding import model_files
 from bulkembed.embedding.embedder import TokenIds
+from bulkembed.embedding.environment import public_environment
 from bulkembed.errors import BulkembedError, EngineError
 from bulkembed.records import Cause, Failure, LoadedFiles, LostAttempt, Receipt, Sampled, Shard
 from bulkembed.runs.job import Job
@@ -89,7 +90,7 @@ class Flow:
         # No retries of Ray's own: a lost process is judged here, whatever it did.
         helper = {"num_cpus": placed.helper_cpus, "max_retries": 0, "runtime_env": {"env_vars": HELPER_ENVIRONMENT}}
         self.prepare, self.publish, self.give_up = (ray.remote(**helper)(verb) for verb in (worker.prepare, worker.publish, worker.give_up))
-        lacking = dict(embedder.public_environment(job.cfg.engine, placed.engine_cpus).items() - inherited.items())
+        lacking = dict(public_environment(job.cfg.engine, placed.engine_cpus).items() - inherited.items())
         self.new_actor = ray.remote(
             num_cpus=placed.actor_cpus,
             num_gpus=placed.actor_gpus,

@@ -83,7 +83,7 @@ class Watched:
         self.seconds = seconds + self.rest
         self.version = embedder.version
         self.token_states = embedder.token_states
-        self.came_out = embedder.came_out = self.restart
+        self.on_vector = embedder.on_vector = self.restart
         self.lock = threading.Lock()
         self.calls = 0
         self.set_at = 0.0

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bulkembed.config.sections import EngineConfig
-from bulkembed.embedding import embedder, loading
+from bulkembed.embedding import loading
 from bulkembed.embedding.embedder import Embedder
+from bulkembed.embedding.environment import engine_environment
 from bulkembed.records import Model
 
 log = logging.getLogger(__name__)
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 def load(described: Model, max_tokens: int, engine: EngineConfig) -> Embedder:
     """Raises BulkembedError where the engine cannot load the model."""
     # vLLM reads these as it is imported. Settings for a GPU host are its own defaults.
-    os.environ.update(embedder.environment(engine, len(os.sched_getaffinity(0))))
+    os.environ.update(engine_environment(engine, len(os.sched_getaffinity(0))))
     return loading.load(described, max_tokens, engine)[0]
 
 

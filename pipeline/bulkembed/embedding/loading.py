@@ -7,8 +7,10 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 
 from bulkembed.config.sections import EngineConfig
-from bulkembed.embedding import embedder, hub, model_files
+from bulkembed.embedding import hub, model_files
 from bulkembed.embedding.embedder import Embedder
+from bulkembed.embedding.simulated import Faults, SimulatedEmbedder
+from bulkembed.embedding.vllm_engine import VLLMEmbedder
 from bulkembed.errors import BulkembedError
 from bulkembed.records import LoadedFiles, Model
 
@@ -27,7 +29,7 @@ def load(described: Model, max_tokens: int, engine: EngineConfig) -> tuple[Embed
     with ThreadPoolExecutor(1, "hashing") as pool:
         hashing = pool.submit(model_files.file_hashes, folder, needs_weights)
         try:
-            loaded = embedder.load(str(folder), described, max_tokens, engine)
+            loaded = build_embedder(str(folder), described, max_tokens, engine)
         except BulkembedError:
             raise
         except Exception as error:
@@ -36,3 +38,10 @@ def load(described: Model, max_tokens: int, engine: EngineConfig) -> tuple[Embed
         files = LoadedFiles(socket.gethostname(), hashing.result())
     model_files.require_described(described, dict(files.hashes), files.host)
     return loaded, files
+
+
+def build_embedder(path: str, model: Model, max_tokens: int, engine: EngineConfig) -> Embedder:
+    """The embedder that `engine.kind` names, for the model in the folder `path`."""
+    if engine.kind == "simulated":
+        return SimulatedEmbedder(model.width, engine.tokens_per_second, Faults(**engine.args) if engine.args else None)
+    return VLLMEmbedder(path, model, max_tokens, engine)

@@ -16,7 +16,7 @@ BERT_TILE = 4096
 PRODUCTS = 4  # that a weight keeps: for the tiles and the rest of a step, twice
 
 
-def fuse_norms() -> None:
+def use_fused_norms() -> None:
     """For the models that are loaded in this process: vLLM registers its compiled RMSNorm for GPUs alone, and runs a
     CPU model's norms as some ten operations of PyTorch, each of which reads and writes all activations."""
     from vllm import ir
@@ -60,7 +60,7 @@ def register() -> None:
     ir.ops.fused_add_rms_norm.register_impl(PROVIDER, supports_args=alike_and_dense, supported=supported, inplace=True)(fused_add_rms_norm)
 
 
-def keep_few_products() -> None:
+def limit_kept_gemms() -> None:
     """For the models that are loaded in this process from now on: each weight of vLLM's keeps oneDNN's products for the
     last 32 numbers of rows. Hardly a number of tokens comes again, and what is made amid the activations of one step and
     freed 32 steps later leaves holes in glibc's heap."""
@@ -75,16 +75,16 @@ def keep_few_products() -> None:
     _custom_ops.create_onednn_mm = with_few
 
 
-def fit_layers(llm: Any) -> None:
+def patch_layers(llm: Any) -> None:
     """`llm`: a `vllm.LLM`. A compiled model and an engine in processes of its own keep vLLM's layers."""
     import vllm
 
     config = llm.llm_engine.vllm_config
     if config.model_config.enforce_eager and config.parallel_config.world_size == 1 and not vllm.envs.VLLM_ENABLE_V1_MULTIPROCESSING:
-        llm.collective_rpc(fit_layers_of)
+        llm.collective_rpc(patch_worker_layers)
 
 
-def fit_layers_of(worker: Any) -> None:
+def patch_worker_layers(worker: Any) -> None:
     from vllm.model_executor.models.bert import BertLayer
     from vllm.model_executor.models.qwen2 import Qwen2MLP
     from vllm.model_executor.models.qwen3 import Qwen3Model

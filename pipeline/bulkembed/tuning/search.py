@@ -15,7 +15,7 @@ Changes = dict[str, Any]  # of the [engine] table
 Axis = tuple[str, list[Changes]]
 
 MARGIN = 1.02  # by which a setting must win: less is noise
-# What glibc does where nothing is set, against the settings of `embedder.environment`.
+# What glibc does where nothing is set, against the settings of `environment`.
 PLAIN_MALLOC = {"MALLOC_TOP_PAD_": "131072", "MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
 TCMALLOC = "usr/lib/*-linux-gnu/libtcmalloc_minimal.so.4"  # of Debian and Ubuntu
 

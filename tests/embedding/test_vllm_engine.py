@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkembed.config.sections import EngineConfig
-from bulkembed.embedding.embedder import CACHE_BLOCK, cache_bytes
+from bulkembed.embedding.vllm_engine import KV_BLOCK_TOKENS, kv_cache_bytes
 from tests.support.models import MODEL
 
 
@@ -20,9 +20,9 @@ def test_the_cache_of_a_cpu_engine_holds_any_step(data: st.DataObject, step_toke
         step.append(data.draw(st.integers(1, min(left, max_tokens))))
         left -= step[-1]
     engine = EngineConfig(dtype="float32", step_tokens=step_tokens, args={"max_num_seqs": sequences})
-    blocks = cache_bytes(replace(MODEL, cache_values=10), max_tokens, engine) // (CACHE_BLOCK * 10 * 4)
-    assert blocks >= sum(-(-tokens // CACHE_BLOCK) for tokens in step) + 1  # one is vLLM's own
+    blocks = kv_cache_bytes(replace(MODEL, cache_values=10), max_tokens, engine) // (KV_BLOCK_TOKENS * 10 * 4)
+    assert blocks >= sum(-(-tokens // KV_BLOCK_TOKENS) for tokens in step) + 1  # one is vLLM's own
 
 
 def test_a_given_cache_is_taken_as_it_is() -> None:
-    assert cache_bytes(MODEL, 512, EngineConfig(kv_cache_gib=3)) == 3 << 30
+    assert kv_cache_bytes(MODEL, 512, EngineConfig(kv_cache_gib=3)) == 3 << 30
