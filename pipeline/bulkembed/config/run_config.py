@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from bulkembed.config.credentials import REFUSED, shows_credentials
+from bulkembed.config.keys import ROW_SCHEMA, VECTOR_KEY, DefaultText
 from bulkembed.config.sections import EngineConfig, RayConfig, Section, ShardConfig
 from bulkembed.config.template import check_template, doubled_prompt, instructed
 from bulkembed.embedding import hardware
@@ -23,40 +24,100 @@ from bulkembed.storage.local_paths import absolute_model, absolute_place
 class RunConfig(Section):
     """One run. Flags of `bulkembed run` and keys of its TOML file have these names."""
 
-    source: Annotated[str, AfterValidator(absolute_place)]
-    output: Annotated[str, AfterValidator(absolute_place)]
-    model: Annotated[str, AfterValidator(absolute_model)]
-    revision: str | None = None
-    id_column: str = "id"
-    text_columns: tuple[str, ...] = ("text",)
-    template: str | None = None
-    keep_columns: tuple[str, ...] = ()
-    column_types: dict[str, str] = Field(default_factory=dict, description="Arrow types of JSONL columns, by name")
-    dims: tuple[int, ...] | None = None
-    dtype: Dtype = "float32"
-    vectors: tuple[VectorForm, ...] | None = Field(default=None, description="instead of dims and dtype: 2560:float16,256:int8,1024:binary")
-    allow_untrained_dims: bool = False
-    max_tokens: int | None = Field(default=None, ge=2)
-    prompt: str | None = None
-    prompt_name: str | None = None
-    instruction: str | None = None
-    long_documents: LongDocuments = "truncate"
-    chunk_tokens: int | None = Field(default=None, ge=16)
-    chunk_overlap: int = Field(default=0, ge=0)
-    limit: int | None = Field(default=None, ge=1)
-    max_failures: int = Field(default=20, ge=1, description="failed shards after which the run gives up")
-    max_rejects: float | None = Field(
-        default=None, ge=0, description="after which the run gives up: a count, or below 1 a share of the rows"
+    source: Annotated[str, AfterValidator(absolute_place)] = Field(
+        examples=["s3://corpus/docs"],
+        description="Location of the documents: one object, a prefix or a glob. Parquet, or JSON lines, plain, .gz or .zst.",
+    )
+    output: Annotated[str, AfterValidator(absolute_place)] = Field(
+        examples=["s3://corpus/vectors"], description="Location of the dataset: a URI of its own, not inside the source."
+    )
+    model: Annotated[str, AfterValidator(absolute_model), VECTOR_KEY] = Field(
+        examples=["Qwen/Qwen3-Embedding-0.6B"],
+        description="Model that makes the vectors: a hub name, or a folder with safetensors and sentence-transformers files.",
+    )
+    revision: Annotated[str | None, DefaultText("the hub's main branch"), VECTOR_KEY] = Field(
+        default=None, examples=["main"], description="Commit, tag or branch of a hub model. Only other files make another dataset."
+    )
+    id_column: Annotated[str, ROW_SCHEMA] = Field(
+        default="id", description="Column that identifies a document. It may have any scalar type, and is kept unchanged."
+    )
+    text_columns: Annotated[tuple[str, ...], VECTOR_KEY] = Field(
+        default=("text",), examples=[["title", "body"]], description="Columns to embed. Several need a template."
+    )
+    template: Annotated[str | None, DefaultText("the text column alone"), VECTOR_KEY] = Field(
+        default=None, examples=["{title}\n\n{body}"], description=r"Joins the text columns to one text, as '{title}\n\n{body}'."
+    )
+    keep_columns: Annotated[tuple[str, ...], ROW_SCHEMA] = Field(
+        default=(), examples=[["url"]], description="Columns to copy into the output."
+    )
+    column_types: Annotated[dict[str, str], DefaultText("by the first rows"), ROW_SCHEMA] = Field(
+        default_factory=dict, examples=[{"id": "string"}], description="Arrow types of the id and kept columns, by the column's name."
+    )
+    dims: Annotated[tuple[int, ...] | None, DefaultText("the model's full width"), ROW_SCHEMA] = Field(
+        default=None, examples=[[1024, 256]], description="Matryoshka dimensions of the stored vectors, the main one first."
+    )
+    dtype: Annotated[Dtype, ROW_SCHEMA] = Field(default="float32", description="Number format of the stored vectors.")
+    vectors: Annotated[tuple[VectorForm, ...] | None, DefaultText("by dims and dtype"), ROW_SCHEMA] = Field(
+        default=None,
+        examples=[["2560:float16", "256:int8", "1024:binary"]],
+        description="Stored vectors as DIM:DTYPE, instead of dims and dtype: several forms in one run, the main one first.",
+    )
+    allow_untrained_dims: bool = Field(default=False, description="Accept dimensions that the model was not trained for.")
+    max_tokens: Annotated[int | None, DefaultText("the model's limit"), VECTOR_KEY] = Field(
+        default=None, ge=2, examples=[8192], description="Token limit of a document; long_documents decides what happens above it."
+    )
+    prompt: Annotated[str | None, DefaultText("the model's own document prompt"), VECTOR_KEY] = Field(
+        default=None, examples=["passage: "], description="Text put before every document."
+    )
+    prompt_name: Annotated[str | None, DefaultText("none"), VECTOR_KEY] = Field(
+        default=None, examples=["query"], description="Name of one of the model's own prompts, which is put before every document."
+    )
+    instruction: Annotated[str | None, DefaultText("none"), VECTOR_KEY] = Field(
+        default=None,
+        examples=["Given a question, find its answer"],
+        description=r"Task of an instruction-tuned model: puts 'Instruct: TASK\nQuery:' before every document.",
+    )
+    long_documents: Annotated[LongDocuments, VECTOR_KEY] = Field(
+        default="truncate",
+        description="What happens to a document above its token limit. truncate: its beginning is embedded; chunk: it is cut into "
+        "windows, each a row; mean: the mean of its windows' vectors is one row; reject: it is rejected.",
+    )
+    chunk_tokens: Annotated[int | None, DefaultText("max_tokens"), VECTOR_KEY] = Field(
+        default=None, ge=16, examples=[512], description="Maximum tokens of a window, with long_documents chunk or mean."
+    )
+    chunk_overlap: Annotated[int, VECTOR_KEY] = Field(
+        default=0, ge=0, examples=[64], description="Tokens that a window repeats from the window before it."
+    )
+    limit: Annotated[int | None, DefaultText("all rows")] = Field(
+        default=None, ge=1, examples=[1000], description="Number of rows to embed: the first ones of the source."
+    )
+    max_failures: int = Field(default=20, ge=1, description="Number of failed shards after which the run gives up.")
+    max_rejects: Annotated[float | None, DefaultText("no limit")] = Field(
+        default=None,
+        ge=0,
+        examples=[0.05],
+        description="Rejected rows above which the run gives up: a count, or below 1 a share of the rows.",
     )
     max_deletes: float = Field(
-        default=0.1, ge=0, description="rows that a new snapshot may drop: a count, or below 1 a share (which spares 10 rows)"
+        default=0.1,
+        ge=0,
+        description="Rows of the newest snapshot that a run may drop: a count, or below 1 a share. Any share lets 10 rows go.",
     )
-    allow_deletes: int | None = Field(default=None, ge=0, description="instead of max_deletes and for every cause: rows this run may drop")
-    grace_seconds: float = Field(default=25, ge=0, description="for shards in flight to be published after SIGTERM or SIGINT")
-    engine: EngineConfig = EngineConfig()
-    shards: ShardConfig = ShardConfig()
-    ray: RayConfig = RayConfig()
-    storage: dict[str, Any] = Field(default_factory=dict, repr=False, description="passed to fsspec, for source and output")
+    allow_deletes: Annotated[int | None, DefaultText("by max_deletes")] = Field(
+        default=None, ge=0, examples=[500], description="Number of rows that this run may drop from the dataset, whatever the cause."
+    )
+    grace_seconds: float = Field(
+        default=25, ge=0, description="Seconds that shards in flight have to be published after SIGTERM or SIGINT."
+    )
+    engine: EngineConfig = Field(default=EngineConfig(), description="How vectors are made.")
+    shards: ShardConfig = Field(default=ShardConfig(), description="How large a shard may be. None of its keys changes the dataset.")
+    ray: RayConfig = Field(default=RayConfig(), description="Where the work runs. None of its keys changes the dataset.")
+    storage: Annotated[dict[str, Any], DefaultText("none")] = Field(
+        default_factory=dict,
+        repr=False,
+        examples=[{"endpoint_url": "https://minio.internal:9000"}],
+        description="Options passed to fsspec's file systems, for source and output. They may hold credentials.",
+    )
 
     @field_validator("source", "output", "model", "revision", "id_column")
     @classmethod

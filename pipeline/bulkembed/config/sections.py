@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from bulkembed.config import engine_args
+from bulkembed.config.keys import VECTOR_KEY, DefaultText
 
 
 class Section(BaseModel):
@@ -16,28 +17,46 @@ class Section(BaseModel):
 class EngineConfig(Section):
     """How vectors are made. Only `kind`, `dtype` and `numeric_args` change them."""
 
-    kind: Literal["vllm", "simulated"] = "vllm"
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
-        default="auto", description="auto: bfloat16, on a CPU host without a unit for it float32; a run that was begun keeps its own"
+    kind: Annotated[Literal["vllm", "simulated"], VECTOR_KEY] = Field(
+        default="vllm",
+        description="Engine that makes the vectors. The vectors of the simulated one mean nothing: it is for tests.",
     )
-    replicas: int | None = Field(default=None, ge=1, description="embedding actors; default one per GPU, or one per CPU host")
-    max_replicas: int | None = Field(default=None, ge=1, description="actors an autoscaling cluster may grow to")
-    num_gpus: float | None = Field(
-        default=None, ge=0, description="per actor; 0.5: two share a GPU; default tensor_parallel_size where there are GPUs"
+    dtype: Annotated[Literal["auto", "bfloat16", "float16", "float32"], VECTOR_KEY] = Field(
+        default="auto",
+        description="Number format of the model's weights and activations. auto: bfloat16; float32 on CPUs without native bfloat16 "
+        "instructions. A run that has begun keeps its own.",
     )
-    num_cpus: float | None = Field(default=None, gt=0, description="per actor; default all of a CPU host")
-    tensor_parallel_size: int = Field(default=1, ge=1)
-    step_tokens: int = Field(default=8192, ge=16, description="most tokens in one engine step")
-    call_tokens: int = Field(default=131072, ge=16, description="most tokens in one call of the engine")
-    kv_cache_gib: int | None = Field(default=None, ge=1, description="CPU only: memory for keys and values; default what one step needs")
-    stall_seconds: float = Field(default=900, gt=0, description="without a vector, after which an engine's process is ended and replaced")
-    tokens_per_second: float = Field(default=100_000, gt=0, description="simulated only")
-    args: dict[str, Any] = Field(
+    replicas: Annotated[int | None, DefaultText("one per GPU, or one per CPU host")] = Field(
+        default=None, ge=1, examples=[8], description="Number of embedding actors."
+    )
+    max_replicas: Annotated[int | None, DefaultText("as many as the cluster has room for")] = Field(
+        default=None, ge=1, examples=[64], description="Number of embedding actors up to which an autoscaling cluster may grow."
+    )
+    num_gpus: Annotated[float | None, DefaultText("tensor_parallel_size where there are GPUs, else 0")] = Field(
+        default=None, ge=0, examples=[0.5], description="GPUs of one embedding actor. With 0.5, two actors share a GPU."
+    )
+    num_cpus: Annotated[float | None, DefaultText("an even share of a CPU host; one core or less beside a GPU")] = Field(
+        default=None, gt=0, examples=[4], description="CPU cores of one embedding actor."
+    )
+    tensor_parallel_size: int = Field(default=1, ge=1, description="GPUs over which one actor splits the model.")
+    step_tokens: int = Field(default=8192, ge=16, description="Maximum tokens of one engine step, all of its documents together.")
+    call_tokens: int = Field(default=131072, ge=16, description="Maximum tokens of one call of the engine, which makes steps of them.")
+    kv_cache_gib: Annotated[int | None, DefaultText("what the longest step needs")] = Field(
+        default=None, ge=1, examples=[4], description="Memory of the KV cache in GiB; on CPU hosts only."
+    )
+    stall_seconds: float = Field(
+        default=900, gt=0, description="Seconds that a call may take before the engine's process is ended and replaced."
+    )
+    tokens_per_second: float = Field(default=100_000, gt=0, description="Speed of the simulated engine in tokens per second.")
+    args: Annotated[dict[str, Any], DefaultText("none"), VECTOR_KEY] = Field(
         default_factory=dict,
         repr=False,
-        description="passed to vllm.LLM; what is not known to change speed alone is part of the fingerprint; simulated: see Faults",
+        examples=[{"quantization": "fp8_per_channel"}],
+        description="Arguments passed to vllm.LLM. Those that are not known to change speed alone make another dataset.",
     )
-    env: dict[str, str] = Field(default_factory=dict, repr=False, description="environment of the embedding actors")
+    env: Annotated[dict[str, str], DefaultText("none")] = Field(
+        default_factory=dict, repr=False, examples=[{"NAME": "value"}], description="Environment variables of the embedding actors."
+    )
 
     @property
     def numeric_args(self) -> dict[str, Any]:
@@ -59,22 +78,28 @@ class EngineConfig(Section):
 
 
 class ShardConfig(Section):
-    """How large a shard may be. Never part of an identity: change it at will."""
+    """How large a shard may be. A shard ends at whichever limit it meets first; no limit is part of an identity."""
 
-    max_rows: int = Field(default=8192, ge=1)
-    memory_mib: int = Field(default=64, ge=1, description="of full-width float32 vectors")
-    text_mib: int = Field(default=32, ge=1, description="of text, about; long documents make shards of fewer rows")
+    max_rows: int = Field(default=8192, ge=1, description="Maximum rows of a shard. A run resumes with any other sizes of shards.")
+    memory_mib: int = Field(default=64, ge=1, description="Maximum memory of a shard's full-width float32 vectors, in MiB.")
+    text_mib: int = Field(default=32, ge=1, description="Maximum text of a shard in MiB, about: long documents make shards of fewer rows.")
 
 
 class RayConfig(Section):
     """Where the work runs."""
 
-    address: str | None = Field(
-        default=None, description="of a running cluster; default RAY_ADDRESS, else a local Ray; local: that in any case"
+    address: Annotated[str | None, DefaultText("RAY_ADDRESS, else a Ray of this host's own")] = Field(
+        default=None, examples=["auto"], description="Address of the Ray cluster to join. With local, a run always starts a Ray of its own."
     )
-    num_cpus: int | None = Field(default=None, ge=1, description="of the local Ray; default all")
+    num_cpus: Annotated[int | None, DefaultText("all")] = Field(
+        default=None, ge=1, examples=[8], description="CPU cores of a Ray that the run starts."
+    )
     layout: Literal["auto", "fused", "split"] = Field(
-        default="auto", description="fused: a shard stays in its embedding actor; split: prepare and publish are tasks of their own"
+        default="auto",
+        description="Where a shard is prepared and published. fused: in its embedding actor; split: in tasks of their own; "
+        "auto: fused on CPU hosts, split on GPU hosts.",
     )
-    shards_in_flight: int = Field(default=2, ge=1, description="per embedding actor")
-    resource_wait_seconds: float = Field(default=900, ge=0, description="how long an autoscaling cluster may take to grow")
+    shards_in_flight: int = Field(default=2, ge=1, description="Shards that each embedding actor has at once.")
+    resource_wait_seconds: float = Field(
+        default=900, ge=0, description="Seconds that an autoscaling cluster may take to grow to the first embedding actor."
+    )
