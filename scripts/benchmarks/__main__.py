@@ -34,7 +34,11 @@ ROWS = [machine, ratio, peers, limit, overhead, host, devices, tail, scale, memo
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 app = typer.Typer(
-    help=(benchmarks.__doc__ or "").partition("\n")[0], no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+    help=(benchmarks.__doc__ or "").partition("\n")[0],
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 

@@ -52,7 +52,7 @@ def changes() -> dict[str, dict[str, Any]]:
 
 
 def ablations(
-    model: Annotated[list[str] | None, typer.Option(help="minilm, small or 0.6B; repeatable. [default: minilm]")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="minilm, 42M or 0.6B; repeatable. [default: minilm]")] = None,
     only: Annotated[list[str] | None, typer.Option(help=f"Repeatable: {', '.join(changes())}, order. [default: all]")] = None,
     documents: int = 2000,
     rounds: int = 3,

@@ -28,11 +28,11 @@ FOR_KEYS = ("k_proj", "v_proj")  # what the last layer needs of every token, whe
 
 
 def limit(
-    model: Annotated[list[str] | None, typer.Option(help="minilm, small, 0.6B or 4B; repeatable. [default: minilm, small]")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="minilm, 42M, 0.6B or 4B; repeatable. [default: minilm, 42M]")] = None,
     documents: Annotated[int, typer.Option(help="Of the demo corpus.")] = 10_000,
 ) -> Iterator[Row]:
     """Documents/s that a model's matrix products alone allow, attention's own left out: a peer at half of it can be doubled at most."""
-    for name in model or ["minilm", "small"]:
+    for name in model or ["minilm", "42M"]:
         printed, _, _ = child("limit", model_folder(name), engine_dtype(), env=actor_environment())
         fastest = float(printed.splitlines()[-1])
         needed = 2 * sum(rows * columns for rows, columns in matrices(model_folder(name)))

@@ -21,7 +21,7 @@ def memory(
     times: Annotated[int, typer.Option(help="As many in the larger one.")] = 10,
     rate: Annotated[float, typer.Option(help="Tokens/s of the simulated device.")] = 1_000_000,
     layout: Annotated[list[str] | None, typer.Option(help="Repeatable. [default: fused and split; with --model fused]")] = None,
-    model: Annotated[str | None, typer.Option(help="minilm, small or 0.6B, in its real engine. [default: a simulated one]")] = None,
+    model: Annotated[str | None, typer.Option(help="minilm, 42M or 0.6B, in its real engine. [default: a simulated one]")] = None,
     rounds: int = 1,
 ) -> Iterator[Row]:
     """Peak memory at 1x and 10x the corpus. Goal: at most 1.1 times as much."""

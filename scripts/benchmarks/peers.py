@@ -77,7 +77,7 @@ class Result:
 
 
 def peers(
-    model: Annotated[list[str] | None, typer.Option(help="minilm, small or 0.6B; repeatable. [default: minilm, small]")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="minilm, 42M or 0.6B; repeatable. [default: minilm, 42M]")] = None,
     documents: int = 10_000,
     peer: Annotated[list[str] | None, typer.Option(help="Repeatable. [default: all]")] = None,
 ) -> Iterator[Row]:
@@ -85,7 +85,7 @@ def peers(
     rate over the peer's, the peer's wall and peak memory over the job's. What cannot run is a row with `problem`."""
     for unknown in set(peer or []) - set(PEERS):
         raise SystemExit(f"bench: --peer {unknown}: one of {', '.join(PEERS)}")
-    for name in model or ["minilm", "small"]:
+    for name in model or ["minilm", "42M"]:
         yield from beside(Work(name, documents, engine_dtype()), peer or list(PEERS))
 
 

@@ -29,14 +29,14 @@ class Corpus(StrEnum):
 
 
 def ratio(
-    model: Annotated[list[str] | None, typer.Option(help="minilm, small, 0.6B or 4B; repeatable. [default: small]")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="minilm, 42M, 0.6B or 4B; repeatable. [default: 42M]")] = None,
     kind: Annotated[Corpus, typer.Option("--corpus", help="Synthetic: lognormal lengths, see material.py.")] = Corpus.DEMO,
-    documents: Annotated[int | None, typer.Option(help="[default: 4,000 for minilm, 12,000 for small, 200 for 0.6B and 4B]")] = None,
+    documents: Annotated[int | None, typer.Option(help="[default: 4,000 for minilm, 12,000 for 42M, 200 for 0.6B and 4B]")] = None,
     shard_rows: Annotated[int, typer.Option(help="At most; never less than 4 shards.")] = 1000,
     rounds: int = 3,
 ) -> Iterator[Row]:
     """The job's steady tokens/s over those of the best plain script, and where the job's wall went."""
-    for name in model or ["small"]:
+    for name in model or ["42M"]:
         count = documents or shape_of(name).documents
         source = corpus(count) if kind == Corpus.DEMO else synthetic_corpus(count, name)
         rows = max(1, min(shard_rows, count // 4))

@@ -35,7 +35,7 @@ def scale(
     resume: Annotated[int, typer.Option(help="Shards of the resumed run; 0 for none.")] = 100_000,
 ) -> Iterator[Row]:
     """What a shard costs the driver; planning many objects; resuming with 99 % done. Goal: at most 20 s for 100,000 shards."""
-    model = model_folder("small")
+    model = model_folder("42M")
     first: Row = {}
     for count in shards or [100, 1000, 10_000]:
         result = whole_run(model, count)

@@ -35,7 +35,7 @@ def model(tokenizer: Path | None = None) -> Path:
     """The files of a model of 2,560 dimensions; its weights are never loaded."""
     place = WORK / f"Qwen3-Embedding-{'given' if tokenizer else 'own'}-tokenizer"
     shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(model_folder("small"), place)
+    shutil.copytree(model_folder("42M"), place)
     config = json.loads((place / "config.json").read_text())
     (place / "config.json").write_text(json.dumps(config | {"hidden_size": DIMS[0]}))
     if tokenizer:

@@ -33,7 +33,7 @@ finally:
 
 
 def start(
-    model: Annotated[list[str] | None, typer.Option(help="minilm, small or 0.6B; repeatable. [default: minilm]")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="minilm, 42M or 0.6B; repeatable. [default: minilm]")] = None,
     repeats: Annotated[int, typer.Option(help="Of every command that only looks.")] = 5,
     rounds: Annotated[int, typer.Option(help="Of whole runs.")] = 3,
 ) -> Iterator[Row]:

@@ -23,7 +23,7 @@ from scripts.benchmarks.material import WORK, Row, corpus, engine_dtype, model_f
 
 
 def tune(
-    model: Annotated[list[str] | None, typer.Option(help="minilm, small or 0.6B; repeatable. [default: minilm]")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="minilm, 42M or 0.6B; repeatable. [default: minilm]")] = None,
     budget: Annotated[float, typer.Option(help="Seconds that tune may take.")] = 600,
     documents: Annotated[int, typer.Option(help="Of the demo corpus, as a sample.")] = 2000,
     seconds: Annotated[float, typer.Option(help="Of each measurement, loading aside.")] = 8,

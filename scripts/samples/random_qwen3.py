@@ -1,6 +1,6 @@
 """Make a Qwen3-Embedding-shaped model with random weights: for tests and benchmarks without a hub.
 
-    python scripts/samples/random_qwen3.py OUT [--shape tiny|small|one-layer|0.6B|4B|8B]
+    python scripts/samples/random_qwen3.py OUT [--shape tiny|42M|one-layer|0.6B|4B|8B]
 
 Takes exactly the code path of Qwen3-Embedding: same architecture, last-token pooling on an appended
 <|endoftext|>, query prompt, sentence-transformers files. Only the vectors mean nothing. The
@@ -23,7 +23,7 @@ QUERY_PROMPT = "Instruct: Given a web search query, retrieve relevant passages t
 SHAPES: dict[str, dict[str, int]] = {
     "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
     | {"intermediate_size": 128, "vocab_size": 4096},
-    "small": {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64}
+    "42M": {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64}
     | {"intermediate_size": 768, "vocab_size": 151_669},
     "one-layer": {"hidden_size": 256, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64}
     | {"intermediate_size": 768, "vocab_size": 151_669},

@@ -187,7 +187,7 @@ def beside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> peers.Work:
     monkeypatch.setattr(peers, "measured", measured)
     monkeypatch.setattr(peers, "run_job", run_job)
     monkeypatch.setattr(peers, "WORK", tmp_path)
-    return peers.Work("small", 900, "float32")
+    return peers.Work("42M", 900, "float32")
 
 
 def test_the_best_of_a_peers_runs_is_beside_the_median_of_the_jobs(beside: peers.Work) -> None:
