@@ -1,4 +1,4 @@
-"""Draw the output of scripts/demo as a terminal in SVG: scripts/picture.py TEXT SVG.
+"""Draw the output of scripts/demo as a terminal in SVG: scripts/samples/picture.py TEXT SVG.
 
 GitHub shows an SVG as an image: it loads no fonts from elsewhere, so the picture names fonts that a reader's machine has.
 """
@@ -14,7 +14,7 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 COLUMNS = 100
 FONTS = 'ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace'
 LINES_LEFT_OUT = re.compile(r"^setup: ")
