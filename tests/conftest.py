@@ -1,7 +1,8 @@
-"""Fixtures: models, an S3 server, a Ray."""
+"""Fixtures: models, an S3 server, a Ray. Markers: which tests start Ray (`ray`) and which load vLLM (`engine`)."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,29 @@ from tests.support.s3 import s3_server
 # On a busy host an example of a few milliseconds takes its time: hypothesis would call the test flaky.
 settings.register_profile("busy host", deadline=None)
 settings.load_profile("busy host")
+
+NO_RAY = "127.0.0.1:1"  # nobody listens there
+NO_ENGINE = ROOT / "tests" / "support" / "no_engine"  # its `vllm` cannot be imported
+RAY_FIXTURES = {"ray_session", "head"}  # each is a Ray that stays for the session
+
+
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    for item in items:
+        if RAY_FIXTURES & set(item.fixturenames):
+            item.add_marker("ray")
+
+
+@pytest.fixture(autouse=True)
+def only_marked_tests_start_ray_or_vllm(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Lets `-m "not ray and not engine"` stay quick: a test without the marker `ray` finds no Ray at the address that its commands
+    must join, and one without `engine` finds a `vllm` that cannot be imported."""
+    if not request.node.get_closest_marker("ray"):
+        monkeypatch.setenv("RAY_ADDRESS", NO_RAY)
+    if not request.node.get_closest_marker("engine"):
+        monkeypatch.setenv("PYTHONPATH", f"{NO_ENGINE}:{os.environ.get('PYTHONPATH', '')}")
+    loaded_before = "vllm" in sys.modules
+    yield
+    assert loaded_before or "vllm" not in sys.modules, "only processes of their own may load vLLM"
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -32,6 +33,7 @@ from bulkembed.stopping import Stop
 from bulkembed.storage.store import Store
 from bulkembed.text.tokenizer import Tokenizer
 from tests.support.corpora import write_corpus, write_jsonl
+from tests.support.faulty_s3 import FaultyS3
 from tests.support.runs import in_one_process, on_ray, read_dataset, simulated
 
 
@@ -80,28 +82,72 @@ def test_a_shard_that_fails_does_not_end_the_others(tmp_path: Path, qwen: str, l
     assert summary.snapshot is None
 
 
+def own_processes(title: str) -> list[psutil.Process]:
+    """Processes of this process's Ray: another Ray on this host is somebody else's."""
+    running = psutil.Process().children(recursive=True)
+    return [process for process in running if " ".join(command_of(process)).startswith(title)]
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.NoSuchProcess:
+        return []
+
+
+KILLS = 3
+
+
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize(("layout", "victim"), [("fused", "ray::Worker"), ("split", "ray::Worker"), ("split", "ray::prepare")])
-def test_a_killed_process_costs_work_and_nothing_else(tmp_path: Path, qwen: str, layout: str, victim: str) -> None:
+@pytest.mark.parametrize("layout", ["fused", "split"])
+def test_a_killed_actor_costs_work_and_nothing_else(tmp_path: Path, qwen: str, layout: str) -> None:
     write_corpus(tmp_path / "in")
     killed: list[int] = []
 
     def kill(progress: Progress) -> None:
         if progress.shards % 3 == 1:
-            for process in psutil.process_iter(["cmdline"]):
-                if " ".join(process.info["cmdline"] or []).startswith(victim):
-                    killed.append(process.pid)
-                    process.kill()
+            for process in own_processes("ray::Worker"):
+                killed.append(process.pid)
+                process.kill()
 
-    cfg = simulated(
-        tmp_path / "in", tmp_path / layout, qwen, ray={"layout": layout}, engine={"kind": "simulated", "tokens_per_second": 3000}
-    )
+    engine = {"kind": "simulated", "tokens_per_second": 3000}
+    cfg = simulated(tmp_path / "in", tmp_path / layout, qwen, ray={"layout": layout}, engine=engine)
     summary = on_ray(cfg, kill)
     summary.require_complete()
-    assert killed or victim == "ray::prepare"  # a preparation is over in a moment
+    assert len(killed) >= KILLS
     assert summary.progress.shards == 12
     in_one_process(cfg.model_copy(update={"output": str(tmp_path / "alone")}))
     assert read_dataset(tmp_path / layout).equals(read_dataset(tmp_path / "alone"))
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize(("task", "method", "place"), [("prepare", "GET", "/in/"), ("publish", "PUT", "/data/")])
+def test_a_killed_task_costs_work_and_nothing_else(
+    tmp_path: Path, qwen: str, s3: dict[str, Any], task: str, method: str, place: str
+) -> None:
+    """The store ends the process that asks it for a source object, or gives it a data file."""
+    write_corpus(tmp_path / "in")
+    root = f"s3://corpus/{tmp_path.name}"
+    for path in (tmp_path / "in").iterdir():
+        Store(s3).put(f"{root}/in/{path.name}", path.read_bytes())
+    killed: list[int] = []
+
+    def kill(asked: str, path: str) -> None:
+        if asked == method and place in path and len(killed) < KILLS:
+            for process in own_processes(f"ray::{task}"):
+                killed.append(process.pid)
+                process.kill()
+
+    with FaultyS3(s3["endpoint_url"], seed=7, rate=0, faults=[]) as proxy:
+        proxy.watch = kill
+        storage = s3 | {"endpoint_url": proxy.url}
+        summary = on_ray(simulated(f"{root}/in", f"{root}/out", qwen, ray={"layout": "split"}, storage=storage))
+    summary.require_complete()
+    assert len(killed) >= KILLS
+    assert summary.progress.lost["engine"] >= KILLS
+    assert summary.progress.shards >= 12, "a shard that is lost twice is halved"
+    in_one_process(simulated(tmp_path / "in", tmp_path / "alone", qwen))
+    assert read_dataset(f"{root}/out", **s3).equals(read_dataset(tmp_path / "alone"))
 
 
 def token(qwen: str, word: str) -> int:
@@ -110,8 +156,10 @@ def token(qwen: str, word: str) -> int:
 
 
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize("layout", ["fused", "split"])
-@pytest.mark.parametrize("fault", ["crash_on", "hang_on", "raise_on", "nan_on"])
+@pytest.mark.parametrize(
+    ("fault", "layout"),
+    [*itertools.product(["crash_on", "hang_on"], ["fused", "split"]), ("raise_on", "fused"), ("nan_on", "split")],
+)
 def test_a_poisonous_document_ends_in_the_rejects_and_no_other(
     tmp_path: Path, qwen: str, layout: str, fault: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -286,6 +334,7 @@ connect.disconnect()
 """
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize("env", [{}, {"MARK": "here", "OMP_NUM_THREADS": "1"}])
 def test_a_local_actor_has_its_environment_and_asks_for_what_ray_lacks_alone(tmp_path: Path, qwen: str, env: dict[str, str]) -> None:
     write_corpus(tmp_path / "in", files=1)

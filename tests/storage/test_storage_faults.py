@@ -20,14 +20,20 @@ from bulkembed.inspection.verify import verify
 from bulkembed.runs.lookup import open_job
 from bulkembed.runs.stages import prepare
 from bulkembed.source import reader
-from bulkembed.storage import store
+from bulkembed.storage import retry, store
 from bulkembed.storage.store import Store
 from tests.support.corpora import write_corpus
 from tests.support.faulty_s3 import FaultyS3, serving
 from tests.support.processes import ROOT
 from tests.support.runs import in_one_process, read_dataset, simulated
 
-QUICK = {"config_kwargs": {"read_timeout": 1, "connect_timeout": 2}}
+QUICK = {"config_kwargs": {"read_timeout": 0.5, "connect_timeout": 2}}
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries follow at once. `test_store` has the real waits."""
+    monkeypatch.setattr(retry, "FIRST_WAIT_SECONDS", 0.01)
 
 
 def uploaded(tmp_path: Path, s3: dict[str, Any]) -> str:
@@ -47,7 +53,7 @@ def test_a_store_that_breaks_requests_loses_and_doubles_nothing(tmp_path: Path, 
     root = uploaded(tmp_path, s3)
     in_one_process(simulated(tmp_path / "in", tmp_path / "undisturbed", qwen))
     rate = 0.05 if fault in ("stall", "latency") else 0.2
-    with FaultyS3(s3["endpoint_url"], seed=7, rate=rate, faults=[fault], stall_seconds=2) as proxy:
+    with FaultyS3(s3["endpoint_url"], seed=7, rate=rate, faults=[fault], stall_seconds=1) as proxy:
         summary = in_one_process(through(proxy, s3, root, qwen))
         summary.require_complete()
         assert proxy.counts[fault] > 3

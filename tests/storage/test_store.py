@@ -1,10 +1,10 @@
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-import tenacity
 
 from bulkembed.errors import ConfigError, StorageError
 from bulkembed.source.overlap import refuse_overlap
@@ -75,7 +75,7 @@ def test_a_failed_local_put_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
 )
 def test_only_transient_faults_are_retried(monkeypatch: pytest.MonkeyPatch, error: Exception, calls: int) -> None:
     monkeypatch.setattr(retry, "ATTEMPTS", 3)
-    monkeypatch.setattr(tenacity, "wait_random_exponential", lambda **_: tenacity.wait_none())
+    monkeypatch.setattr(retry, "FIRST_WAIT_SECONDS", 0.01)
     counted: list[int] = []
 
     def work() -> None:
@@ -89,7 +89,7 @@ def test_only_transient_faults_are_retried(monkeypatch: pytest.MonkeyPatch, erro
 
 
 def test_work_that_recovers_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tenacity, "wait_random_exponential", lambda **_: tenacity.wait_none())
+    monkeypatch.setattr(retry, "FIRST_WAIT_SECONDS", 0.01)
     outcomes: list[Any] = [ConnectionResetError(), TimeoutError(), "done"]
 
     def work() -> Any:
@@ -99,6 +99,38 @@ def test_work_that_recovers_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
         return outcome
 
     assert Store().retrying(work, "reading x") == "done"
+
+
+def test_waits_between_attempts_grow_and_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """About a minute in all; processes that failed together come back one by one."""
+    waited: list[float] = []
+    monkeypatch.setattr("tenacity.nap.time.sleep", waited.append)
+
+    def fail() -> None:
+        raise ConnectionResetError
+
+    for _ in range(20):
+        with pytest.raises(StorageError):
+            Store().retrying(fail, "reading x")
+    bounds = [0.5, 1, 2, 4, 8, 16, 20]
+    by_attempt = list(zip(*(waited[at : at + len(bounds)] for at in range(0, len(waited), len(bounds))), strict=True))
+    assert len(by_attempt) == len(bounds)
+    for waits, bound in zip(by_attempt, bounds, strict=True):
+        assert len(set(waits)) == 20
+        assert bound / 2 < max(waits) <= bound
+
+
+def test_a_wait_is_waited() -> None:
+    started, attempts = time.monotonic(), 0
+
+    def fail_at_first() -> float:
+        nonlocal attempts
+        attempts += 1
+        if attempts < 4:
+            raise ConnectionResetError
+        return time.monotonic() - started
+
+    assert 0.01 < Store().retrying(fail_at_first, "reading x") < 4
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """An HTTP proxy before an S3 server that does what networks and stores do: seeded, in a thread of its own.
 
     with FaultyS3("http://127.0.0.1:5000", seed=1, rate=0.2, faults=["503", "reset"]) as s3:
-        ... s3.url ...; s3.faults = []; s3.counts; s3.methods
+        ... s3.url ...; s3.faults = []; s3.counts; s3.methods; s3.watch = print  # gets every request before it is answered
 
 500, 503   an error instead of an answer: InternalError, SlowDown
 reset      the connection breaks: in the middle of a body, or after a PUT went through, so that its success is hidden
@@ -17,7 +17,7 @@ import asyncio
 import random
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self
 
@@ -57,6 +57,7 @@ class FaultyS3:
         self.random = random.Random(seed)
         self.counts: Counter[str] = Counter()
         self.methods: Counter[str] = Counter()
+        self.watch: Callable[[str, str], object] | None = None  # method and path; runs in the proxy's thread
 
     def __enter__(self) -> Self:
         application = web.Application(client_max_size=1 << 30)
@@ -82,6 +83,8 @@ class FaultyS3:
         fault = self.draw()
         self.counts[fault or "good"] += 1
         self.methods[request.method] += 1
+        if self.watch:
+            self.watch(request.method, request.path)
         if fault in CODES:
             status, code = CODES[fault]
             body = "" if request.method == "HEAD" else f"<Error><Code>{code}</Code><Message>{code}, says the proxy</Message></Error>"

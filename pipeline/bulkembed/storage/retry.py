@@ -19,7 +19,8 @@ from bulkembed.errors import StorageError
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 8  # with the waits below: about a minute
+ATTEMPTS = 8  # with these waits: about a minute
+FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.5, 20.0  # bounds of the random wait before the second attempt, and before any
 # Said about the request, not about the state of the store: the same request would fail again.
 FINAL_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 FINAL_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.EFBIG, errno.ENOSYS}
@@ -81,7 +82,7 @@ def retry(work: Callable[[], T], what: str) -> T:
 
     policy = tenacity.Retrying(
         retry=tenacity.retry_if_exception(_transient),
-        wait=tenacity.wait_random_exponential(multiplier=0.5, max=20),
+        wait=tenacity.wait_random_exponential(multiplier=FIRST_WAIT_SECONDS, max=MAX_WAIT_SECONDS),
         stop=tenacity.stop_after_attempt(ATTEMPTS),
         before_sleep=before_sleep,
         reraise=True,
