@@ -123,9 +123,9 @@ SETTINGS = [
     ('engine.env={{A = ["{}"]}}', "engine.env: "),
     ("engine.args={}", "engine.args: "),
     ('engine.args={{dtype="{}"}}', "engine: args: dtype is not taken here: give engine.dtype"),
-    ("engine.num_gpus={}", "engine.num_gpus: Input should be a valid number"),
-    ('engine={{kind="{}"}}', "engine: Input should be 'vllm' or 'simulated'"),
-    ("engine.dtype={}", "engine.dtype: Input should be 'auto'"),
+    ("engine.num_gpus={}", "engine.num_gpus: expected a number, such as 0.5"),
+    ('engine={{kind="{}"}}', "engine: expected one of vllm, simulated"),
+    ("engine.dtype={}", "engine.dtype: expected one of auto, bfloat16"),
     ("vectors=64:int8,{}:int8", "vectors: cannot be what --set gives"),
     ('vectors=["{}"]', "vectors: cannot be what --set gives"),
     ("template={{{}}}", "cannot be what --set gives"),
@@ -138,7 +138,7 @@ SETTINGS = [
     ("prompt_name={}", "prompt_name: "),
     ("id_column={}", "no column '***'"),
     ("column_types.id={}", "column_types.id: "),
-    ("ray.layout={}", "ray.layout: Input should be"),
+    ("ray.layout={}", "ray.layout: expected one of auto, fused, split"),
     ("source=https://user:{}@host/x", "source: holds credentials"),
 ]
 

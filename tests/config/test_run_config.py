@@ -17,7 +17,7 @@ GIVEN = {"source": "in", "output": "out", "model": "m"}
     ("values", "message"),
     [
         ({"sorce": "x"}, "sorce: unknown key"),
-        ({"shards": {"max_rows": 0}}, "shards.max_rows: .*greater than or equal to 1"),
+        ({"shards": {"max_rows": 0}}, "shards.max_rows: must be at least 1 \\(got 0\\)$"),
         ({"engine": {"kind": "tei"}}, "engine.kind: "),
         ({"engine": {"args": {"dtype": "float16"}}}, "engine: args: dtype is not taken here: give engine.dtype"),
         ({"engine": {"args": {"max_num_batched_tokens": 9}}}, "engine: args: .*: give engine.step_tokens"),

@@ -94,10 +94,10 @@ def noun(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return f"one of {', '.join(get_args(annotation))}"
     if get_origin(annotation) is tuple:
-        return {str: "a list of texts", int: "a list of integers"}.get(get_args(annotation)[0], "a list of DIM:DTYPE")
+        return {str: "a list of strings", int: "a list of integers"}.get(get_args(annotation)[0], "a list of DIM:DTYPE")
     if get_origin(annotation) is dict or is_section(annotation):
         return "a table"
-    return {int: "an integer", float: "a number", bool: "true or false", str: "a text"}[annotation]
+    return {int: "an integer", float: "a number", bool: "true or false", str: "a string"}[annotation]
 
 
 def plain(value: Any) -> str:

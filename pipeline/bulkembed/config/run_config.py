@@ -143,6 +143,13 @@ class RunConfig(Section):
             raise ValueError("must not hold // behind its scheme: one call of a store takes that for /, another does not")
         return value
 
+    @field_validator("dims", mode="before")
+    @classmethod
+    def dims_of_text(cls, value: Any) -> Any:
+        """From `1024,256`, as a flag gives them; what is no such text is left for the type to refuse."""
+        parts = value.strip("[] ").split(",") if isinstance(value, str) else []
+        return [int(part) for part in parts] if parts and all(part.strip().isdecimal() for part in parts) else value
+
     @field_validator("dims")
     @classmethod
     def distinct_dims(cls, dims: tuple[int, ...] | None) -> tuple[int, ...] | None:
@@ -158,7 +165,7 @@ class RunConfig(Section):
             return value
         texts = value.split(",") if isinstance(value, str) else value
         if not isinstance(texts, list | tuple) or not all(isinstance(each, str) for each in texts):
-            raise ValueError("expected DIM:DTYPE, as in 2560:float16,256:int8")
+            raise ValueError("expected a list of DIM:DTYPE, such as 2560:float16,256:int8")
         return parse_forms(texts)
 
     @model_validator(mode="after")

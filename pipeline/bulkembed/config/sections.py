@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from bulkembed.config import engine_args
-from bulkembed.config.keys import VECTOR_KEY, DefaultText
+from bulkembed.config.keys import VECTOR_KEY, DefaultText, without_none
 
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def no_boolean_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """pydantic takes `true` for 1."""
+        kind = without_none(cls.model_fields[str(info.field_name)].annotation)
+        if isinstance(value, bool) and kind in (int, float):
+            raise PydanticCustomError("int_type", "expected a number")
+        return value
 
 
 class EngineConfig(Section):
@@ -29,7 +39,7 @@ class EngineConfig(Section):
     replicas: Annotated[int | None, DefaultText("one per GPU, or one per CPU host")] = Field(
         default=None, ge=1, examples=[8], description="Number of embedding actors."
     )
-    max_replicas: Annotated[int | None, DefaultText("as many as the cluster has room for")] = Field(
+    max_replicas: Annotated[int | None, DefaultText("replicas: the cluster need not grow")] = Field(
         default=None, ge=1, examples=[64], description="Number of embedding actors up to which an autoscaling cluster may grow."
     )
     num_gpus: Annotated[float | None, DefaultText("tensor_parallel_size where there are GPUs, else 0")] = Field(

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bulkembed.config.credentials import concealed
-from bulkembed.config.error_lines import first_line
+from bulkembed.config.error_lines import KEYS, TABLES, first_line
 from bulkembed.config.run_config import RunConfig
 from bulkembed.errors import ConfigError
 
@@ -33,11 +33,24 @@ def load(paths: Sequence[Path] | None, overrides: dict[str, Any], settings: Sequ
 
 def read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"--config {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config {path}: not valid TOML: {error}") from None
+    require_tables(path, values)
+    return values
+
+
+def require_tables(path: Path, values: dict[str, Any]) -> None:
+    """Raises ConfigError where a table is none: what is laid over it by keys would replace it without a word."""
+    engine = values.get("engine")
+    inner = {f"engine.{name}": value for name, value in engine.items()} if isinstance(engine, dict) else {}
+    tables = {*TABLES, *(name for name, key in KEYS.items() if key.noun == "a table")}
+    for name, value in (values | inner).items():
+        if name in tables and not isinstance(value, dict):
+            problem = f"[[{name}]] is a list of tables" if isinstance(value, list) else f"{name} is no table"
+            raise ConfigError(f"--config {path}: {problem}; write [{name}] once, and its keys below it")
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
