@@ -63,6 +63,7 @@ def test_a_run_during_verify_and_search_leaves_them_the_dataset_they_began_with(
     assert "200 documents" in bulkembed("verify", "--output", tmp_path / "out").stdout
 
 
+@pytest.mark.ray
 def test_chaos() -> None:
     """Actors, tasks, nodes and drivers killed at random; `scripts/chaos` has longer rounds (docs/reliability.md)."""
     command = [

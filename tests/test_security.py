@@ -237,6 +237,7 @@ cluster.disconnect()
 """
 
 
+@pytest.mark.ray
 def test_a_secret_of_the_engine_is_in_no_file_of_rays(tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """And `ray.address = "local"` listens on loopback alone."""
     write_corpus(tmp_path / "in", files=1)

@@ -26,6 +26,7 @@ from tests.support.processes import ROOT, bulkembed
 from tests.support.runs import in_one_process, read_dataset, simulated
 
 
+@pytest.mark.ray
 def test_plan_run_status_verify_search(tmp_path: Path, qwen: str) -> None:
     rows = write_corpus(tmp_path / "in")
     config = tmp_path / "run.toml"
@@ -115,6 +116,7 @@ def test_an_incomplete_run_names_what_failed_and_exits_1(tmp_path: Path, qwen: s
 SLOW = ("--set", "engine.tokens_per_second=3000")
 
 
+@pytest.mark.ray
 def test_kill_9_in_mid_run_loses_and_doubles_nothing(tmp_path: Path, qwen: str) -> None:
     rows = write_corpus(tmp_path / "in")
     process = start(job(tmp_path, qwen, *SLOW))
@@ -197,6 +199,7 @@ def test_max_rejects_stops_a_run_that_eats_a_broken_corpus(tmp_path: Path, qwen:
     assert ("bulkembed: max_rejects: " in result.stderr) == (code == 1)
 
 
+@pytest.mark.ray
 def test_source_and_output_on_s3(tmp_path: Path, qwen: str, s3: dict[str, Any]) -> None:
     """Credentials and endpoint from the environment, as on any AWS host."""
     rows = write_corpus(tmp_path / "in")

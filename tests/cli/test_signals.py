@@ -128,6 +128,7 @@ def until(process: subprocess.Popen[str], seen: Callable[[psutil.Process], bool]
         time.sleep(0.02)
 
 
+@pytest.mark.ray
 def test_a_signal_while_ray_starts_ends_the_run_and_all_of_ray(tmp_path: Path, qwen: str) -> None:
     process = started("-m", "bulkembed", *run(tmp_path, qwen))
     until(process, lambda child: "raylet" in child.name())
@@ -149,6 +150,7 @@ def test_a_signal_while_the_model_loads_ends_the_run(tmp_path: Path, qwen: str) 
     assert process.returncode == 143
 
 
+@pytest.mark.ray
 def test_a_second_signal_while_the_snapshot_is_published_ends_the_run(tmp_path: Path, qwen: str) -> None:
     """The first one leaves the publishing its time."""
     stuck = "lambda *_: (print('publishing', flush=True), time.sleep(600))"

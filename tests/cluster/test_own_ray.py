@@ -44,6 +44,7 @@ def test_no_folder_at_all_names_each(monkeypatch: pytest.MonkeyPatch) -> None:
         own_ray.temporary_folder({"TMPDIR": "/tmp/" + "x" * 50})
 
 
+@pytest.mark.ray
 def test_a_run_needs_neither_a_home_nor_a_short_temporary_folder(tmp_path: Path, qwen: str) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jsonl").write_text(json.dumps({"id": 1, "text": "a b"}) + "\n")

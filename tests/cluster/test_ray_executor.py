@@ -242,6 +242,7 @@ def test_an_engine_that_fails_the_gates_calls_is_started_anew_a_few_times(tmp_pa
         on_ray(cfg)
 
 
+@pytest.mark.engine
 @pytest.mark.usefixtures("ray_session")
 def test_an_actor_that_cannot_load_ends_the_run(tmp_path: Path, qwen: str) -> None:
     write_corpus(tmp_path / "in")

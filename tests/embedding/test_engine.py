@@ -27,6 +27,8 @@ from tests.support.corpora import write_corpus
 from tests.support.processes import ROOT, bulkembed
 from tests.support.runs import read_dataset
 
+pytestmark = [pytest.mark.engine, pytest.mark.ray]
+
 COUNT = 200
 MAX_TOKENS = 200
 

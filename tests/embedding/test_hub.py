@@ -62,6 +62,8 @@ def run(tmp_path: Path, hub: SmallHub, *flags: object, model: str = NAME, **envi
     return ran.returncode, ran.stdout, ran.stderr
 
 
+@pytest.mark.engine
+@pytest.mark.ray
 @pytest.mark.parametrize(("layout", "sharded"), [("fused", False), ("split", True)])
 def test_a_hub_model_is_fetched_and_runs(tmp_path: Path, hub: SmallHub, layout: str, sharded: bool) -> None:
     """With the engine that needs the weights, an empty cache, and two actors of one node."""

@@ -79,6 +79,7 @@ def test_the_ratio_is_the_median_of_the_rounds_own_ratios() -> None:
         ratio.compared([(script | {"tokens": 3999, "seconds": 1}, turns[0][1])])
 
 
+@pytest.mark.engine
 def test_the_plain_script_embeds_and_writes_every_document(minilm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ratio, "WORK", tmp_path)
     material.write_corpus(tmp_path / "in", range(8), [f"document {number} " * (number + 1) for number in range(8)])

@@ -104,6 +104,7 @@ def test_every_setting_is_one_that_a_run_takes(axes: list[search.Axis]) -> None:
             assert table == option
 
 
+@pytest.mark.ray
 def test_tune_writes_settings_that_a_run_takes(tmp_path: Path, qwen: str) -> None:
     write_corpus(tmp_path / "in")
     flags = ["--source", tmp_path / "in", "--model", qwen, *SIMULATED]
