@@ -18,7 +18,7 @@ from bulkembed.cli.app import app
 from bulkembed.config.run_config import RunConfig
 from tests.support.processes import ROOT
 
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")] + sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")] + sorted((ROOT / "docs").rglob("*.md"))
 MAX_README_LINES = 150
 REQUIRED = {"source": "s3://corpus/docs", "output": "s3://corpus/vectors", "model": "Qwen/Qwen3-Embedding-0.6B"}
 PARTS = re.compile(r"\s(?:&&|\|\||[|;>])\s|\s#\s")  # what may follow a command on its line
@@ -137,15 +137,21 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), f"{page.name} links to {link}"
 
 
-def anchors(page: Path) -> set[str]:
+def anchors(page: Path, level: str = "#+") -> set[str]:
     """As GitHub makes them of headings."""
-    headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    headings = re.findall(rf"^{level} (.*)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_every_page_of_the_manual_is_in_the_index_of_the_readme() -> None:
     linked = set(LINK.findall((ROOT / "README.md").read_text(encoding="utf-8")))
-    assert {str(page.relative_to(ROOT)) for page in PAGES} - {"README.md"} <= linked
+    assert {str(page.relative_to(ROOT)) for page in PAGES if page.parent in (ROOT, ROOT / "docs")} - {"README.md"} <= linked
+
+
+def test_every_decision_is_in_the_index_of_decisions() -> None:
+    linked = set(LINK.findall((ROOT / "docs" / "decisions.md").read_text(encoding="utf-8")))
+    for page in sorted((ROOT / "docs" / "decisions").glob("*.md")):
+        assert {f"decisions/{page.name}#{anchor}" for anchor in anchors(page, "##")} <= linked
 
 
 def test_the_readme_is_one_page() -> None:
