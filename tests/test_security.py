@@ -216,7 +216,8 @@ def test_secrets_are_in_nothing_that_is_printed_or_written(tmp_path: Path, qwen:
 RUN = """
 import json, logging, os, sys
 import psutil
-from bulkembed.cluster import connect, ray_executor
+from bulkembed.cluster import connect
+from bulkembed.cluster.ray_executor import ray_executor
 from bulkembed.config.run_config import RunConfig
 from bulkembed.runs.lookup import open_job
 from bulkembed.runs.run import finish
@@ -225,7 +226,7 @@ job, plan = open_job(RunConfig.model_validate_json(sys.stdin.read()))
 inherited = connect.connect(job.cfg.ray, job)
 import ray  # which looks at once where it may listen, and so comes after
 
-with ray_executor.engine(job, 1, inherited) as executor:
+with ray_executor(job, 1, inherited) as executor:
     (actor,) = executor.loading.values()
     finish(job, plan, lambda progress: None, executor).require_complete()
     has = ray.get(actor.__ray_call__.remote(lambda _self: dict(os.environ)))

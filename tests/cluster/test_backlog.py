@@ -1,4 +1,4 @@
-"""Whatever waits is handed out once, and engines of one speed end together."""
+"""Whatever waits is handed out once, and actors of one speed end together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkembed.cluster.backlog import LEAST_BYTES, Backlog, engines_for
+from bulkembed.cluster.backlog import MIN_PIECE_BYTES, Backlog, useful_actors
 from bulkembed.records import Shard
 
 MIB = 1 << 20
@@ -19,10 +19,10 @@ def shards(sizes: list[int], rows: int = 1000) -> list[Shard]:
 
 
 @given(st.lists(st.integers(0, 5 * MIB), max_size=20), st.integers(1, 40), st.integers(1, 50))
-def test_every_row_is_handed_out_once_and_in_order(sizes: list[int], engines: int, rows: int) -> None:
+def test_every_row_is_handed_out_once_and_in_order(sizes: list[int], actors: int, rows: int) -> None:
     backlog, taken = Backlog(shards(sizes, rows)), list[Shard]()
     while backlog:
-        taken.append(backlog.take(engines))
+        taken.append(backlog.take(actors))
     assert [(each.object_id, row) for each in taken for row in range(each.start, each.stop)] == [
         (f"o{n}", row) for n in range(len(sizes)) for row in range(rows)
     ]
@@ -31,7 +31,7 @@ def test_every_row_is_handed_out_once_and_in_order(sizes: list[int], engines: in
 
 
 @given(st.lists(st.integers(0, 5 * MIB), max_size=20))
-def test_one_engine_gets_shards_whole(sizes: list[int]) -> None:
+def test_one_actor_gets_shards_whole(sizes: list[int]) -> None:
     backlog = Backlog(shards(sizes))
     assert [backlog.take(1) for _ in sizes] == shards(sizes)
 
@@ -44,20 +44,20 @@ def test_what_was_lost_comes_first_and_is_not_cut_again() -> None:
     assert backlog.take(16).rows < second.rows
 
 
-@pytest.mark.parametrize("engines", [2, 16, 32])
+@pytest.mark.parametrize("actors", [2, 16, 32])
 @pytest.mark.parametrize("place", [0, 80, 160])
-def test_engines_end_together_even_where_one_shard_has_fifty_times_the_text(engines: int, place: int) -> None:
+def test_actors_end_together_even_where_one_shard_has_fifty_times_the_text(actors: int, place: int) -> None:
     sizes = [MIB] * 160
     sizes.insert(place, 50 * MIB)
-    backlog, free, pieces = Backlog(shards(sizes)), [0.0] * engines, 0
+    backlog, free, pieces = Backlog(shards(sizes)), [0.0] * actors, 0
     while backlog:
-        heapq.heapreplace(free, free[0] + backlog.take(engines).text_bytes)
+        heapq.heapreplace(free, free[0] + backlog.take(actors).text_bytes)
         pieces += 1
-    assert max(free) <= 1.02 * sum(sizes) / engines
-    assert pieces < len(sizes) + 24 * engines + 100
+    assert max(free) <= 1.02 * sum(sizes) / actors
+    assert pieces < len(sizes) + 24 * actors + 100
 
 
-def test_engines_are_as_many_as_there_is_work_for() -> None:
-    assert engines_for(shards([100, 100])) == 2
-    assert engines_for(shards([40 * MIB])) == 10
-    assert LEAST_BYTES < MIB
+def test_actors_are_as_many_as_there_is_work_for() -> None:
+    assert useful_actors(shards([100, 100])) == 2
+    assert useful_actors(shards([40 * MIB])) == 10
+    assert MIN_PIECE_BYTES < MIB

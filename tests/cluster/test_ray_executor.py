@@ -20,7 +20,8 @@ import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkembed.cluster import connect, placement, ray_executor, recovery
+from bulkembed.cluster import connect, placement, recovery
+from bulkembed.cluster.ray_executor import ray_executor
 from bulkembed.config.sections import EngineConfig
 from bulkembed.dataset.ledger import dataset
 from bulkembed.embedding.environment import engine_environment
@@ -204,7 +205,7 @@ def test_a_signal_ends_a_sample_at_once_and_sets_nothing(tmp_path: Path, qwen: s
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "tokens_per_second": 50}, vectors="64:int8")
     job, planned = open_job(cfg)
     started = time.monotonic()
-    with ray_executor.engine(job, 1) as executor, pytest.raises(InterruptedRun) as raised:
+    with ray_executor(job, 1) as executor, pytest.raises(InterruptedRun) as raised:
         threading.Timer(0.5, stop.request, [15]).start()
         finish(job, planned, lambda progress: None, executor)
     assert raised.value.exit_code == 143
@@ -228,7 +229,7 @@ def test_out_of_memory_halves_until_it_fits(tmp_path: Path, qwen: str) -> None:
 def test_an_engine_that_fails_on_everything_ends_the_run(tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "in").mkdir()
     write_jsonl(tmp_path / "in" / "a.jsonl", [{"id": number, "text": "@ word", "lang": "xx"} for number in range(100)])
-    monkeypatch.setattr(recovery, "LOSSES_IN_A_ROW", 3)
+    monkeypatch.setattr(recovery, "MAX_LOSSES_IN_A_ROW", 3)
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "args": {"raise_on": token(qwen, "@ ")}})
     with pytest.raises(BulkembedError, match=r"3 attempts in a row were lost, the last of .*: RuntimeError: simulated"):
         on_ray(cfg)
@@ -319,14 +320,15 @@ def test_on_every_gpu_host_half_of_the_cores_stay_for_tasks(hosts: list[tuple[in
 ACTOR_ENVIRONMENT = """
 import json, os, sys
 import psutil, ray
-from bulkembed.cluster import connect, ray_executor
+from bulkembed.cluster import connect
+from bulkembed.cluster.ray_executor import ray_executor
 from bulkembed.config.run_config import RunConfig
 from bulkembed.runs.lookup import open_job
 
 job, _ = open_job(RunConfig.model_validate_json(sys.argv[1]))
 inherited = connect.connect(job.cfg.ray, job)
-with ray_executor.engine(job, 1, inherited) as flow:
-    ((loaded, actor),) = flow.loading.items()
+with ray_executor(job, 1, inherited) as executor:
+    ((loaded, actor),) = executor.pool.loading.items()
     ray.get(loaded)  # sets the rest of its environment
     has, asked = ray.get(actor.__ray_call__.remote(lambda _self: (dict(os.environ), dict(ray.get_runtime_context().runtime_env))))
 others = [process.environ() for process in psutil.Process().children() if "MARK" in process.environ()]
@@ -357,8 +359,8 @@ def test_an_actor_of_a_joined_ray_asks_for_all_of_its_environment(tmp_path: Path
     needed = engine_environment(cfg.engine, 2)
     for name in needed:  # what the driver has, the processes of a cluster do not
         monkeypatch.setenv(name, needed[name])
-    with ray_executor.engine(job, 1, connect.connect(job.cfg.ray, job)) as flow:
-        ((loaded, actor),) = flow.loading.items()
+    with ray_executor(job, 1, connect.connect(job.cfg.ray, job)) as executor:
+        ((loaded, actor),) = executor.pool.loading.items()
         ray.get(loaded)  # sets the rest of its environment
         has, asked = ray.get(actor.__ray_call__.remote(lambda _self: (dict(os.environ), dict(ray.get_runtime_context().runtime_env))))
     assert needed.items() <= has.items()

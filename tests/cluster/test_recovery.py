@@ -7,7 +7,7 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkembed.cluster.recovery import Losses
+from bulkembed.cluster.recovery import Recovery
 from bulkembed.records import Cause, Shard
 
 
@@ -17,7 +17,7 @@ def shard(start: int, stop: int) -> Shard:
 
 def play(first: Shard, poison: set[int], causes: st.DataObject | None = None) -> tuple[set[int], set[int], set[int], int]:
     """Rows done, rejected and failed, and attempts, where an attempt at a shard with a poisonous row is lost."""
-    losses, waiting = Losses(), deque([first])
+    recovery, waiting = Recovery(), deque([first])
     done: set[int] = set()
     rejected: set[int] = set()
     failed: set[int] = set()
@@ -32,11 +32,11 @@ def play(first: Shard, poison: set[int], causes: st.DataObject | None = None) ->
             assert not rows & (done | rejected)
             done |= rows
             continue
-        verdict = losses.judge(each, cause, alone=losses.suspect(each))
+        verdict = recovery.judge(each, cause, alone=recovery.is_suspect(each))
         if verdict == "again":
             waiting.append(each)
         elif verdict == "halve":
-            waiting.extend(losses.halves(each))
+            waiting.extend(recovery.halve(each))
         else:
             (rejected if verdict == "reject" else failed).update(rows)
     return done, rejected, failed, attempts
@@ -59,27 +59,27 @@ def test_lost_nodes_reject_nobody(rows: int, poison: set[int], data: st.DataObje
 
 
 def test_memory_halves_at_once_and_blames_only_one_document() -> None:
-    losses, each = Losses(), shard(0, 8)
-    assert losses.judge(each, "memory", alone=False) == "halve"
+    recovery, each = Recovery(), shard(0, 8)
+    assert recovery.judge(each, "memory", alone=False) == "halve"
     one = shard(0, 1)
-    assert [losses.judge(one, "memory", alone=True) for _ in range(2)] == ["again", "reject"]
+    assert [recovery.judge(one, "memory", alone=True) for _ in range(2)] == ["again", "reject"]
 
 
 @given(st.integers(2, 999), st.integers(0, 500))
 def test_halves_are_the_shard(rows: int, start: int) -> None:
     whole = shard(start, start + rows)
-    first, second = Losses().halves(whole)
+    first, second = Recovery().halve(whole)
     assert (first.start, first.stop, second.start, second.stop) == (start, second.start, first.stop, start + rows)
     assert (first.skip, second.skip) == (first.start, second.start)
 
 
 def test_losses_without_success_end_the_run() -> None:
-    losses = Losses()
+    recovery = Recovery()
     for number in range(40):
-        losses.judge(shard(number, number + 1), "engine", alone=True)
-    assert losses.hopeless(actors=1)
-    assert not losses.hopeless(actors=100)
-    losses.in_a_row = 0
+        recovery.judge(shard(number, number + 1), "engine", alone=True)
+    assert recovery.is_hopeless(actors=1)
+    assert not recovery.is_hopeless(actors=100)
+    recovery.record_success()
     for number in range(400):
-        losses.judge(shard(number, number + 1), "node", alone=True)
-    assert not losses.hopeless(actors=1)
+        recovery.judge(shard(number, number + 1), "node", alone=True)
+    assert not recovery.is_hopeless(actors=1)

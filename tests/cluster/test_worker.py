@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from bulkembed.cluster.worker import Watched
+from bulkembed.cluster.worker import Watchdog
 from bulkembed.embedding.simulated import SimulatedEmbedder
 from tests.support.processes import ROOT
 
@@ -17,7 +17,7 @@ PROGRAM = """
 import sys, time
 import numpy as np
 from bulkembed.embedding.simulated import SimulatedEmbedder
-from bulkembed.cluster.worker import Watched
+from bulkembed.cluster.worker import Watchdog
 
 
 class Stuck(SimulatedEmbedder):
@@ -29,9 +29,9 @@ class Stuck(SimulatedEmbedder):
 
 
 kind, seconds, documents = SimulatedEmbedder if sys.argv[1] == "slow" else Stuck, float(sys.argv[2]), int(sys.argv[3])
-watched = Watched(kind(8, 1000), seconds)
+watchdog = Watchdog(kind(8, 1000), seconds)
 print("begins", flush=True)
-watched.embed([np.arange(300, dtype=np.int32)] * documents)  # 0.3 s each
+watchdog.embed([np.arange(300, dtype=np.int32)] * documents)  # 0.3 s each
 time.sleep(seconds * 1.5)  # the clock stands still where no call is under way
 print("survived")
 """
@@ -65,6 +65,6 @@ def test_one_document_that_takes_too_long_is_a_hang() -> None:
 def test_the_clock_is_set_once_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     settings: list[float] = []
     monkeypatch.setattr("faulthandler.dump_traceback_later", lambda seconds, exit: settings.append(seconds))
-    watched = Watched(SimulatedEmbedder(8, 1e9), 100)
-    watched.embed([np.arange(3, dtype=np.int32)] * 10_000)
+    watchdog = Watchdog(SimulatedEmbedder(8, 1e9), 100)
+    watchdog.embed([np.arange(3, dtype=np.int32)] * 10_000)
     assert settings == [101]

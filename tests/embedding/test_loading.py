@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bulkembed.cluster import ray_executor, worker
+from bulkembed.cluster import worker
+from bulkembed.cluster.ray_executor import ray_executor
 from bulkembed.config.sections import EngineConfig
 from bulkembed.embedding import loading, model_files
 from bulkembed.embedding.embedder import Embedder
@@ -81,7 +82,7 @@ def test_nothing_of_a_node_with_another_model_is_published(tmp_path: Path, folde
     write_corpus(tmp_path / "in", files=1)
     job, planned = open_job(simulated(tmp_path / "in", tmp_path / "out", str(folder)))
     flip(folder / "config.json")
-    with pytest.raises(ModelError, match=f"{HOST} has another config.json"), ray_executor.engine(job, 1) as executor:
+    with pytest.raises(ModelError, match=f"{HOST} has another config.json"), ray_executor(job, 1) as executor:
         finish(job, planned, lambda progress: None, executor)
     assert not list(tmp_path.glob("out/data/*/*"))
 
@@ -91,7 +92,7 @@ def test_another_version_of_bulkembed_loads_and_publishes_nothing(tmp_path: Path
     job, planned = open_job(simulated(tmp_path / "in", tmp_path / "out", qwen))
     other = replace(job, provenance=job.provenance | {"bulkembed": "0.0.9"})
     said = rf"bulkembed: {HOST} has version .*, the driver 0\.0\.9; nothing of it is published"
-    problem = worker.Worker().load(other)
+    problem = worker.Worker().load_model(other)
     assert re.match(said, str(problem))
     shard = planned.pending[0]
     for outcome in (worker.prepare(shard, other)[0], worker.give_up(shard, other, "never given up")):

@@ -37,10 +37,10 @@ def read_dataset(output: object, **storage: Any) -> pa.Table:
 
 def on_ray(cfg: RunConfig, report: Callable[[Progress], None] = lambda progress: None) -> Summary:
     """A run as `bulkembed run` does it; needs the fixture `ray_session`."""
-    from bulkembed.cluster import ray_executor
+    from bulkembed.cluster.ray_executor import ray_executor
 
     job, planned = open_job(cfg)
-    with ray_executor.engine(job, len(planned.pending)) as executor:
+    with ray_executor(job, len(planned.pending)) as executor:
         return finish(job, planned, report, executor)
 
 

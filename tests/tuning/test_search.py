@@ -123,7 +123,7 @@ def test_a_signal_is_no_problem_of_the_setting_that_is_measured(monkeypatch: pyt
     """Not even where Ray's processes had the same signal, and an actor is lost by it."""
     job = Job(RunConfig(source="in", output="out", model="m"), Any, "", Any, {}, {})  # type: ignore[arg-type]
     host = session.Host(job, [], [])
-    monkeypatch.setattr("bulkembed.cluster.ray_executor.engine", broken_engine)
+    monkeypatch.setattr("bulkembed.tuning.session.ray_executor", broken_engine)
     assert host.measure({}, 1) == Trial({}, 0, "an actor is lost")
     stop.request(signal.SIGTERM)
     with pytest.raises(InterruptedRun):

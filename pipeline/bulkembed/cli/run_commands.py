@@ -102,7 +102,9 @@ def embed(cfg: "RunConfig") -> None:
     job, planned = open_job(cfg)
     out.print(plain_text.plan_text(job, planned), markup=False)
     require_allowed(job, planned)
-    from bulkembed.cluster import backlog, connect, ray_executor
+    from bulkembed.cluster import connect
+    from bulkembed.cluster.backlog import useful_actors
+    from bulkembed.cluster.ray_executor import ray_executor
 
     with out.status("starting Ray and loading the model") as status, ExitStack() as stack:
         show = shower(status, time.monotonic())
@@ -114,7 +116,7 @@ def embed(cfg: "RunConfig") -> None:
             inherited = connect.connect(job.cfg.ray, job)
             stack.callback(connect.disconnect)
             stopping.stop.check()
-            executor = stack.enter_context(ray_executor.engine(job, backlog.engines_for(planned.pending), inherited))
+            executor = stack.enter_context(ray_executor(job, useful_actors(planned.pending), inherited))
         summary = finish(job, planned, show, executor)
     out.print(plain_text.summary_text(summary.job, summary, time.monotonic() - started), markup=False)
     summary.require_complete()

@@ -1,6 +1,6 @@
-"""The verbs as they run in processes of a cluster: what goes wrong with a shard comes back as a value.
+"""The stages of a shard as they run in processes of a cluster. A fault of one shard comes back as a value.
 
-A lost process is another matter: `dataflow` sees to it.
+A process that is lost returns nothing; `dispatch` handles that.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from bulkembed.records import Embedded, Failure, LoadedFiles, LostAttempt, Prepa
 from bulkembed.runs import stages
 from bulkembed.runs.job import Job
 
-REST_SECONDS = 1.0  # between two settings of the clock
+MAX_RESET_SECONDS = 1.0  # the longest time between two resets of the watchdog's clock while documents are finished
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-def attempt(where: Shard, job: Job, work: Callable[[], T]) -> T | Failure | LostAttempt:
-    """The result, or what went wrong as a value: one bad shard must not end the run of the others."""
+def outcome_of(shard: Shard, job: Job, work: Callable[[], T]) -> T | Failure | LostAttempt:
+    """The result of `work`, or its error as a value: one bad shard must not end the run of the others."""
     try:
         require_version(job)
         return work()
     except EngineError as error:
-        return LostAttempt(where.id, str(error), error.cause)
+        return LostAttempt(shard.id, str(error), error.cause)
     except BulkembedError as error:
-        return Failure(where.id, str(error))
+        return Failure(shard.id, str(error))
     except Exception:  # noqa: BLE001
-        # A fault of the code: the whole traceback, so that it can be found.
-        return Failure(where.id, traceback.format_exc())
+        # This is a fault of the code. The whole traceback is needed to find it.
+        return Failure(shard.id, traceback.format_exc())
 
 
 def require_version(job: Job) -> None:
-    """Raises ConfigError where this node would make something else of a shard than the driver has planned."""
+    """Raises ConfigError where this node has another version than the driver, which could read the shard differently."""
     planned = job.provenance["bulkembed"]
     if planned != __version__:
         raise ConfigError(
@@ -53,84 +53,86 @@ def require_version(job: Job) -> None:
         )
 
 
-def staged(where: Shard, job: Job, work: Callable[[], T]) -> tuple[Failure | LostAttempt | None, T | None]:
-    """What went wrong, which the driver reads, and the result, which only the next stage does."""
-    result = attempt(where, job, work)
-    return (result, None) if isinstance(result, Failure | LostAttempt) else (None, result)
+def problem_and_result(shard: Shard, job: Job, work: Callable[[], T]) -> tuple[Failure | LostAttempt | None, T | None]:
+    """Two return values, one of them None: the problem, which the driver reads, and the result, which only the next stage reads."""
+    outcome = outcome_of(shard, job, work)
+    return (outcome, None) if isinstance(outcome, Failure | LostAttempt) else (None, outcome)
 
 
 def prepare(shard: Shard, job: Job) -> tuple[Failure | LostAttempt | None, Prepared | None]:
-    return staged(shard, job, lambda: stages.prepare(shard, job))
+    return problem_and_result(shard, job, lambda: stages.prepare(shard, job))
 
 
 def publish(embedded: Embedded, job: Job) -> Receipt | Failure | LostAttempt:
-    return attempt(embedded.prepared.shard, job, lambda: stages.publish(embedded, job))
+    return outcome_of(embedded.prepared.shard, job, lambda: stages.publish(embedded, job))
 
 
 def give_up(shard: Shard, job: Job, reason: str) -> Receipt | Failure | LostAttempt:
-    return attempt(shard, job, lambda: stages.give_up(shard, job, reason))
+    return outcome_of(shard, job, lambda: stages.give_up(shard, job, reason))
 
 
-class Watched:
-    """An embedder that is not asked again once it has failed, and whose process ends when a call is under way and no document
-    has come out for `seconds`: what hangs cannot be interrupted, only left. A call may hold thousands of documents, and a slow
-    engine is no hung one. The clock runs in C: it needs no lock of Python's."""
+class Watchdog:
+    """An embedder that refuses calls after the first failure, and ends the process when its engine hangs.
+
+    The engine hangs when a call is under way and no document has been finished for `seconds`. A hung engine cannot be
+    interrupted from Python. Only finished documents count, not calls: a call may hold thousands of documents, and a slow
+    engine is not a hung one. The clock (`faulthandler`) runs in C and works while another thread holds Python's lock."""
 
     def __init__(self, embedder: Embedder, seconds: float) -> None:
         self.embedder = embedder
-        # Setting the clock starts a thread: not for every document, and as much later as it may be set too early.
-        self.rest = min(REST_SECONDS, seconds / 10)
-        self.seconds = seconds + self.rest
+        # Each reset of the clock starts a thread, so not every document resets it. The clock runs that much longer instead.
+        self.reset_seconds = min(MAX_RESET_SECONDS, seconds / 10)
+        self.seconds = seconds + self.reset_seconds
         self.version = embedder.version
         self.token_states = embedder.token_states
-        self.on_vector = embedder.on_vector = self.restart
+        self.on_vector = embedder.on_vector = self.document_finished
         self.lock = threading.Lock()
-        self.calls = 0
-        self.set_at = 0.0
-        self.broken = ""
+        self.calls_under_way = 0
+        self.reset_at = 0.0
+        self.failure = ""
 
     def embed(self, documents: TokenIds) -> Vectors:
-        if self.broken:
-            raise EngineError(self.broken, "bystander")
-        self.count(1)
+        if self.failure:
+            raise EngineError(self.failure, "bystander")
+        self.count_calls(1)
         try:
             return self.embedder.embed(documents)
         except EngineError as error:
-            self.broken = str(error)
+            self.failure = str(error)
             raise
         finally:
-            self.count(-1)
+            self.count_calls(-1)
 
-    def count(self, change: int) -> None:
+    def count_calls(self, change: int) -> None:
         with self.lock:
-            self.calls += change
-            self.set_clock()
+            self.calls_under_way += change
+            self.reset_clock()
 
-    def restart(self) -> None:
-        """A document came out."""
-        if time.monotonic() - self.set_at >= self.rest:
+    def document_finished(self) -> None:
+        if time.monotonic() - self.reset_at >= self.reset_seconds:
             with self.lock:
-                self.set_clock()
+                self.reset_clock()
 
-    def set_clock(self) -> None:
-        self.set_at = time.monotonic()
-        if self.calls:
+    def reset_clock(self) -> None:
+        """Starts the clock again, or stops it where no call is under way."""
+        self.reset_at = time.monotonic()
+        if self.calls_under_way:
             faulthandler.dump_traceback_later(self.seconds, exit=True)
         else:
             faulthandler.cancel_dump_traceback_later()
 
 
 class Worker:
-    """An actor: a model on its device. `load` comes first."""
+    """An embedding actor: one model on its device. `load_model` must be its first call."""
 
     embedder: Embedder
 
     def __init__(self) -> None:
-        self.turn = threading.Lock()
+        self.compute_lock = threading.Lock()
 
-    def load(self, job: Job) -> LoadedFiles | BulkembedError:
-        """What was loaded, or what stands in the way of embedding."""
-        os.environ.update(job.cfg.engine.env)  # it may hold secrets, which must not go through Ray
+    def load_model(self, job: Job) -> LoadedFiles | BulkembedError:
+        """The files that were loaded, or the reason why this actor cannot embed."""
+        os.environ.update(job.cfg.engine.env)  # set here and not by Ray, which would log the secrets that it may hold
         try:
             require_version(job)
             loaded, files = loading.load(job.model, job.cfg.max_tokens or 0, job.cfg.engine)
@@ -140,18 +142,19 @@ class Worker:
         except Exception as error:
             log.debug("", exc_info=error)
             return BulkembedError(f"model: {job.model.name} could not be checked: {type(error).__name__}: {error}")
-        self.embedder = Watched(loaded, job.cfg.engine.stall_seconds)
+        self.embedder = Watchdog(loaded, job.cfg.engine.stall_seconds)
         return files
 
-    def sample(self, shard: Shard, job: Job) -> Sampled | Failure | LostAttempt:
-        return attempt(shard, job, lambda: stages.sample(shard, job, self.embedder))
-
-    def rate(self, documents: TokenIds, job: Job, seconds: float) -> float:
-        """Tokens/s of the engine alone, in calls as this job makes them."""
-        return throughput.rate(documents, job.cfg.engine.call_tokens, self.embedder, seconds)
+    def sample_shard(self, shard: Shard, job: Job) -> Sampled | Failure | LostAttempt:
+        return outcome_of(shard, job, lambda: stages.sample(shard, job, self.embedder))
 
     def run_shard(self, shard: Shard, job: Job) -> Receipt | Failure | LostAttempt:
-        return attempt(shard, job, lambda: stages.run_shard(shard, job, self.embedder, self.turn))
+        """All stages of a shard. `compute_lock` keeps the stages that use every core from running twice at once."""
+        return outcome_of(shard, job, lambda: stages.run_shard(shard, job, self.embedder, self.compute_lock))
 
-    def embed(self, prepared: Prepared, job: Job) -> tuple[Failure | LostAttempt | None, Embedded | None]:
-        return staged(prepared.shard, job, lambda: stages.embed(prepared, job, self.embedder))
+    def embed_shard(self, prepared: Prepared, job: Job) -> tuple[Failure | LostAttempt | None, Embedded | None]:
+        return problem_and_result(prepared.shard, job, lambda: stages.embed(prepared, job, self.embedder))
+
+    def measure_rate(self, documents: TokenIds, job: Job, seconds: float) -> float:
+        """Tokens/s of the engine alone, in calls of the size that this job uses."""
+        return throughput.rate(documents, job.cfg.engine.call_tokens, self.embedder, seconds)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
 
 from bulkembed import stopping
-from bulkembed.cluster import connect, ray_executor
+from bulkembed.cluster import connect
+from bulkembed.cluster.ray_executor import ray_executor
 from bulkembed.config.run_config import RunConfig
 from bulkembed.config.sections import EngineConfig
 from bulkembed.config.toml_files import merge
@@ -22,6 +23,7 @@ from bulkembed.runs.lookup import open_job
 from bulkembed.tuning import search
 from bulkembed.tuning.search import Changes, Trial
 
+MAX_ACTORS = 1 << 20  # no bound: as many as a run with these settings has
 LONGEST_SECONDS = 8.0  # of a measurement, without loading
 TRIALS = 40  # that a budget should suffice for, loading aside
 
@@ -44,8 +46,8 @@ class Host:
         engine = EngineConfig.model_validate(merge(self.job.cfg.engine.model_dump(), changes))
         job = replace(self.job, cfg=self.job.cfg.model_copy(update={"engine": engine}))
         try:
-            with ray_executor.engine(job, most=1 << 20) as flow:
-                return Trial(changes, sum(flow.rates(self.documents, seconds)))
+            with ray_executor(job, MAX_ACTORS) as executor:
+                return Trial(changes, sum(executor.measure_rates(self.documents, seconds)))
         except BulkembedError as error:
             stopping.stop.check()  # then it is no fault of the setting
             return Trial(changes, 0, str(error))
