@@ -25,6 +25,7 @@ from bulkembed.errors import BulkembedError, ConfigError, ObjectError
 from bulkembed.runs.lookup import open_job
 from bulkembed.source import objects, planning, reader
 from bulkembed.source.columns import carried_schema
+from bulkembed.source.layout import layout_of
 from bulkembed.storage.store import Store
 from tests.support.corpora import documents, write_jsonl
 from tests.support.processes import ROOT
@@ -71,7 +72,7 @@ def read_all(path: Path, model: str) -> int:
     """Rows and rejects of all shards of one file."""
     store = Store()
     cfg = RunConfig.model_validate({"source": str(path), "output": "none", "model": model, "keep_columns": ["lang"]})
-    (item,) = planning.source_objects(store, str(path))
+    (item,) = objects.source_objects(store, str(path))
     carried = carried_schema(store, [item], cfg)
     found = planning.plan(store, [item], [], 13, None, lambda item, layout: None)
     shards = [reader.read(store, shard, cfg, carried) for shard in found.pending]
@@ -99,9 +100,10 @@ def test_damaged_files_give_rows_or_one_clear_error(tmp_path: Path, suffix: str)
 BOMB = """
 import resource, sys
 from pathlib import Path
-from bulkembed.source import planning
+from bulkembed.source.layout import layout_of
+from bulkembed.source.objects import source_objects
 from bulkembed.storage.store import Store
-layout = planning.layout_of(Store(), planning.source_objects(Store(), sys.argv[1])[0])
+layout = layout_of(Store(), source_objects(Store(), sys.argv[1])[0])
 print(layout.rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
@@ -136,9 +138,9 @@ def test_a_line_that_is_too_long_is_rejected_and_shifts_no_row(tmp_path: Path, q
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl.gz", ".jsonl.zst"])
 def test_what_is_no_file_of_its_kind_is_named(tmp_path: Path, content: bytes, suffix: str) -> None:
     (tmp_path / f"a{suffix}").write_bytes(content)
-    (item,) = planning.source_objects(Store(), str(tmp_path))
+    (item,) = objects.source_objects(Store(), str(tmp_path))
     try:
-        assert planning.layout_of(Store(), item).rows == 0
+        assert layout_of(Store(), item).rows == 0
     except ObjectError as error:
         assert f"a{suffix}" in str(error)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ Dtype = Literal["float32", "float16", "int8", "binary"]
 LongDocuments = Literal["truncate", "chunk", "mean", "reject"]
 # Why a shard's process was lost: it or its engine ended, memory ran out, its node went, or another shard was to blame.
 Cause = Literal["engine", "memory", "node", "bystander"]
+SHARD_ID = re.compile(r"(?P<object>.+)-(?P<start>\d{10})-(?P<stop>\d{10})-of-(?P<total>\d{10})")
 
 
 @dataclass(frozen=True)
@@ -42,28 +44,34 @@ def parse_forms(texts: Sequence[str]) -> tuple[VectorForm, ...]:
     return tuple(forms)
 
 
-@dataclass(frozen=True)
-class SourceObject:
-    """One object of the corpus as the listing shows it; its id changes when its content does."""
+class ShardId(NamedTuple):
+    """The name of a shard, and of its output files: the object, the row range and the object's length.
 
-    uri: str
-    relative_path: str
-    size: int
-    version: str  # the store's ETag, else size and modification time
-    format: Format
-    id: str  # sorts in source order: readable part of the path, then a hash of path and version
+    A listing of names alone therefore tells which rows of which objects are done."""
 
-
-@dataclass(frozen=True)
-class LeftOutNames:
-    """Names below the source that are not read, for one reason."""
-
-    reason: str
-    count: int
-    examples: tuple[str, ...]  # the first few
+    object_id: str
+    start: int
+    stop: int
+    total: int  # rows of the whole object
 
     def __str__(self) -> str:
-        return f"{self.count:,} {self.reason}: {', '.join(self.examples)}{', ...' if self.count > len(self.examples) else ''}"
+        return f"{self.object_id}-{self.start:010d}-{self.stop:010d}-of-{self.total:010d}"
+
+    @classmethod
+    def parse(cls, text: str) -> ShardId:
+        """The inverse of `str`. Raises ValueError for any other name."""
+        match = SHARD_ID.fullmatch(text)
+        if match is None:
+            raise ValueError(f"{text!r} is no shard id")
+        return cls(match["object"], int(match["start"]), int(match["stop"]), int(match["total"]))
+
+    @property
+    def rows(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def row_range(self) -> tuple[int, int]:
+        return self.start, self.stop
 
 
 @dataclass(frozen=True)
@@ -93,9 +101,8 @@ class Shard:
 
     @property
     def id(self) -> str:
-        """Names the output files. Holds the range and the object's length, so that a listing of
-        names alone tells which rows of which objects are done."""
-        return f"{self.object_id}-{self.start:010d}-{self.stop:010d}-of-{self.total:010d}"
+        """The text of its ShardId, which names the output files."""
+        return str(ShardId(self.object_id, self.start, self.stop, self.total))
 
 
 @dataclass(frozen=True)
@@ -163,16 +170,6 @@ class Tokens:
 
     def of(self, text: int) -> npt.NDArray[np.int32]:
         return self.flat[self.offsets[text] : self.offsets[text + 1]]
-
-
-@dataclass(frozen=True)
-class Pieces:
-    """What the engine is given of a shard's documents, in source order: each document whole (or its
-    beginning), or the windows it was cut into."""
-
-    tokens: Tokens  # of m pieces
-    documents: npt.NDArray[np.int64]  # m: the document of each piece
-    spans: npt.NDArray[np.int64]  # (m, 2): its characters in that document's text
 
 
 @dataclass(frozen=True)

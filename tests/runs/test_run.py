@@ -29,7 +29,7 @@ from bulkembed.runs.executor import LocalExecutor
 from bulkembed.runs.job import Job
 from bulkembed.runs.lookup import open_job, recalled_job
 from bulkembed.runs.run import Summary, finish, run
-from bulkembed.source import planning
+from bulkembed.source.objects import source_objects
 from bulkembed.storage.store import Store
 from bulkembed.vectors import matryoshka
 from tests.support.corpora import write_corpus, write_jsonl
@@ -468,7 +468,7 @@ def again(tmp_path: Path, qwen: str, rows: int = 40) -> Resample:
     store, output, source = Store(), str(tmp_path / "out"), str(tmp_path / "in")
     _, snapshot = dataset(store, output)
     job = recalled_job(store, output, source, snapshot, describe(qwen, None))
-    return resample(job, snapshot, planning.source_objects(store, source), SimulatedEmbedder(WIDTH, 1e9), rows, seed=1)
+    return resample(job, snapshot, source_objects(store, source), SimulatedEmbedder(WIDTH, 1e9), rows, seed=1)
 
 
 @pytest.mark.parametrize("policy", ["truncate", "chunk", "mean"])

@@ -17,7 +17,7 @@ from bulkembed.errors import ConfigError, SourceError
 from bulkembed.records import Documents
 from bulkembed.source import json_columns
 from bulkembed.source.columns import carried_schema
-from bulkembed.source.planning import source_objects
+from bulkembed.source.objects import source_objects
 from bulkembed.storage.store import Store
 from tests.support.reading import config, read
 

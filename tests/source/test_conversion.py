@@ -21,7 +21,8 @@ from bulkembed.errors import ConfigError, ObjectError
 from bulkembed.records import Documents
 from bulkembed.source import reader
 from bulkembed.source.columns import carried_schema, require_columns
-from bulkembed.source.planning import layout_of, source_objects
+from bulkembed.source.layout import layout_of
+from bulkembed.source.objects import source_objects
 from tests.support.reading import STORE, config, read, shards_of
 from tests.support.runs import in_one_process, read_dataset, simulated
 

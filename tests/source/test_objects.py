@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from bulkembed.errors import BulkembedError, ConfigError, SourceError, StorageError
 from bulkembed.report import plain_text
 from bulkembed.runs.lookup import open_job
-from bulkembed.source import planning
+from bulkembed.source.layout import layout_of
 from bulkembed.source.objects import SourceListing, source_listing
 from bulkembed.source.overlap import refuse_overlap
 from bulkembed.storage.store import Store
@@ -290,7 +290,7 @@ def test_json_lines_by_any_of_their_names(tmp_path: Path, suffix: str) -> None:
         data = zstd.compress(data)
     fill(tmp_path, f"c4-train.00000-of-01024{suffix}", data=data)
     (item,) = source_listing(Store(), str(tmp_path)).objects
-    assert planning.layout_of(Store(), item).rows == 3
+    assert layout_of(Store(), item).rows == 3
 
 
 def test_zstd_with_a_long_window_is_read(tmp_path: Path) -> None:
@@ -298,7 +298,7 @@ def test_zstd_with_a_long_window_is_read(tmp_path: Path) -> None:
     packer = zstd.ZstdCompressor(options=options)
     fill(tmp_path, "a.jsonl.zst", data=packer.compress(ROW) + packer.flush())
     (item,) = source_listing(Store(), str(tmp_path)).objects
-    assert planning.layout_of(Store(), item).rows == 1
+    assert layout_of(Store(), item).rows == 1
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_one_json_document_is_not_taken_for_lines(tmp_path: Path, qwen: str, nam
 def test_a_bad_first_row_of_json_lines_stays_a_row(tmp_path: Path) -> None:
     fill(tmp_path, "a.jsonl", data=b"[1, 2]\n" + ROW)
     (item,) = source_listing(Store(), str(tmp_path)).objects
-    assert planning.layout_of(Store(), item).rows == 2
+    assert layout_of(Store(), item).rows == 2
 
 
 TABLES = {
@@ -480,7 +480,7 @@ def web() -> Iterator[str]:
 def test_a_page_of_links_is_a_folder_and_a_query_no_pattern(web: str, source: str, expected: list[str]) -> None:
     found = source_listing(Store(), f"{web}/{source}")
     assert paths(found) == expected
-    assert planning.layout_of(Store(), found.objects[0]).rows == 1
+    assert layout_of(Store(), found.objects[0]).rows == 1
     assert left_out(found) == ({"with the suffix .csv": (1, ("b.csv",))} if source == "in/" else {})
 
 

@@ -1,4 +1,3 @@
-import io
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,53 +7,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkembed.errors import SourceError
+from bulkembed.records import ShardId
 from bulkembed.source import planning
-from bulkembed.source.planning import Plan, scan_lines
-from bulkembed.source.row_ranges import cut, disjoint, gaps, parse
+from bulkembed.source.objects import source_objects
+from bulkembed.source.planning import Plan
 from bulkembed.storage.store import Store
 from tests.support.corpora import write_corpus, write_jsonl
 
-RANGES = st.lists(st.tuples(st.integers(0, 100), st.integers(0, 100)).map(lambda pair: (min(pair), max(pair))), max_size=8)
 
-
-@given(RANGES, st.integers(0, 100))
-def test_gaps_and_covered_ranges_make_up_the_whole(covered: list[tuple[int, int]], total: int) -> None:
-    rows = [row for start, stop in covered for row in range(start, stop) if row < total]
-    missing = [row for start, stop in gaps(covered, total) for row in range(start, stop)]
-    assert sorted({*rows, *missing}) == list(range(total))
-    assert not set(rows) & set(missing)
-    assert len(missing) == len(set(missing))
-
-
-@given(st.lists(st.integers(0, 30), max_size=12), st.integers(1, 40), st.data())
-def test_cut_loses_and_doubles_no_row(part_rows: list[int], most_rows: int, data: st.DataObject) -> None:
-    total = sum(part_rows)
-    start = data.draw(st.integers(0, total))
-    stop = data.draw(st.integers(start, total))
-    ranges = cut((start, stop), part_rows, most_rows) if start < stop else []
-    assert [row for first, last in ranges for row in range(first, last)] == list(range(start, stop))
-    assert all(0 < last - first <= most_rows for first, last in ranges)
-
-
-def test_cut_follows_row_groups_where_they_fit() -> None:
-    assert cut((0, 60), [20, 20, 20], 40) == [(0, 40), (40, 60)]
-    assert cut((0, 60), [20, 20, 20], 30) == [(0, 20), (20, 40), (40, 60)]
-    assert cut((0, 100), [100], 40) == [(0, 33), (33, 66), (66, 100)]
-
-
-@given(st.lists(st.sampled_from([b"{}\n", b'{"a": 1}\n', b"\n", b"  \n"]), max_size=50))
-def test_scan_counts_non_blank_lines(lines: list[bytes]) -> None:
-    assert scan_lines(io.BytesIO(b"".join(lines))).rows == sum(not line.isspace() for line in lines)
-
-
-def planned(source: Path, done: list[str] | None = None, most_rows: int = 20, limit: int | None = None) -> Plan:
+def planned(source: Path, done: list[str] | None = None, max_rows: int = 20, limit: int | None = None) -> Plan:
     store = Store()
-    return planning.plan(store, planning.source_objects(store, str(source)), done or [], most_rows, limit, lambda item, layout: None)
+    return planning.plan(store, source_objects(store, str(source)), done or [], max_rows, limit, lambda item, layout: None)
 
 
 def covered_rows(plan: Plan) -> list[tuple[str, int]]:
     ids = [*plan.done, *(shard.id for shard in plan.pending)]
-    return [(name, row) for name, start, stop, _ in map(parse, ids) for row in range(start, stop)]
+    return [(name, row) for name, start, stop, _ in map(ShardId.parse, ids) for row in range(start, stop)]
 
 
 def test_ids_come_from_the_data(tmp_path: Path) -> None:
@@ -79,19 +47,10 @@ def test_other_shard_sizes_resume_the_same_rows(tmp_path_factory: pytest.TempPat
     source = tmp_path_factory.getbasetemp() / "sizes"
     if not source.exists():
         write_corpus(source)
-    everything = [shard.id for shard in planned(source, most_rows=done_rows).pending]
-    resumed = planned(source, done=everything[: len(everything) * part // 100], most_rows=now_rows)
+    everything = [shard.id for shard in planned(source, max_rows=done_rows).pending]
+    resumed = planned(source, done=everything[: len(everything) * part // 100], max_rows=now_rows)
     rows = covered_rows(resumed)
     assert len(rows) == len(set(rows)) == 200
-
-
-@given(st.lists(RANGES.filter(bool).map(lambda ranges: ranges[0]).filter(lambda each: each[0] < each[1]), max_size=8))
-def test_overlapping_receipts_count_no_row_twice(ranges: list[tuple[int, int]]) -> None:
-    ids = [f"o-{start:010d}-{stop:010d}-of-{100:010d}" for start, stop in ranges]
-    chosen = [parse(each) for each in disjoint(ids)]
-    rows = [row for _, start, stop, _ in chosen for row in range(start, stop)]
-    assert len(rows) == len(set(rows))
-    assert len(chosen) > 0 or not ids
 
 
 def test_finished_objects_are_not_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +80,7 @@ def test_a_limit_is_exact_whatever_is_done(
     source = tmp_path_factory.getbasetemp() / "limits"
     if not source.exists():
         write_corpus(source)
-    everything = [shard.id for shard in planned(source, most_rows=done_rows).pending]
+    everything = [shard.id for shard in planned(source, max_rows=done_rows).pending]
     done = everything[: len(everything) * part // 100]
     done += [shard.id for shard in planned(source, done=done, limit=trial).pending]
     rows = covered_rows(planned(source, done=sorted(done), limit=limit))
@@ -132,7 +91,7 @@ def test_a_trial_costs_the_whole_nothing(tmp_path: Path) -> None:
     write_corpus(tmp_path)
     everything = [shard.id for shard in planned(tmp_path).pending]
     trial = [shard.id for shard in planned(tmp_path, done=everything, limit=7).pending]
-    assert [parse(each)[1:3] for each in trial] == [(0, 7)]
+    assert [ShardId.parse(shard_id).row_range for shard_id in trial] == [(0, 7)]
     assert planned(tmp_path, done=sorted(everything + trial)).done == everything
     assert planned(tmp_path, done=sorted(everything + trial), limit=7).done == trial
 
@@ -166,7 +125,7 @@ def test_hidden_and_other_files_are_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("uri", "count"), [("{}", 4), ("{}/", 4), ("{}/*.parquet", 2), ("{}/part-1.jsonl", 1), ("file://{}", 4)])
 def test_a_source_is_a_prefix_a_glob_or_one_object(tmp_path: Path, uri: str, count: int) -> None:
     write_corpus(tmp_path)
-    objects = planning.source_objects(Store(), uri.format(tmp_path))
+    objects = source_objects(Store(), uri.format(tmp_path))
     assert len(objects) == count
     assert all("/" not in item.relative_path for item in objects)
 
@@ -174,7 +133,7 @@ def test_a_source_is_a_prefix_a_glob_or_one_object(tmp_path: Path, uri: str, cou
 @pytest.mark.parametrize("name", ["nothing-here", "."])
 def test_a_source_without_documents_is_an_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(SourceError, match=r"expected|none of them"):
-        planning.source_objects(Store(), str(tmp_path / name))
+        source_objects(Store(), str(tmp_path / name))
 
 
 def test_shards_know_their_text_and_are_halved_where_it_is_too_much(tmp_path: Path) -> None:
@@ -182,8 +141,8 @@ def test_shards_know_their_text_and_are_halved_where_it_is_too_much(tmp_path: Pa
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=20, use_dictionary=False)
     write_jsonl(tmp_path / "b.jsonl", [{"id": row["id"], "text": row["text"]} for row in rows])
     store = Store()
-    objects = planning.source_objects(store, str(tmp_path))
-    plan = planning.plan(store, objects, [], 40, None, lambda item, layout: None, ["text"], most_bytes=25_000)
+    objects = source_objects(store, str(tmp_path))
+    plan = planning.plan(store, objects, [], 40, None, lambda item, layout: None, ["text"], max_text_bytes=25_000)
     assert len(set(covered_rows(plan))) == len(covered_rows(plan)) == 160
     parquet = [shard for shard in plan.pending if shard.format == "parquet"]
     assert [shard.rows for shard in parquet] == [40, 20, 20]

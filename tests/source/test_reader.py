@@ -33,11 +33,11 @@ def write(path: Path, rows: list[dict[str, Any]], row_group_size: int = 7) -> Pa
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.jsonl.gz", "a.jsonl.zst"])
-@pytest.mark.parametrize("most_rows", [1, 5, 9, 1000])
-def test_shards_together_are_the_whole_object(tmp_path: Path, name: str, most_rows: int) -> None:
+@pytest.mark.parametrize("max_rows", [1, 5, 9, 1000])
+def test_shards_together_are_the_whole_object(tmp_path: Path, name: str, max_rows: int) -> None:
     rows = documents(50)
     path = write(tmp_path / name, rows)
-    parts = read(path, config(keep_columns=["lang"]), most_rows)
+    parts = read(path, config(keep_columns=["lang"]), max_rows)
     assert [text for part in parts for text in part.texts] == [row["text"] for row in rows]
     assert [row for part in parts for row in part.rows.to_pylist()] == [{"id": row["id"], "lang": "xx"} for row in rows]
 

@@ -9,6 +9,7 @@ from bulkembed.config.run_config import RunConfig
 from bulkembed.records import Documents, Shard
 from bulkembed.source import planning, reader
 from bulkembed.source.columns import carried_schema
+from bulkembed.source.objects import source_objects
 from bulkembed.storage.store import Store
 
 STORE = Store()
@@ -18,13 +19,13 @@ def config(**values: Any) -> RunConfig:
     return RunConfig.model_validate({"source": "in", "output": "out", "model": "m"} | values)
 
 
-def shards_of(path: Path, most_rows: int = 10**6) -> list[Shard]:
-    objects = planning.source_objects(STORE, str(path))
-    plan = planning.plan(STORE, objects, [], most_rows, None, lambda item, layout: None)
+def shards_of(path: Path, max_rows: int = 10**6) -> list[Shard]:
+    objects = source_objects(STORE, str(path))
+    plan = planning.plan(STORE, objects, [], max_rows, None, lambda item, layout: None)
     assert plan.failures == []
     return plan.pending
 
 
-def read(path: Path, cfg: RunConfig, most_rows: int = 10**6) -> list[Documents]:
-    carried = carried_schema(STORE, planning.source_objects(STORE, str(path)), cfg)
-    return [reader.read(STORE, shard, cfg, carried) for shard in shards_of(path, most_rows)]
+def read(path: Path, cfg: RunConfig, max_rows: int = 10**6) -> list[Documents]:
+    carried = carried_schema(STORE, source_objects(STORE, str(path)), cfg)
+    return [reader.read(STORE, shard, cfg, carried) for shard in shards_of(path, max_rows)]

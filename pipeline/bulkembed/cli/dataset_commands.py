@@ -74,12 +74,12 @@ def embedded_again(store: "Store", output: str, source: str, rows: int, model: s
     from bulkembed.inspection.search import dataset_model
     from bulkembed.inspection.verify import resample
     from bulkembed.runs.lookup import recalled_job
-    from bulkembed.source import planning
+    from bulkembed.source.objects import source_objects
 
     snapshot = dataset(store, output)[1]
     described = dataset_model(snapshot, model)
     job = recalled_job(store, output, source, snapshot, described)
-    objects = planning.source_objects(store, source)
+    objects = source_objects(store, source)
     with in_process.quiet():
         return resample(job, snapshot, objects, in_process.load(described, job.cfg.max_tokens or 0, job.cfg.engine), rows, seed)
 

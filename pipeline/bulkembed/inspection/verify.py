@@ -16,10 +16,10 @@ from bulkembed.dataset import parquet_file
 from bulkembed.dataset.ledger import Ledger, current_differs, current_uri
 from bulkembed.embedding.embedder import Embedder
 from bulkembed.errors import StorageError
-from bulkembed.records import Counts, Receipt, Shard, Snapshot, SourceObject, VectorForm
+from bulkembed.records import Counts, Receipt, Shard, ShardId, Snapshot, VectorForm
 from bulkembed.runs import calibration, stages
 from bulkembed.runs.job import Job
-from bulkembed.source import row_ranges
+from bulkembed.source.objects import SourceObject
 from bulkembed.storage.retry import CORRUPT, describe
 from bulkembed.storage.store import Store
 from bulkembed.text import long_documents
@@ -137,7 +137,7 @@ def resample(job: Job, snapshot: Snapshot, objects: list[SourceObject], embedder
     problems: list[str] = []
     for (shard_id, table), start, end in zip(tables.items(), [0, *ends[:-1]], ends, strict=True):
         mine = picked[(picked >= start) & (picked < end)] - start
-        item = known.get(row_ranges.parse(shard_id)[0])
+        item = known.get(ShardId.parse(shard_id).object_id)
         if item is None:
             problems.append(f"{shard_id}: its source object is not there any more, or has changed: cannot be embedded again")
         elif len(mine):
@@ -154,7 +154,7 @@ def resample(job: Job, snapshot: Snapshot, objects: list[SourceObject], embedder
 
 
 def shard_of(shard_id: str, item: SourceObject) -> Shard:
-    _, start, stop, total = row_ranges.parse(shard_id)
+    _, start, stop, total = ShardId.parse(shard_id)
     return Shard(item.id, item.uri, item.version, item.format, start, stop, total, offset=0, skip=start)
 
 

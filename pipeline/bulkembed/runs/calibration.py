@@ -19,10 +19,9 @@ import numpy.typing as npt
 from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset.ledger import Ledger
 from bulkembed.errors import IncompleteError
-from bulkembed.records import Counts, Failure, LostAttempt, Model, Sampled, Shard
+from bulkembed.records import Counts, Failure, LostAttempt, Model, Sampled, Shard, ShardId
 from bulkembed.runs.job import Job
 from bulkembed.runs.progress import failures_text
-from bulkembed.source.row_ranges import parse
 from bulkembed.storage.store import Store
 from bulkembed.vectors import matryoshka
 
@@ -208,7 +207,7 @@ def outlook(job: Job) -> str:
     if standing is None or not standing.columns:
         return f"to be measured; provisional below {MIN_VECTORS:,} rows"
     old = Ledger(job.store, job.cfg.output, job.cfg.fingerprint(job.model, standing.texts))
-    rows = sum(stop - start for _, start, stop, _ in map(parse, old.done()))
+    rows = sum(ShardId.parse(shard_id).rows for shard_id in old.done())
     return f"provisional, from {standing.vectors:,} rows: this run measures new ones, and makes the {rows:,} rows there are anew"
 
 

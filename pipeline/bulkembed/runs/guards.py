@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from bulkembed.config.run_config import RunConfig
-from bulkembed.records import Counts, Snapshot
-from bulkembed.source.row_ranges import parse, readable_name
+from bulkembed.records import Counts, ShardId, Snapshot
+from bulkembed.source.objects import readable_name
 
 SPARED_ROWS = 10  # may always leave with a shrinking source: a share of a small dataset is too strict
 REJECTS_AFTER = 10_000  # rows after which a share of rejects counts: a bad first shard does not mean a broken corpus
@@ -74,8 +74,8 @@ def deletions_of(base: Snapshot, new: Contents, cfg: RunConfig) -> Iterator[Dele
 def rows_by_name(shards: Iterable[str]) -> Counter[str]:
     """Rows of shards, by the readable name of their object: the same for every version of it."""
     rows: Counter[str] = Counter()
-    for object_id, start, stop, _ in map(parse, shards):
-        rows[readable_name(object_id)] += stop - start
+    for shard_id in map(ShardId.parse, shards):
+        rows[readable_name(shard_id.object_id)] += shard_id.rows
     return rows
 
 

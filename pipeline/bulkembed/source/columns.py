@@ -10,9 +10,9 @@ import pyarrow as pa
 from bulkembed import schema
 from bulkembed.config.run_config import RunConfig
 from bulkembed.errors import ConfigError, ObjectError, SourceError
-from bulkembed.records import SourceObject
-from bulkembed.source import json_columns, planning
-from bulkembed.source.planning import Layout
+from bulkembed.source import json_columns
+from bulkembed.source.layout import Layout, layout_of
+from bulkembed.source.objects import SourceObject
 from bulkembed.storage.store import Store
 
 MAX_OBJECTS = 16  # that are opened in search of a column's first value
@@ -85,7 +85,7 @@ def readable_objects(store: Store, objects: Iterable[SourceObject], cfg: RunConf
             if item.format == "jsonl":
                 source, has_rows = json_columns.schema_of(store, item, source_columns(cfg))
             else:
-                layout = planning.layout_of(store, item)
+                layout = layout_of(store, item)
                 source, has_rows = layout.schema, layout.rows > 0
         except ObjectError as error:
             problem = SourceError(str(error))

@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from bulkembed import schema
 from bulkembed.errors import ObjectError
-from bulkembed.records import SourceObject
 from bulkembed.source import json_lines
 from bulkembed.source.json_lines import Numeral
+from bulkembed.source.objects import SourceObject
 from bulkembed.storage.retry import CORRUPT, describe
 from bulkembed.storage.store import Store, first_line, lines
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from bulkembed.errors import SourceError
-from bulkembed.records import Failure, Format, LeftOutNames, SourceObject
+from bulkembed.records import Failure, Format
 from bulkembed.source.table_folders import refuse_tables
 from bulkembed.storage.compression import CODECS, codec_of
 from bulkembed.storage.listing import BROKEN, NOT_UTF8, LeftOut, StoredObject
@@ -25,6 +25,30 @@ UNREADABLE = {
     BROKEN: "a symbolic link that leads nowhere; mend it or remove it",
     NOT_UTF8: "its name is not UTF-8; rename it",
 }
+
+
+@dataclass(frozen=True)
+class SourceObject:
+    """One object of the corpus as the listing shows it; its id changes when its content does."""
+
+    uri: str
+    relative_path: str
+    size: int
+    version: str  # the store's ETag, else size and modification time
+    format: Format
+    id: str  # sorts in source order: readable part of the path, then a hash of path and version
+
+
+@dataclass(frozen=True)
+class LeftOutNames:
+    """Names below the source that are not read, for one reason."""
+
+    reason: str
+    count: int
+    examples: tuple[str, ...]  # the first few
+
+    def __str__(self) -> str:
+        return f"{self.count:,} {self.reason}: {', '.join(self.examples)}{', ...' if self.count > len(self.examples) else ''}"
 
 
 @dataclass(frozen=True)
@@ -60,6 +84,11 @@ def source_listing(store: Store, source: str) -> SourceListing:
     return SourceListing(sorted(objects, key=lambda each: each.id), failures, left_out, listing.links)
 
 
+def source_objects(store: Store, source: str) -> list[SourceObject]:
+    """The corpus in source order. Raises SourceError as `source_listing` does."""
+    return source_listing(store, source).objects
+
+
 def source_object(stored: StoredObject) -> SourceObject | None:
     """None for what is no document file."""
     known = format_of(stored.uri)
@@ -81,6 +110,11 @@ def object_id(relative_path: str, version: str) -> str:
     readable = re.sub(r"[^A-Za-z0-9.=_-]", "_", relative_path).lstrip("._")[:80]
     digest = hashlib.sha256(f"{relative_path}\0{version}".encode()).hexdigest()[:16]
     return f"{readable}-{digest}"
+
+
+def readable_name(object_id: str) -> str:
+    """The readable part of an object's id, without the hash, which changes with every version."""
+    return object_id.rsplit("-", 1)[0]
 
 
 def may_be_document(item: LeftOut) -> bool:

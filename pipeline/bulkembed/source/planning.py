@@ -1,9 +1,8 @@
-"""What exists: source objects, their length in rows, and the shards that are still to do.
+"""Source objects and published shard ids -> a plan: the shards that are done, and those still to do.
 
-A shard's id holds the object's id (path and version), the row range and the object's length, so
-the names of the receipts alone say which objects are done: those are never opened again.
-The cut of the rest is a pure function of the rows that are not covered yet, whatever sizes
-earlier runs used.
+A shard's id holds the object's id (path and version), the row range and the object's length. The names of the receipts
+alone therefore say which objects are done, and those are never opened again. The remaining rows are cut by a pure
+function of the rows that no published shard holds, whatever shard sizes earlier runs used.
 """
 
 from __future__ import annotations
@@ -13,48 +12,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate
-from typing import BinaryIO
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bulkembed import stopping
-from bulkembed.errors import BulkembedError, ConfigError, ObjectError
-from bulkembed.records import Counts, Failure, LeftOutNames, Shard, SourceObject
-from bulkembed.source.json_lines import require_lines
-from bulkembed.source.objects import SourceListing, source_listing
-from bulkembed.source.row_ranges import Range, cut, disjoint, gaps, parse
-from bulkembed.storage.retry import CORRUPT, describe
-from bulkembed.storage.store import Store, first_line, lines
+from bulkembed.errors import BulkembedError, ConfigError
+from bulkembed.records import Counts, Failure, Shard, ShardId
+from bulkembed.source.layout import Layout, layout_of
+from bulkembed.source.objects import LeftOutNames, SourceListing, SourceObject
+from bulkembed.source.row_ranges import RowRange, cut_gap, disjoint, gaps
+from bulkembed.storage.store import Store
 
-PART_LINES = 1024
-INSPECT_THREADS = 16  # footers are small and far away: this waits, it does not compute
+INSPECT_THREADS = 16  # footers are small and far away: the threads wait for the store, and compute little
 
-
-@dataclass(frozen=True)
-class Layout:
-    """Where an object may be cut: rows of each part, and for JSONL the byte offset of each part."""
-
-    part_rows: list[int]  # Parquet: row groups; JSONL: runs of PART_LINES lines
-    part_bytes: list[int]  # of each part's text, decompressed; JSONL: of its lines
-    offsets: list[int]  # JSONL: byte offset of each part, else empty
-    schema: pa.Schema  # JSONL: empty, since every row has its own
-
-    @property
-    def rows(self) -> int:
-        return self.borders[-1]
-
-    @cached_property
-    def borders(self) -> list[int]:
-        """Rows before each part, and at the end."""
-        return [0, *accumulate(self.part_rows)]
-
-    def text_bytes(self, ranges: Sequence[Range]) -> list[int]:
-        """Of each range of rows, as if the text of a part were spread evenly."""
-        before = np.interp(np.array(ranges, np.float64).reshape(-1, 2), self.borders, [0, *accumulate(self.part_bytes)])
-        return [int(size) for size in np.diff(before, axis=1)[:, 0]]
+CheckObject = Callable[[SourceObject, Layout], None]  # raises ObjectError to refuse an object
 
 
 @dataclass(frozen=True)
@@ -66,8 +35,8 @@ class Plan:
     pending: list[Shard]
     failures: list[Failure]  # objects that cannot be read
     held_back: str | None = None  # why this dataset would not be published over the newest one
-    shrunk: str | None = None  # the same, whatever became of the rows
-    done_counts: Counts = field(default_factory=Counts)  # of what is done; where no bound needs them, they are not read
+    shrunk: str | None = None  # the same, if rejects are not considered
+    done_counts: Counts = field(default_factory=Counts)  # of the done shards; zero where no bound needs them
     listing: SourceListing = field(default_factory=SourceListing)  # where the objects come from
 
     @property
@@ -76,43 +45,34 @@ class Plan:
 
     @cached_property
     def rows_done(self) -> int:
-        return sum(stop - start for _, start, stop, _ in map(parse, self.done))
+        return sum(ShardId.parse(shard_id).rows for shard_id in self.done)
 
     @cached_property
     def rows_pending(self) -> int:
         return sum(shard.rows for shard in self.pending)
 
 
-def source_objects(store: Store, source: str) -> list[SourceObject]:
-    """The corpus in source order. Raises SourceError as `source_listing` does."""
-    return source_listing(store, source).objects
-
-
 def plan(
     store: Store,
     objects: list[SourceObject],
     done: Iterable[str],
-    most_rows: int,
+    max_rows: int,
     limit: int | None,
-    check: Callable[[SourceObject, Layout], None],
+    check: CheckObject,
     text_columns: Sequence[str] = (),
-    most_bytes: int | None = None,
+    max_text_bytes: int | None = None,
 ) -> Plan:
-    """Shards still to do, of at most so many rows and (about) bytes of text each. `check` sees every object that is
-    opened and may refuse it (ObjectError)."""
-    published: dict[str, list[str]] = {}
-    for shard_id in done:
-        published.setdefault(parse(shard_id)[0], []).append(shard_id)
-    covered = {item: disjoint(shard_ids) for item, shard_ids in published.items()}
+    """Shards still to do, of at most `max_rows` rows and about `max_text_bytes` bytes of text each.
+
+    `check` is called with every object that is opened. It raises ObjectError to refuse the object."""
+    published = shards_by_object(done)
+    covered = {object_id: disjoint(shard_ids) for object_id, shard_ids in published.items()}
 
     def inspect(item: SourceObject) -> Layout | Failure | None:
         stopping.stop.check()
-        mine = covered.get(item.id)
-        if mine and not open_rows(mine, total_rows(mine)):
-            return None  # all of it is done: no need to open it
-        return opened(item)
+        return None if is_complete(covered.get(item.id, [])) else open_object(item)
 
-    def opened(item: SourceObject) -> Layout | Failure:
+    def open_object(item: SourceObject) -> Layout | Failure:
         try:
             layout = layout_of(store, item, text_columns)
             check(item, layout)
@@ -130,90 +90,57 @@ def plan(
         for item, inspected in zip(objects, pool.map(inspect, objects), strict=True):
             if left <= 0:
                 break
-            mine = covered.get(item.id, [])
+            shard_ids = covered.get(item.id, [])
             # A done shard may reach beyond the limit.
-            layout = opened(item) if inspected is None and total_rows(mine) > left else inspected
+            layout = open_object(item) if inspected is None and shard_ids[0].total > left else inspected
             if isinstance(layout, Failure):
                 failures.append(layout)
                 continue
-            total = layout.rows if layout else total_rows(mine)
+            total = layout.rows if layout else shard_ids[0].total
             if total > left:
-                mine = disjoint(each for each in published.get(item.id, []) if parse(each)[2] <= left)
-            finished += mine
+                shard_ids = disjoint(shard_id for shard_id in published.get(item.id, []) if shard_id.stop <= left)
+            finished += map(str, shard_ids)
             if layout:
-                for gap in open_rows(mine, int(min(total, left))):
-                    pending += shards(item, layout, cut(gap, layout.part_rows, most_rows), most_bytes)
+                for gap in open_rows(shard_ids, int(min(total, left))):
+                    pending += shards_of(item, layout, cut_gap(gap, layout.part_rows, max_rows), max_text_bytes)
             left -= total
     return Plan(objects, finished, pending, failures)
 
 
-def open_rows(shard_ids: Iterable[str], end: int) -> list[Range]:
-    """Rows of an object before row `end` that none of its shards holds."""
-    return gaps([(start, stop) for _, start, stop, _ in map(parse, shard_ids)], end)
+def shards_by_object(done: Iterable[str]) -> dict[str, list[ShardId]]:
+    """Published shards by the id of their object."""
+    published: dict[str, list[ShardId]] = {}
+    for shard_id in map(ShardId.parse, done):
+        published.setdefault(shard_id.object_id, []).append(shard_id)
+    return published
 
 
-def total_rows(shard_ids: Sequence[str]) -> int:
-    """Of the object that these are shards of."""
-    return parse(shard_ids[0])[3]
+def is_complete(shard_ids: Sequence[ShardId]) -> bool:
+    """Whether these shards hold every row of their object, so that it need not be opened."""
+    return bool(shard_ids) and not open_rows(shard_ids, shard_ids[0].total)
 
 
-def shards(item: SourceObject, layout: Layout, ranges: list[Range], most_bytes: int | None) -> Iterator[Shard]:
-    """Of these rows, halved until each fits; for JSONL with the nearest known line start at or before the first."""
-    for (start, stop), text_bytes in zip(ranges, layout.text_bytes(ranges), strict=True):
+def open_rows(shard_ids: Iterable[ShardId], end: int) -> list[RowRange]:
+    """The rows of an object before row `end` that none of its shards holds."""
+    return gaps([shard_id.row_range for shard_id in shard_ids], end)
+
+
+def shards_of(item: SourceObject, layout: Layout, row_ranges: list[RowRange], max_text_bytes: int | None) -> Iterator[Shard]:
+    """Shards of these rows. A shard is halved until its text fits. A shard of JSON lines names the nearest known line start
+    at or before its first row."""
+    for (start, stop), text_bytes in zip(row_ranges, layout.text_bytes(row_ranges), strict=True):
         offset, skip = 0, start
         if layout.offsets:
             part = bisect_right(layout.borders, start) - 1
             offset, skip = layout.offsets[part], start - layout.borders[part]
-        found = [Shard(item.id, item.uri, item.version, item.format, start, stop, layout.rows, offset, skip, text_bytes)]
-        while found:
-            shard = found.pop()
-            if most_bytes is None or shard.text_bytes <= most_bytes or shard.rows == 1:
-                yield shard
-            else:
-                found += reversed(shard.halves())
+        shard = Shard(item.id, item.uri, item.version, item.format, start, stop, layout.rows, offset, skip, text_bytes)
+        yield from fitting_halves(shard, max_text_bytes)
 
 
-def layout_of(store: Store, item: SourceObject, text_columns: Sequence[str] = ()) -> Layout:
-    """Reads the footer (Parquet) or counts the lines (JSONL). Raises ObjectError where it is corrupt."""
-
-    def read() -> Layout:
-        if item.format == "jsonl":
-            with store.open_lines(item.uri, item.version) as file:
-                require_lines(file, item.uri)
-                return scan_lines(file)
-        with store.open(item.uri, item.version) as file:
-            parquet = pq.ParquetFile(file)
-            metadata = parquet.metadata
-            groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-            sizes = [text_bytes(group, text_columns) for group in groups]
-            return Layout([group.num_rows for group in groups], sizes, [], parquet.schema_arrow)
-
-    try:
-        return store.retrying(read, f"reading {item.uri}")
-    except CORRUPT as error:
-        raise ObjectError(f"{item.uri}: not a readable {item.format} file: {describe(error)}") from error
-
-
-def text_bytes(group: pq.RowGroupMetaData, columns: Sequence[str]) -> int:
-    """Of a row group, decompressed."""
-    found = (group.column(number) for number in range(group.num_columns))
-    return sum(column.total_uncompressed_size for column in found if column.path_in_schema in columns)
-
-
-def scan_lines(file: BinaryIO) -> Layout:
-    """Counts non-blank lines, and remembers where every `PART_LINES`-th starts."""
-    part_rows: list[int] = []
-    part_bytes: list[int] = []
-    offsets: list[int] = []
-    offset, rows = first_line(file), 0
-    for line, length in lines(file):
-        if not line.isspace():
-            if rows % PART_LINES == 0:
-                part_rows.append(0)
-                part_bytes.append(0)
-                offsets.append(offset)
-            part_rows[-1] += 1
-            part_bytes[-1] += length
-            rows += 1
-        offset += length
-    return Layout(part_rows, part_bytes, offsets, pa.schema([]))
+def fitting_halves(shard: Shard, max_text_bytes: int | None) -> Iterator[Shard]:
+    """The shard, halved until no part has more text than that. One row is never cut."""
+    if max_text_bytes is None or shard.text_bytes <= max_text_bytes or shard.rows == 1:
+        yield shard
+    else:
+        for half in shard.halves():
+            yield from fitting_halves(half, max_text_bytes)

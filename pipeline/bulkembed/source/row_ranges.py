@@ -1,31 +1,20 @@
-"""Ranges of an object's rows: in shard ids, what they leave open, and how that is cut."""
+"""Arithmetic of row ranges of one object: which rows no range covers, and how such a gap is cut. Pure.
+
+A row range is (start, stop): rows from `start` up to, but not including, `stop`."""
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 
-Range = tuple[int, int]
-SHARD_ID = re.compile(r"(?P<object>.+)-(?P<start>\d{10})-(?P<stop>\d{10})-of-(?P<total>\d{10})")
+from bulkembed.records import ShardId
+
+RowRange = tuple[int, int]
 
 
-def parse(shard_id: str) -> tuple[str, int, int, int]:
-    """(object id, start, stop, total) of a shard id. Raises ValueError for any other name."""
-    match = SHARD_ID.fullmatch(shard_id)
-    if match is None:
-        raise ValueError(f"{shard_id!r} is no shard id")
-    return match["object"], int(match["start"]), int(match["stop"]), int(match["total"])
-
-
-def readable_name(object_id: str) -> str:
-    """What `manifest.object_id` made of an object's path: the id without the hash, which changes with every version."""
-    return object_id.rsplit("-", 1)[0]
-
-
-def gaps(covered: Iterable[Range], total: int) -> list[Range]:
-    """Rows of [0, total) that no range covers."""
+def gaps(covered: Iterable[RowRange], total: int) -> list[RowRange]:
+    """The rows of [0, total) that no range covers."""
     missing, at = [], 0
     for start, stop in sorted(covered):
         if start > at:
@@ -36,39 +25,34 @@ def gaps(covered: Iterable[Range], total: int) -> list[Range]:
     return missing
 
 
-def disjoint(shard_ids: Iterable[str]) -> list[str]:
-    """Shards of one object of which no two hold the same row. Two runs at once with other shard
-    sizes can publish overlapping ones, and so can a run with a limit. Of two that start alike the longer one is
-    chosen. What the chosen ones leave open is then embedded again."""
+def disjoint(shard_ids: Iterable[ShardId]) -> list[ShardId]:
+    """Shards of one object, chosen so that no two hold the same row.
 
-    def longest_first(shard_id: str) -> Range:
-        _, start, stop, _ = parse(shard_id)
-        return start, -stop
-
+    Two runs at once with other shard sizes can publish overlapping shards, and so can a run with a limit. Of two that start at
+    the same row the longer one is chosen. Rows that no chosen shard holds are embedded again."""
     chosen, at = [], 0
-    for shard_id in sorted(shard_ids, key=longest_first):
-        _, start, stop, _ = parse(shard_id)
-        if start >= at:
+    for shard_id in sorted(shard_ids, key=lambda shard_id: (shard_id.start, -shard_id.stop)):
+        if shard_id.start >= at:
             chosen.append(shard_id)
-            at = stop
+            at = shard_id.stop
     return chosen
 
 
-def cut(gap: Range, part_rows: Sequence[int], most_rows: int) -> list[Range]:
-    """A gap as ranges of at most `most_rows`, ending where parts end unless one part is larger."""
+def cut_gap(gap: RowRange, part_rows: Sequence[int], max_rows: int) -> list[RowRange]:
+    """A gap as row ranges of at most `max_rows` rows. They end where parts end, unless one part is larger."""
     start, stop = gap
     borders = [*(border for border in accumulate(part_rows) if start < border < stop), stop]
-    ranges: list[Range] = []
+    row_ranges: list[RowRange] = []
     while start < stop:
-        fitting = borders[bisect_right(borders, start + most_rows) - 1]
-        if start < fitting <= start + most_rows:
-            ranges.append((start, fitting))
+        fitting = borders[bisect_right(borders, start + max_rows) - 1]
+        if start < fitting <= start + max_rows:
+            row_ranges.append((start, fitting))
             start = fitting
             continue
-        # The next part alone is larger than a shard: cut it evenly, so that no tiny piece remains.
+        # The next part alone is larger than a shard. It is cut evenly, so that no tiny piece remains.
         border = borders[bisect_right(borders, start)]
-        pieces = -(-(border - start) // most_rows)
+        pieces = -(-(border - start) // max_rows)
         marks = [start + (border - start) * piece // pieces for piece in range(pieces + 1)]
-        ranges += pairwise(marks)
+        row_ranges += pairwise(marks)
         start = border
-    return ranges
+    return row_ranges

@@ -8,7 +8,7 @@ reject     nothing: the document goes to the rejects
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,19 @@ import pyarrow as pa
 
 from bulkembed import schema
 from bulkembed.config.run_config import RunConfig
-from bulkembed.records import Counts, Documents, LongDocuments, Pieces, Prepared, Shard, Tokens
+from bulkembed.records import Counts, Documents, LongDocuments, Prepared, Shard, Tokens
 from bulkembed.text.tokenizer import Tokenizer
 from bulkembed.text.windows import windows
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """What the engine is given of a shard's documents, in source order: each document whole (or its
+    beginning), or the windows it was cut into."""
+
+    tokens: Tokens  # of m pieces
+    documents: npt.NDArray[np.int64]  # m: the document of each piece
+    spans: npt.NDArray[np.int64]  # (m, 2): its characters in that document's text
 
 
 def split(documents: Documents, cfg: RunConfig, tokenizer: Tokenizer) -> Pieces:

@@ -1,0 +1,94 @@
+"""A source object -> its layout: how many rows it has, and where it may be cut.
+
+Parquet: one read of the footer. JSON lines: one pass over the whole object, which counts the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bulkembed.errors import ObjectError
+from bulkembed.source.json_lines import require_lines
+from bulkembed.source.objects import SourceObject
+from bulkembed.source.row_ranges import RowRange
+from bulkembed.storage.retry import CORRUPT, describe
+from bulkembed.storage.store import Store, first_line, lines
+
+PART_LINES = 1024  # rows of a part of JSON lines
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where an object may be cut: the rows of each part, and for JSONL the byte offset of each part."""
+
+    part_rows: list[int]  # Parquet: row groups; JSONL: runs of PART_LINES lines
+    part_bytes: list[int]  # of each part's text, decompressed; JSONL: of its lines
+    offsets: list[int]  # JSONL: byte offset of each part, else empty
+    schema: pa.Schema  # JSONL: empty, since every row has its own
+
+    @property
+    def rows(self) -> int:
+        return self.borders[-1]
+
+    @cached_property
+    def borders(self) -> list[int]:
+        """Rows before each part, and at the end."""
+        return [0, *accumulate(self.part_rows)]
+
+    def text_bytes(self, row_ranges: Sequence[RowRange]) -> list[int]:
+        """The estimated text size of each range of rows. It assumes that the rows of a part have equally long texts."""
+        before = np.interp(np.array(row_ranges, np.float64).reshape(-1, 2), self.borders, [0, *accumulate(self.part_bytes)])
+        return [int(size) for size in np.diff(before, axis=1)[:, 0]]
+
+
+def layout_of(store: Store, item: SourceObject, text_columns: Sequence[str] = ()) -> Layout:
+    """Reads the footer (Parquet) or counts the lines (JSONL). Raises ObjectError where it is corrupt."""
+
+    def read() -> Layout:
+        if item.format == "jsonl":
+            with store.open_lines(item.uri, item.version) as file:
+                require_lines(file, item.uri)
+                return scan_lines(file)
+        with store.open(item.uri, item.version) as file:
+            parquet = pq.ParquetFile(file)
+            metadata = parquet.metadata
+            groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+            sizes = [column_bytes(group, text_columns) for group in groups]
+            return Layout([group.num_rows for group in groups], sizes, [], parquet.schema_arrow)
+
+    try:
+        return store.retrying(read, f"reading {item.uri}")
+    except CORRUPT as error:
+        raise ObjectError(f"{item.uri}: not a readable {item.format} file: {describe(error)}") from error
+
+
+def column_bytes(group: pq.RowGroupMetaData, columns: Sequence[str]) -> int:
+    """The decompressed size of these columns in a row group."""
+    chunks = (group.column(number) for number in range(group.num_columns))
+    return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in columns)
+
+
+def scan_lines(file: BinaryIO) -> Layout:
+    """Counts non-blank lines, and remembers where every `PART_LINES`-th starts."""
+    part_rows: list[int] = []
+    part_bytes: list[int] = []
+    offsets: list[int] = []
+    offset, rows = first_line(file), 0
+    for line, length in lines(file):
+        if not line.isspace():
+            if rows % PART_LINES == 0:
+                part_rows.append(0)
+                part_bytes.append(0)
+                offsets.append(offset)
+            part_rows[-1] += 1
+            part_bytes[-1] += length
+            rows += 1
+        offset += length
+    return Layout(part_rows, part_bytes, offsets, pa.schema([]))
