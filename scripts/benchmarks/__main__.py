@@ -1,4 +1,4 @@
-"""The command line: a command for every row, each with --json."""
+"""The command line of `scripts/bench`: a command for each row."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from scripts import benchmarks
 from scripts.benchmarks.ablations import ablations
 from scripts.benchmarks.devices import devices
 from scripts.benchmarks.formats import formats
@@ -31,19 +30,20 @@ from scripts.benchmarks.tail import tail
 from scripts.benchmarks.tune import tune
 
 ROWS = [machine, ratio, peers, limit, overhead, host, devices, tail, scale, memory, start, reads, formats, recall, tune, ablations]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 
 app = typer.Typer(
-    help=(benchmarks.__doc__ or "").partition("\n")[0],
+    help="Benchmarks. Each row is a command. Trust the ratios: other figures depend on the host and the hour.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode=None,  # it takes "[default: ...]" for markup, and swallows it
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 
 
-def printed(row: Callable[..., Iterator[Row]]) -> Callable[..., None]:
-    """A command with the parameters of `row`, which prints its results as they come."""
+def command_for(row: Callable[..., Iterator[Row]]) -> Callable[..., None]:
+    """A command with the parameters of `row`, which prints each result as soon as it is measured."""
 
     @functools.wraps(row)
     def command(as_json: bool, **options: Any) -> None:
@@ -51,7 +51,7 @@ def printed(row: Callable[..., Iterator[Row]]) -> Callable[..., None]:
             print(json.dumps(result) if as_json else table_line(result), flush=True)
 
     hints = get_type_hints(row, include_extras=True) | {"return": None}
-    parameters = [each.replace(annotation=hints[name]) for name, each in inspect.signature(row).parameters.items()]
+    parameters = [parameter.replace(annotation=hints[name]) for name, parameter in inspect.signature(row).parameters.items()]
     flag = inspect.Parameter("as_json", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=False, annotation=Json)
     command.__signature__ = inspect.Signature([*parameters, flag])  # type: ignore[attr-defined]
     command.__annotations__ = hints | {"as_json": Json}
@@ -62,12 +62,12 @@ def table_line(result: Row) -> str:
     return "  ".join(f"{name} {value:,}" if type(value) is int else f"{name} {value}" for name, value in result.items())
 
 
-for each in ROWS:
-    app.command(name=each.__name__)(printed(each))
+for row in ROWS:
+    app.command(name=row.__name__)(command_for(row))
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what a row has started is ended too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the processes of a row end with it
     app(prog_name="scripts/bench")
 
 

@@ -1,4 +1,4 @@
-"""Engines in a process of their own, as rows measure them: started by `ask` with the environment that an embedding actor would have."""
+"""vLLM engines that rows measure, each in a process of its own with the environment of an embedding actor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from bulkembed.embedding.environment import engine_environment
 from bulkembed.embedding.hardware import has_gpu
 from bulkembed.embedding.model_files import describe, read_json
 from bulkembed.embedding.vllm_engine import VLLMEmbedder
-from scripts.benchmarks.material import child, engine_dtype
+from scripts.benchmarks.material import engine_dtype
+from scripts.benchmarks.measuring import run_module
 
 
 def engine_config() -> EngineConfig:
@@ -29,15 +30,15 @@ def actor_environment() -> dict[str, str]:
 
 
 def ask(module: str, model: Path, max_tokens: int, question: Mapping[str, Any]) -> Any:
-    """What `python -m scripts.benchmarks.MODULE MODEL MAX_TOKENS QUESTION` prints last, as JSON.
+    """Runs `python -m scripts.benchmarks.MODULE MODEL MAX_TOKENS QUESTION`. Returns its last line of output, read as JSON.
 
-    A process of its own, since glibc reads its settings as one starts."""
-    printed, _, _ = child(module, model, max_tokens, json.dumps(question), env=actor_environment())
-    return json.loads(printed.splitlines()[-1])
+    It needs a process of its own: glibc reads its settings when a process starts."""
+    run = run_module(module, model, max_tokens, json.dumps(question), env=actor_environment())
+    return json.loads(run.output.splitlines()[-1])
 
 
 def load(model: str, max_tokens: int) -> VLLMEmbedder:
-    """In this process, as an embedding actor does."""
+    """Loads a model in this process, as an embedding actor does."""
     with in_process.quiet():
         loaded = in_process.load(describe(model, None), max_tokens, engine_config())
     if not isinstance(loaded, VLLMEmbedder):
@@ -46,6 +47,6 @@ def load(model: str, max_tokens: int) -> VLLMEmbedder:
 
 
 def random_ids(generator: np.random.Generator, model: str, documents: int, tokens: int) -> list[npt.NDArray[np.int32]]:
-    """Fresh documents of equal length: nothing that ran before can have been kept for them."""
+    """Fresh documents of equal length, for which no cache can hold anything."""
     vocabulary = int(read_json(Path(model) / "config.json")["vocab_size"])
     return list(generator.integers(1000, vocabulary, (documents, tokens), np.int32))

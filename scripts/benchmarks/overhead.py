@@ -1,14 +1,13 @@
-"""What the embedder adds to the bare engine: one loaded engine of one layer, in turns, on one thread.
+"""The row `overhead`: what the embedder adds to the bare engine. Both use one loaded engine of one layer, alternating, on one thread.
 
-As a command of its own (python -m scripts.benchmarks.overhead MODEL MAX_TOKENS QUESTION): measures one model."""
+The command `python -m scripts.benchmarks.overhead MODEL MAX_TOKENS QUESTION` measures one model."""
 
 from __future__ import annotations
 
 import json
 import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,23 +19,26 @@ from bulkembed.embedding.model_files import read_json
 from bulkembed.embedding.vllm_engine import VLLMEmbedder
 from scripts.benchmarks import engine
 from scripts.benchmarks.material import WORK, Row, engine_dtype, model_folder
+from scripts.benchmarks.measuring import seconds_of
 
 MODELS = ("qwen3", "minilm")
 
 
 def overhead(
-    model: Annotated[list[str] | None, typer.Option(help="qwen3 or minilm, of one layer; repeatable. [default: both]")] = None,
-    tokens: Annotated[list[int] | None, typer.Option(help="Of every document; repeatable. [default: 16, 128, 512 (minilm: 256)]")] = None,
-    call_tokens: Annotated[int, typer.Option(help="Of one call.")] = 65_536,
-    rounds: int = 5,
+    model: Annotated[list[str] | None, typer.Option(help="Model of one layer: qwen3 or minilm; repeatable. [default: both]")] = None,
+    tokens: Annotated[list[int] | None, typer.Option(help="Tokens of a document; repeatable. [default: 16, 128, 512 or 256]")] = None,
+    call_tokens: Annotated[int, typer.Option(help="Tokens of one call.")] = 65_536,
+    rounds: Annotated[int, typer.Option(help="Rounds of both, alternating.")] = 5,
 ) -> Iterator[Row]:
-    """VLLMEmbedder.embed over bare LLM.encode calls of the same engine, with a model of one layer. Goal: at least 0.95."""
+    """The embedder over bare LLM.encode calls, one layer.
+
+    Both ask the same engine. Goal: at least 0.95."""
     for name in model or MODELS:
         folder, longest = one_layer(name), {"qwen3": 512, "minilm": 256}.get(name, 0)
         lengths = sorted({min(length, longest) for length in tokens or (16, 128, 512)})
         question = {"lengths": lengths, "call_tokens": call_tokens, "rounds": rounds}
-        for found in engine.ask("overhead", folder, longest, question):
-            yield {"model": f"{name}, one layer", **found, "engine_dtype": engine_dtype()}
+        for result in engine.ask("overhead", folder, longest, question):
+            yield {"model": f"{name}, one layer", **result, "engine_dtype": engine_dtype()}
 
 
 def one_layer(name: str) -> Path:
@@ -46,7 +48,7 @@ def one_layer(name: str) -> Path:
 
 
 def one_layer_minilm() -> Path:
-    """MiniLM without all of its layers but the first."""
+    """MiniLM with its first layer only."""
     from safetensors.numpy import load_file, save_file
 
     whole, folder = model_folder("minilm"), WORK / "minilm-one-layer"
@@ -66,11 +68,11 @@ def one_layer_minilm() -> Path:
 
 
 def bare(embedder: VLLMEmbedder, prompts: list[list[int]]) -> Vectors:
-    """The least that a user does: lists of token ids in, an array of vectors out. On the engine's own thread, where it is fastest."""
+    """The least that a user does: lists of token ids in, an array of vectors out. The engine's own thread is fastest."""
 
     def call() -> Vectors:
-        asked = [{"prompt_token_ids": ids} for ids in prompts]
-        outputs = embedder.llm.encode(asked, pooling_params=embedder.pooling_params, pooling_task="embed", use_tqdm=False)
+        requests = [{"prompt_token_ids": ids} for ids in prompts]
+        outputs = embedder.llm.encode(requests, pooling_params=embedder.pooling_params, pooling_task="embed", use_tqdm=False)
         return np.stack([output.outputs.data.numpy() for output in outputs])
 
     return embedder.on_engine_thread(call)
@@ -82,43 +84,38 @@ def compare(embedder: VLLMEmbedder, model: str, length: int, documents: int, rou
     def fresh() -> list[Any]:
         return engine.random_ids(generator, model, documents, length)
 
-    def ours(ids: TokenIds) -> float:
-        return seconds_of(lambda: embedder.embed(ids))
+    def embedder_seconds(documents: TokenIds) -> float:
+        return seconds_of(lambda: embedder.embed(documents))
 
-    def theirs(ids: TokenIds) -> float:
-        prompts = [each.tolist() for each in ids]
+    def bare_seconds(documents: TokenIds) -> float:
+        prompts = [ids.tolist() for ids in documents]
         return seconds_of(lambda: bare(embedder, prompts))
 
     same = fresh()[:4]
-    if not np.allclose(embedder.embed(same), bare(embedder, [each.tolist() for each in same]), atol=1e-3):
+    if not np.allclose(embedder.embed(same), bare(embedder, [ids.tolist() for ids in same]), atol=1e-3):
         raise SystemExit("bench: the embedder and the bare engine do not make the same vectors")
-    for way in (ours, theirs):
+    ways = (embedder_seconds, bare_seconds)
+    for way in ways:
         way(fresh())  # warms up
     pairs = []
-    for number in range(rounds):  # in turns, and who comes first in turns too
-        spent = {way: way(fresh()) for way in ((ours, theirs) if number % 2 else (theirs, ours))}
-        pairs.append((spent[ours], spent[theirs]))
+    for number in range(rounds):  # alternating, and so is which of them comes first
+        seconds = {way: way(fresh()) for way in (ways if number % 2 else ways[::-1])}
+        pairs.append((seconds[embedder_seconds], seconds[bare_seconds]))
     return {
         "tokens": length,
         "documents": documents,
-        "embedder_documents_per_s": round(documents / statistics.median(mine for mine, _ in pairs)),
-        "bare_documents_per_s": round(documents / statistics.median(others for _, others in pairs)),
-        "ratio": round(statistics.median(others / mine for mine, others in pairs), 3),
-        "ratios": [round(others / mine, 3) for mine, others in pairs],
+        "embedder_documents_per_s": round(documents / statistics.median(ours for ours, _ in pairs)),
+        "bare_documents_per_s": round(documents / statistics.median(theirs for _, theirs in pairs)),
+        "ratio": round(statistics.median(theirs / ours for ours, theirs in pairs), 3),
+        "ratios": [round(theirs / ours, 3) for ours, theirs in pairs],
     }
 
 
-def seconds_of(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
 def main(model: str, max_tokens: str, question: str) -> None:
-    asked = json.loads(question)
+    options = json.loads(question)
     embedder = engine.load(model, int(max_tokens))
-    sizes = [(length, max(1, asked["call_tokens"] // length)) for length in asked["lengths"]]
-    print(json.dumps([compare(embedder, model, length, documents, asked["rounds"]) for length, documents in sizes]))
+    sizes = [(length, max(1, options["call_tokens"] // length)) for length in options["lengths"]]
+    print(json.dumps([compare(embedder, model, length, documents, options["rounds"]) for length, documents in sizes]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the peers import and this project does not, each made by pip on first use in a folder of its own."""
+"""Packages that peers import and this project does not. pip installs each set on first use, in a folder of its own."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 from scripts.benchmarks.material import WORK
 
-# `ray.data` imports pandas, which brings nothing else that the project's own environment lacks.
+# `ray.data` imports pandas. The project's own environment has all that pandas needs.
 RAY_DATA = ["pandas==3.1.1"]
 
-# A virtual environment of its own: optimum-intel pins an older transformers than vLLM.
+# These need a virtual environment of their own: optimum-intel pins an older transformers than vLLM.
 TORCH = "torch==2.13.0+cpu"
 OPENVINO = [
     "openvino==2026.4.1",
@@ -26,29 +26,29 @@ OPENVINO = [
 
 
 def ray_data() -> Path:
-    """A folder for PYTHONPATH. Raises RuntimeError where something cannot be installed."""
+    """A folder for PYTHONPATH. Raises RuntimeError where a package cannot be installed."""
     folder = WORK / "ray-extras"
-    if begun(folder):
+    if must_fill(folder):
         pip(Path(sys.executable), "install", "--no-deps", "--target", str(folder), *RAY_DATA)
         finish(folder)
     return folder
 
 
 def openvino() -> Path:
-    """The Python of an environment with sentence-transformers' OpenVINO backend. Raises RuntimeError likewise."""
+    """The Python of an environment with sentence-transformers' OpenVINO backend. Raises RuntimeError like `ray_data`."""
     folder = WORK / "openvino-venv"
     python = folder / "bin" / "python"
-    if begun(folder):
+    if must_fill(folder):
         call(sys.executable, "-m", "venv", str(folder))
-        pip(python, "install", TORCH)  # alone: each look-up in an index that cannot be reached takes seconds
+        pip(python, "install", TORCH)  # alone: every look-up in an unreachable index takes seconds
         pip(python, "install", TORCH, *OPENVINO)
-        pip(python, "uninstall", "--yes", "torchvision")  # breaks the import of transformers beside a CPU build of torch
+        pip(python, "uninstall", "--yes", "torchvision")  # beside a CPU build of torch it breaks the import of transformers
         finish(folder)
     return python
 
 
-def begun(folder: Path) -> bool:
-    """Whether `folder` is to be filled; what an interrupted installation left is removed."""
+def must_fill(folder: Path) -> bool:
+    """Whether packages must be installed in `folder`. Removes what an interrupted installation left."""
     if (folder / ".complete").exists():
         return False
     shutil.rmtree(folder, ignore_errors=True)

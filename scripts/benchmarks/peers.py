@@ -1,8 +1,9 @@
-"""The job beside what a user would pick instead: the same documents, cores, token limit and engine dtype, Parquet to Parquet.
+"""The row `peers`: the job beside the tools that a user would choose instead.
 
-Each peer is a script of `peer_scripts/`, run as a process and measured from outside. Peers get their best: all cores, eager
-vLLM without the prefix cache, the best of several batch sizes; not the allocator settings that the job brings along. The
-job runs before each run of a peer, and is the median of these.
+All have the same documents, cores, token limit and engine dtype, from Parquet to Parquet. Each peer is a script of
+`peer_scripts/`, which runs as a process and is measured from outside. A peer has all cores, eager vLLM without the prefix
+cache, and the best of several batch sizes. It does not have the allocator settings, which are part of the job. The job runs
+before each run of a peer, and its figure is the median.
 """
 
 from __future__ import annotations
@@ -25,18 +26,21 @@ import pyarrow.parquet as pq
 import typer
 
 from scripts.benchmarks import peer_environments, ratio
-from scripts.benchmarks.material import WORK, Row, corpus, engine_dtype, measured, model_folder, shape_of
+from scripts.benchmarks.material import WORK, Row, corpus, engine_dtype, model_folder, shape_of
+from scripts.benchmarks.measuring import CommandRun, run_command
 
 SCRIPTS = Path(__file__).parent / "peer_scripts"
-BATCHES = (8, 32, 128)  # of sentence-transformers: 32 is its default; shorter ones pad less
-TURNS = 3  # at least, of the job and a peer
-TIME_LIMIT = "7200"  # seconds: a Ray Data graph short of CPUs waits for ever
+BATCH_SIZES = (8, 32, 128)  # of sentence-transformers: 32 is its default, and smaller batches pad less
+MIN_ROUNDS = 3
+TIME_LIMIT = "7200"  # seconds; a Ray Data graph with too few CPUs waits for ever
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A command, and what the row says of it. The last line that it prints is {"documents", "seconds"}, of its own clock; where
-    it has none, `fewer` is the same over a third of the documents."""
+    """A command of a peer, and what the row says about it.
+
+    Its last line of output is {"documents", "seconds"} by its own clock. A command without a clock has `fewer`: the same
+    command over a third of the documents."""
 
     setting: str
     dtype: str
@@ -48,7 +52,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Work:
-    """What the job and all peers are given."""
+    """The input that the job and all peers have."""
 
     name: str
     documents: int
@@ -77,68 +81,72 @@ class Result:
 
 
 def peers(
-    model: Annotated[list[str] | None, typer.Option(help="minilm, 42M or 0.6B; repeatable. [default: minilm, 42M]")] = None,
-    documents: int = 10_000,
-    peer: Annotated[list[str] | None, typer.Option(help="Repeatable. [default: all]")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Model: minilm, 42M or 0.6B; repeatable. [default: minilm, 42M]")] = None,
+    documents: Annotated[int, typer.Option(help="Documents of the demo corpus.")] = 10_000,
+    peer: Annotated[list[str] | None, typer.Option(help="Peer; an unknown one prints the list; repeatable. [default: all]")] = None,
 ) -> Iterator[Row]:
-    """A row for the best variant of each peer, and the job in turns with it. `..._over` is how many times the job is ahead: its
-    rate over the peer's, the peer's wall and peak memory over the job's. What cannot run is a row with `problem`."""
+    """The job beside sentence-transformers, Ray Data, Ray Data LLM.
+
+    A row has the best variant of a peer, and the job, which alternates with it. `rate_over` is the job's rate over the
+    peer's. `wall_over` and `memory_over` are the peer's wall time and peak memory over the job's. A peer that cannot run
+    has a row with `problem`."""
     for unknown in set(peer or []) - set(PEERS):
         raise SystemExit(f"bench: --peer {unknown}: one of {', '.join(PEERS)}")
     for name in model or ["minilm", "42M"]:
-        yield from beside(Work(name, documents, engine_dtype()), peer or list(PEERS))
+        yield from compare_with_peers(Work(name, documents, engine_dtype()), peer or list(PEERS))
 
 
-def beside(work: Work, wanted: list[str]) -> Iterator[Row]:
+def compare_with_peers(work: Work, peers: list[str]) -> Iterator[Row]:
     shutil.rmtree(work.out, ignore_errors=True)
-    for peer in wanted:
+    for peer in peers:
         try:
             for variants in by_dtype(PEERS[peer](work)):
-                yield {"model": work.name, "peer": peer, **in_turns(work, variants)}
+                yield {"model": work.name, "peer": peer, **compare_with(work, variants)}
         except (RuntimeError, SystemExit) as failed:
             yield {"model": work.name, "peer": peer, "problem": cause(str(failed))}
 
 
 def by_dtype(variants: list[Variant]) -> list[list[Variant]]:
-    return [[each for each in variants if each.dtype == dtype] for dtype in dict.fromkeys(each.dtype for each in variants)]
+    dtypes = dict.fromkeys(variant.dtype for variant in variants)
+    return [[variant for variant in variants if variant.dtype == dtype] for dtype in dtypes]
 
 
-def in_turns(work: Work, variants: list[Variant]) -> Row:
-    """The fastest run of these variants beside the median of as many of the job. Raises RuntimeError where vectors differ."""
+def compare_with(work: Work, variants: list[Variant]) -> Row:
+    """The fastest run of these variants, and the median of as many runs of the job. Raises RuntimeError where vectors differ."""
     ours, theirs = [], []
-    for number in range(max(TURNS, len(variants))):
+    for number in range(max(MIN_ROUNDS, len(variants))):
         variant = variants[number % len(variants)]
         ours.append(run_job(work))
         result = run_variant(work, variant)
         theirs.append((result, variant, agreement(vectors_of(WORK / "out-job" / "data"), vectors_of(work.out / "peer"))))
-    best, variant, agreed = max(theirs, key=lambda each: each[0].rate)
-    return row(best, variant, ours) | agreed
+    best, variant, agreed = max(theirs, key=lambda candidate: candidate[0].rate)
+    return row_of(best, variant, ours) | agreed
 
 
 def run_job(work: Work) -> Result:
-    ran = ratio.run_job(work.name, corpus(work.documents), shard_rows=1000)
-    return Result(ran.documents / ran.embedding, ran.process.wall, int(ran.process.peak))
+    run = ratio.run_job(work.name, corpus(work.documents), shard_rows=1000)
+    return Result(run.documents / run.embedding_seconds, run.process.wall, int(run.process.peak))
 
 
 def run_variant(work: Work, variant: Variant) -> Result:
-    # The fewer documents first: what is read from the disk for the first time must not be taken for embedding.
-    fewer_wall = run_peer(work, variant, variant.fewer)[2] if variant.fewer else 0.0
-    printed, memory, wall = run_peer(work, variant, variant.command)
+    # Fewer documents first: the time of the first reads from disk must not count as embedding.
+    fewer_wall = run_peer(work, variant, variant.fewer).wall if variant.fewer else 0.0
+    run = run_peer(work, variant, variant.command)
     if not variant.fewer:
-        said = json.loads([line for line in printed.splitlines() if line.startswith("{")][-1])
-        return Result(said["documents"] / said["seconds"], wall, memory)
-    if wall <= fewer_wall:
+        clock = json.loads([line for line in run.output.splitlines() if line.startswith("{")][-1])
+        return Result(clock["documents"] / clock["seconds"], run.wall, int(run.peak))
+    if run.wall <= fewer_wall:
         raise RuntimeError("took as long for a third of the documents: give more of them")
-    return Result((work.documents - work.third().documents) / (wall - fewer_wall), wall, memory)
+    return Result((work.documents - work.third().documents) / (run.wall - fewer_wall), run.wall, int(run.peak))
 
 
-def run_peer(work: Work, variant: Variant, command: list[str]) -> tuple[str, int, float]:
+def run_peer(work: Work, variant: Variant, command: list[str]) -> CommandRun:
     shutil.rmtree(work.out / "peer", ignore_errors=True)
-    return measured(["timeout", TIME_LIMIT, *command], os.environ | cores() | variant.env)
+    return run_command(["timeout", TIME_LIMIT, *command], os.environ | peer_environment() | variant.env)
 
 
-def cores() -> dict[str, str]:
-    """All cores for the engine, of which vLLM would keep one free, and a cache that one step fills: one GiB."""
+def peer_environment() -> dict[str, str]:
+    """All cores for the engine, where vLLM would keep one free, and a KV cache of one GiB, which one step fills."""
     return {
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
@@ -148,16 +156,16 @@ def cores() -> dict[str, str]:
     }
 
 
-def row(result: Result, variant: Variant, ours: list[Result]) -> Row:
-    rate, wall, memory = (statistics.median(getattr(each, name) for each in ours) for name in ("rate", "wall", "memory"))
+def row_of(result: Result, variant: Variant, ours: list[Result]) -> Row:
+    rate, wall, memory = (statistics.median(getattr(run, name) for run in ours) for name in ("rate", "wall", "memory"))
     return {
         "setting": variant.setting,
         "dtype": variant.dtype,
         "documents_per_s": round(result.rate, 1),
-        "job_documents_per_s": [round(each.rate, 1) for each in ours],
-        "ours_over": round(rate / result.rate, 2),
+        "job_documents_per_s": [round(run.rate, 1) for run in ours],
+        "rate_over": round(rate / result.rate, 2),
         "wall_s": round(result.wall, 1),
-        "job_wall_s": [round(each.wall, 1) for each in ours],
+        "job_wall_s": [round(run.wall, 1) for run in ours],
         "wall_over": round(result.wall / wall, 2),
         "peak_gb": round(result.memory / 1e9, 2),
         "job_peak_gb": round(memory / 1e9, 2),
@@ -166,28 +174,30 @@ def row(result: Result, variant: Variant, ours: list[Result]) -> Row:
 
 
 def cause(text: str) -> str:
-    """The last line that names an error, of all that a process said."""
+    """The last line of a process's output that names an error."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if re.search(r"(Error|Exception)\b", line)]
-    return (errors or lines or ["failed without a word"])[-1][:300]
+    return (errors or lines or ["failed without output"])[-1][:300]
 
 
 def vectors_of(folder: Path) -> dict[str, npt.NDArray[np.float32]]:
     """Full-width vectors of unit length by id, from all Parquet files below `folder`."""
     table = pa.concat_tables([pq.read_table(path, columns=["id", "embedding"]) for path in sorted(folder.rglob("*.parquet"))])
     column = table["embedding"].combine_chunks()
-    # Ray writes tensors as an extension type of lists.
+    # Ray writes tensors as an extension type whose storage is lists.
     lists = column.storage if isinstance(column, pa.ExtensionArray) else column
     vectors = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(table.num_rows, -1)
     return dict(zip(table["id"].to_pylist(), vectors / np.linalg.norm(vectors, axis=1, keepdims=True), strict=True))
 
 
-def agreement(wanted: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    """The worst cosine between the job's and the peer's vectors. Nobody is compared on different work: raises
-    RuntimeError where documents are missing or more than one in a hundred have a cosine below 0.99."""
-    if wanted.keys() != found.keys():
-        raise RuntimeError(f"embedded {len(wanted.keys() & found.keys())} of {len(wanted)} documents, and {len(found)} in all")
-    cosines = np.array([float(vector @ found[key]) for key, vector in wanted.items()])
+def agreement(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """The least cosine between the job's and the peer's vectors.
+
+    Raises RuntimeError where the work was not the same: where documents are missing, or more than one in a hundred has a
+    cosine below 0.99."""
+    if ours.keys() != theirs.keys():
+        raise RuntimeError(f"embedded {len(ours.keys() & theirs.keys())} of {len(ours)} documents, and {len(theirs)} in all")
+    cosines = np.array([float(vector @ theirs[key]) for key, vector in ours.items()])
     share = float((cosines >= 0.99).mean())
     if share < 0.99:
         raise RuntimeError(f"other vectors: {share:.1%} of documents agree by a cosine of 0.99, the worst has {cosines.min():.4f}")
@@ -199,19 +209,19 @@ def sentence_transformers(work: Work) -> list[Variant]:
     return [
         Variant(f"batches of {batch}", dtype, [sys.executable, script, *work.arguments(work.model, dtype), "torch", str(batch)])
         for dtype in dict.fromkeys([work.dtype, "float32"])
-        for batch in BATCHES
+        for batch in BATCH_SIZES
     ]
 
 
 def openvino(work: Work) -> list[Variant]:
-    """The export is made once and counts for no rate."""
+    """Variants with a model that is exported once. The export is part of no rate."""
     python, folder = str(peer_environments.openvino()), WORK / f"openvino-{work.name}"
-    said = folder / "export.json"
-    if not said.exists():
+    report = folder / "export.json"
+    if not report.exists():
         shutil.rmtree(folder, ignore_errors=True)
-        printed, _, _ = measured([python, str(SCRIPTS / "openvino_export.py"), work.model, str(folder)], os.environ | cores())
-        said.write_text(printed.splitlines()[-1])
-    notes = {"export_s": round(json.loads(said.read_text())["seconds"], 1)}
+        run = run_command([python, str(SCRIPTS / "openvino_export.py"), work.model, str(folder)], os.environ | peer_environment())
+        report.write_text(run.output.splitlines()[-1])
+    notes = {"export_s": round(json.loads(report.read_text())["seconds"], 1)}
     script = str(SCRIPTS / "sentence_transformers_peer.py")
     return [
         Variant(
@@ -220,7 +230,7 @@ def openvino(work: Work) -> list[Variant]:
             [python, script, *work.arguments(str(folder), work.dtype), "openvino", str(batch)],
             notes=notes,
         )
-        for batch in BATCHES
+        for batch in BATCH_SIZES
     ]
 
 
@@ -229,7 +239,9 @@ def ray_data(work: Work) -> list[Variant]:
 
 
 def ray_data_llm(work: Work) -> list[Variant]:
-    """Its rate comes from the walls of two corpora. A clock behind the engine finds no core there until the engine has ended."""
+    """Variants whose rate comes from the walls of two corpora.
+
+    A clock behind the engine would get no core until the engine has ended."""
     return [
         replace(ray_graph(work, script, batch), fewer=ray_graph(work.third(), script, batch).command, notes={"rate": "from walls"})
         for script, batch in (("ray_data_llm_peer.py", 32), ("ray_data_llm_peer.py", 128))

@@ -1,12 +1,13 @@
-"""The ceiling: the best plain script for the same work, one process, no Ray, nothing of this package but what it
-gives vLLM on CPU hosts and how it asks it, so that the ratio is of the same engine.
+"""The best plain script for the job's work, which the row `ratio` compares the job with: one process, no Ray.
 
     python scripts/benchmarks/plain.py MODEL CORPUS OUT SHARD_ROWS DIM,DIM,... SETTINGS
 
-Reads Parquet, tokenizes, embeds with vLLM (SETTINGS: of `vllm.LLM`, as JSON), truncates, writes Parquet, one slice of
-rows after the other; prints {"tokens", "seconds", "engine_seconds", "documents"}: `seconds` from the first slice on the
-engine to the last off it, as the job reports its own, `engine_seconds` of them inside the engine's calls. `scripts/bench
-ratio` sets the environment.
+It reads Parquet, tokenizes, embeds with vLLM, truncates and writes Parquet, one slice of rows after the other. SETTINGS
+are arguments of `vllm.LLM` as JSON. From this package it has the patches of vLLM on CPU hosts and the way to ask the
+engine, so that the ratio compares the same engine. `scripts/bench ratio` sets the environment.
+
+It prints {"tokens", "seconds", "engine_seconds", "documents"}. `seconds` go from the start of the first slice on the engine
+to the end of the last, as in the job's own report. `engine_seconds` are those inside the engine's calls.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import vllm
@@ -32,6 +35,25 @@ def main(model: str, corpus: str, out: str, shard_rows: int, dims: list[int], se
     tokenizer = Tokenizer.from_file(f"{model}/tokenizer.json")
     tokenizer.no_padding()
     tokenizer.enable_truncation(settings["max_model_len"])
+    engine, params = load(model, settings)
+    Path(out).mkdir(parents=True, exist_ok=True)
+    tokens = documents = 0
+    started = finished = inside = 0.0
+    for name, part in slices(corpus, shard_rows):
+        ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(part["text"].to_pylist())]
+        called = time.perf_counter()
+        started = started or called
+        pooled = embed_longest_first(engine, params, ids)
+        finished = time.perf_counter()
+        inside += finished - called
+        write(part, np.stack([vector.numpy() for vector in pooled]), dims, Path(out) / name)
+        tokens += sum(map(len, ids))
+        documents += len(ids)
+    print(json.dumps({"tokens": tokens, "seconds": finished - started, "engine_seconds": inside, "documents": documents}))
+
+
+def load(model: str, settings: dict[str, Any]) -> tuple[Any, Any]:
+    """An engine like the job's, and the parameters of its requests."""
     on_cpu = vllm.platforms.current_platform.is_cpu()
     if on_cpu:
         vllm_patches.limit_kept_gemms()
@@ -39,32 +61,30 @@ def main(model: str, corpus: str, out: str, shard_rows: int, dims: list[int], se
     if on_cpu:
         vllm_patches.use_fused_norms()
         vllm_patches.patch_layers(engine)
-    params = vllm.PoolingParams(task="embed", use_activation=True)
-    Path(out).mkdir(parents=True, exist_ok=True)
-    tokens = documents = 0
-    started = finished = inside = 0.0
+    return engine, vllm.PoolingParams(task="embed", use_activation=True)
+
+
+def slices(corpus: str, shard_rows: int) -> Iterator[tuple[str, pa.Table]]:
+    """The name of an output file, and its rows."""
     for path in sorted(Path(corpus).glob("*.parquet")):
         table = pq.read_table(path, columns=["id", "text"])
         for start in range(0, table.num_rows, shard_rows):
-            part = table.slice(start, shard_rows)
-            ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(part["text"].to_pylist())]
-            order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
-            called = time.perf_counter()
-            started = started or called
-            found = dict(pooled_outputs(engine, [ids[row] for row in order], params))
-            finished = time.perf_counter()
-            inside += finished - called
-            vectors = np.empty((len(ids), len(found[0])), np.float32)
-            for place, row in enumerate(order):
-                vectors[row] = found[place].numpy()
-            columns = {"id": part["id"], "text": part["text"]}
-            for dim in dims:
-                cut = vectors[:, :dim] / np.linalg.norm(vectors[:, :dim], axis=1, keepdims=True)
-                columns[f"embedding_{dim}"] = pa.FixedSizeListArray.from_arrays(pa.array(cut.reshape(-1)), dim)
-            pq.write_table(pa.table(columns), Path(out) / f"{path.stem}-{start:08d}.parquet", compression="zstd", use_dictionary=False)
-            tokens += sum(map(len, ids))
-            documents += len(ids)
-    print(json.dumps({"tokens": tokens, "seconds": finished - started, "engine_seconds": inside, "documents": documents}))
+            yield f"{path.stem}-{start:08d}.parquet", table.slice(start, shard_rows)
+
+
+def embed_longest_first(engine: Any, params: Any, ids: list[list[int]]) -> list[Any]:
+    """A tensor for each document, in the order of the documents."""
+    order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
+    tensors = {order[place]: tensor for place, tensor in pooled_outputs(engine, [ids[row] for row in order], params)}
+    return [tensors[row] for row in range(len(ids))]
+
+
+def write(part: pa.Table, vectors: npt.NDArray[np.float32], dims: list[int], path: Path) -> None:
+    columns = {"id": part["id"], "text": part["text"]}
+    for dim in dims:
+        cut = vectors[:, :dim] / np.linalg.norm(vectors[:, :dim], axis=1, keepdims=True)
+        columns[f"embedding_{dim}"] = pa.FixedSizeListArray.from_arrays(pa.array(cut.reshape(-1)), dim)
+    pq.write_table(pa.table(columns), path, compression="zstd", use_dictionary=False)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Documents from an S3 server over loopback, beside the bare bytes.
+"""The row `reads`: documents from an S3 server over loopback, beside bare reads of the same bytes.
 
-All three in this process, MB of the objects as they are stored a second:
+All run in this process. Rates are in MB/s of the objects as they are stored:
 
-reader    bulkembed.source.reader over the shards of a plan: ranged GETs of what is needed, decoded, checked row by row, as Python strings
-fetched   the same, but only its time and bytes in ranged GETs: what the reader does with them left out (one thread only)
-ranges    s3fs.cat_file of the same ranges, bare
-decoded   s3fs.cat_file of each object, then pyarrow (Parquet) or orjson (JSONL) to Python strings: what any program must do
-bare      s3fs.cat_file of each object: bytes that nobody has looked at
+reader    bulkembed.source.reader over the shards of a plan: ranged GETs, decoded and checked row by row, as Python strings
+fetched   the reader's time and bytes in ranged GETs alone (one thread only)
+ranges    s3fs.cat_file of the same ranges
+decoded   s3fs.cat_file of each object, and pyarrow (Parquet) or orjson (JSONL) to Python strings, as every program must
+bare      s3fs.cat_file of each object
 """
 
 from __future__ import annotations
@@ -33,35 +33,38 @@ from bulkembed.runs.lookup import open_job
 from bulkembed.source import reader
 from scripts.benchmarks import simulated
 from scripts.benchmarks.material import Row
+from scripts.benchmarks.measuring import seconds_of
 
 T = TypeVar("T")
 FORMATS = ("parquet", "jsonl")
 
 
 def reads(
-    files: Annotated[int, typer.Option(help="Objects of a corpus.")] = 4,
-    rows: Annotated[int, typer.Option(help="Documents of an object: a few make its requests dear.")] = 20_000,
-    kind: Annotated[list[str] | None, typer.Option("--format", help="parquet or jsonl; repeatable. [default: both]")] = None,
-    threads: Annotated[list[int] | None, typer.Option(help="Repeatable. [default: 1, 4]")] = None,
-    rounds: int = 3,
+    files: Annotated[int, typer.Option(help="Objects of the corpus.")] = 4,
+    rows: Annotated[int, typer.Option(help="Documents of each object; with few of them requests take most of the time.")] = 20_000,
+    kind: Annotated[list[str] | None, typer.Option("--format", help="Format: parquet or jsonl; repeatable. [default: both]")] = None,
+    threads: Annotated[list[int] | None, typer.Option(help="Reading threads; repeatable. [default: 1, 4]")] = None,
+    rounds: Annotated[int, typer.Option(help="Rounds after a first one that opens connections.")] = 3,
 ) -> Iterator[Row]:
-    """MB/s of the reader from an S3 server over loopback, beside bare reads of the same bytes. Goal: at least 0.8 of them."""
+    """Reads from an S3 server, over bare reads of the same bytes.
+
+    The server is on loopback. Goal: at least 0.8 of bare s3fs reads."""
     if importlib.util.find_spec("moto") is None:
         raise SystemExit('bench: needs an S3 server: pip install "moto[server]" (scripts/setup installs it)')
     from tests.support.s3 import s3_server
 
     model = simulated.model()
     with tempfile.TemporaryDirectory() as folder, s3_server(Path(folder)) as options:
-        for each in kind or FORMATS:
-            source = f"s3://corpus/{each}"
-            names = upload(options, source, each, files, rows)
+        for name in kind or FORMATS:
+            source = f"s3://corpus/{name}"
+            names = upload(options, source, name, files, rows)
             values = {"source": source, "output": str(Path(folder) / "out"), "model": str(model), "storage": options}
             for count in threads or [1, 4]:
-                yield {"format": each, "threads": count, **compare(RunConfig.model_validate(values), names, each, count, rounds)}
+                yield {"format": name, "threads": count, **compare(RunConfig.model_validate(values), names, name, count, rounds)}
 
 
 def upload(options: dict[str, Any], source: str, kind: str, files: int, rows: int) -> list[str]:
-    """The corpus as objects of one format; their names."""
+    """Uploads the corpus as objects of one format. Returns their names."""
     if kind not in FORMATS:
         raise SystemExit(f"bench: --format {kind}: one of {', '.join(FORMATS)}")
     store = s3(options)
@@ -69,16 +72,16 @@ def upload(options: dict[str, Any], source: str, kind: str, files: int, rows: in
     names = [f"{source.removeprefix('s3://')}/{number:04d}.{kind}" for number in range(files)]
     for number, name in enumerate(names):
         part = range(number * rows, (number + 1) * rows)
-        store.pipe_file(name, encoded(kind, list(part), [texts[row] for row in part]))
+        store.pipe_file(name, encode(kind, list(part), [texts[row] for row in part]))
     return names
 
 
-def encoded(kind: str, ids: list[int], texts: list[str]) -> bytes:
+def encode(kind: str, ids: list[int], texts: list[str]) -> bytes:
     if kind == "jsonl":
         return "".join(json.dumps({"id": row, "text": text}) + "\n" for row, text in zip(ids, texts, strict=True)).encode()
-    made = io.BytesIO()
-    pq.write_table(pa.table({"id": ids, "text": texts}), made, row_group_size=1000)
-    return made.getvalue()
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"id": ids, "text": texts}), buffer, row_group_size=1000)
+    return buffer.getvalue()
 
 
 def s3(options: dict[str, Any]) -> Any:
@@ -95,12 +98,12 @@ def compare(cfg: RunConfig, names: list[str], kind: str, threads: int, rounds: i
     seconds: dict[str, list[float]] = {"reader": [], "decoded": [], "bare": []}
     works: dict[str, tuple[Callable[[Any], object], Sequence[Any]]] = {
         "reader": (lambda shard: reader.read(job.store, shard, job.cfg, job.carried), plan.pending),
-        "decoded": (lambda name: decoded(kind, store.cat_file(name)), names),
+        "decoded": (lambda name: decode(kind, store.cat_file(name)), names),
         "bare": (store.cat_file, names),
     }
     for number in range(rounds + 1):  # the first opens connections
         for title, (work, items) in works.items():
-            spent = spent_on(work, items, threads)
+            spent = seconds_in_threads(work, items, threads)
             if number:
                 seconds[title].append(spent)
     ours, theirs, least = (seconds[title] for title in ("reader", "decoded", "bare"))
@@ -109,7 +112,7 @@ def compare(cfg: RunConfig, names: list[str], kind: str, threads: int, rounds: i
     return {
         "megabytes": round(megabytes, 1),
         "shards": len(plan.pending),
-        **{f"{title}_mb_per_s": round(megabytes / statistics.median(found), 1) for title, found in seconds.items()},
+        **{f"{title}_mb_per_s": round(megabytes / statistics.median(rounds_seconds), 1) for title, rounds_seconds in seconds.items()},
         "reader_over_decoded": round(statistics.median(b / a for a, b in zip(ours, theirs, strict=True)), 3),
         "reader_over_bare": round(statistics.median(b / a for a, b in zip(ours, least, strict=True)), 3),
         **(fetched_row(*fetches, bare) if fetches else {}),
@@ -125,27 +128,25 @@ def fetched_row(fetched: float, ranges: float, bare: float) -> Row:
 
 
 def fetch_rates(work: Callable[[Any], object], shards: Sequence[Any], store: Any, rounds: int) -> tuple[float, float]:
-    """MB/s of the ranged GETs of one reader, one after the other, and of bare ones of the same ranges; medians."""
-    found = []
+    """MB/s of the reader's own ranged GETs, and of bare GETs of the same ranges, one after the other. Medians over the rounds."""
+    rates = []
     for _ in range(rounds):
         reader.footer.cache_clear()
         ranges, spent = fetches_of(work, shards)
         megabytes = sum(stop - start for _, start, stop in ranges) / 1e6
-        began = time.perf_counter()
-        for name, start, stop in ranges:
-            store.cat_file(name, start=start, end=stop)
-        found.append((megabytes / spent, megabytes / (time.perf_counter() - began)))
-    fetched, bare = zip(*found, strict=True)
+        bare_seconds = seconds_of(lambda ranges=ranges: [store.cat_file(name, start=start, end=stop) for name, start, stop in ranges])  # type: ignore[misc]
+        rates.append((megabytes / spent, megabytes / bare_seconds))
+    fetched, bare = zip(*rates, strict=True)
     return statistics.median(fetched), statistics.median(bare)
 
 
 def fetches_of(work: Callable[[Any], object], shards: Sequence[Any]) -> tuple[list[tuple[str, int, int]], float]:
-    """Every (name, start, stop) that a reader gets, and the seconds in that."""
+    """Every (name, start, stop) that the reader requests, and the seconds in these requests."""
     from s3fs import S3File
 
     fetch, spent, ranges = S3File._fetch_range, 0.0, []
 
-    def clocked(file: Any, start: int, end: int) -> bytes:
+    def fetch_with_clock(file: Any, start: int, end: int) -> bytes:
         nonlocal spent
         began = time.perf_counter()
         data: bytes = fetch(file, start, end)
@@ -153,22 +154,20 @@ def fetches_of(work: Callable[[Any], object], shards: Sequence[Any]) -> tuple[li
         ranges.append((file.path, start, start + len(data)))
         return data
 
-    with mock.patch.object(S3File, "_fetch_range", clocked):
+    with mock.patch.object(S3File, "_fetch_range", fetch_with_clock):
         for shard in shards:
             work(shard)
     return ranges, spent
 
 
-def decoded(kind: str, data: bytes) -> list[Any]:
+def decode(kind: str, data: bytes) -> list[Any]:
     if kind == "jsonl":
         return [orjson.loads(line)["text"] for line in data.splitlines()]
     texts: list[Any] = pq.ParquetFile(pa.BufferReader(data)).read(["id", "text"], use_threads=False)["text"].to_pylist()
     return texts
 
 
-def spent_on(work: Callable[[T], object], items: Sequence[T], threads: int) -> float:
-    started = time.perf_counter()
+def seconds_in_threads(work: Callable[[T], object], items: Sequence[T], threads: int) -> float:
+    """Seconds of `work` on all items, the start of the threads included."""
     with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(work, items):
-            pass
-    return time.perf_counter() - started
+        return seconds_of(lambda: list(pool.map(work, items)))

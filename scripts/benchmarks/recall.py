@@ -1,4 +1,4 @@
-"""What search loses by each output form."""
+"""The row `recall`: what search loses with each output form."""
 
 from __future__ import annotations
 
@@ -23,53 +23,55 @@ FORMS = ["384:float16", "384:int8", "256:float32", "128:float32", "128:int8", "3
 
 
 def recall(
-    queries: Annotated[int, typer.Option(help="Titles of the demo corpus.")] = 500,
-    k: Annotated[int, typer.Option("-k", help="Nearest documents.")] = 10,
-    candidates: Annotated[int, typer.Option(help="Of the first pass, scored again with int8.")] = 100,
+    queries: Annotated[int, typer.Option(help="Queries: titles of the demo corpus.")] = 500,
+    k: Annotated[int, typer.Option("-k", help="How many nearest documents count.")] = 10,
+    candidates: Annotated[int, typer.Option(help="Documents of the first pass that int8 vectors score again.")] = 100,
 ) -> Iterator[Row]:
-    """Recall@k of every output form against float32: alone, and as a first pass. MiniLM on the demo corpus."""
-    documents, asked = vectors(queries)
+    """Recall@k of every output form against float32.
+
+    `recall` uses the form alone, `rescored` uses it as a first pass. MiniLM embeds the demo corpus."""
+    documents, query_vectors = vectors(queries)
     width = documents.shape[1]
-    truth = nearest(documents, asked, k)
-    int8 = restored(documents, VectorForm(width, "int8"))
+    truth = nearest(documents, query_vectors, k)
+    int8 = restore(documents, VectorForm(width, "int8"))
     for form in parse_forms(FORMS):
-        found = restored(documents, form)
-        first = nearest(found, matryoshka.cut(asked, form.dim), candidates)
-        rescored = [mine[nearest(int8[mine], query[None], k)[0]] for mine, query in zip(first, asked, strict=True)]
+        stored = restore(documents, form)
+        first = nearest(stored, matryoshka.cut(query_vectors, form.dim), candidates)
+        rescored = [rows[nearest(int8[rows], query[None], k)[0]] for rows, query in zip(first, query_vectors, strict=True)]
         size = matryoshka.encode(documents[:1], form, matryoshka.ranges_of(documents, form.dim)).nbytes
         yield {
             "form": str(form),
             "bytes": size,
-            "recall": shared(truth, first[:, :k]),
-            "rescored": shared(truth, rescored),
+            "recall": mean_overlap(truth, first[:, :k]),
+            "rescored": mean_overlap(truth, rescored),
             "engine_dtype": engine_dtype(),
         }
 
 
 def vectors(queries: int) -> tuple[Vectors, Vectors]:
-    """Of the documents, and of titles evenly out of all."""
+    """Vectors of the demo corpus, and of `queries` titles from all over it."""
     rows = list(demo_corpus.documents())
     model, max_tokens = describe(str(model_folder("minilm")), None), SHAPES["minilm"].max_tokens
     tokens = load_tokenizer(model, max_tokens)
-    picked = [rows[number * len(rows) // queries]["title"] for number in range(queries)]
+    titles = [rows[number * len(rows) // queries]["title"] for number in range(queries)]
     with in_process.quiet():
         embedder = in_process.load(model, max_tokens, EngineConfig(dtype=engine_dtype()))
-        documents, asked = (
+        documents, query_vectors = (
             matryoshka.cut(embedder.embed([ids.of(n) for n in range(len(ids.lost))]), model.width)
-            for ids in (tokens.encode([row["text"] for row in rows]), tokens.encode(picked))
+            for ids in (tokens.encode([row["text"] for row in rows]), tokens.encode(titles))
         )
-    return documents, asked
+    return documents, query_vectors
 
 
-def restored(documents: Vectors, form: VectorForm) -> Vectors:
-    """What is left of vectors after they were stored; int8 ranges as a run takes them, from a sample."""
-    ranges = matryoshka.ranges_of(documents[:: max(1, len(documents) // 2048)], form.dim)
-    return matryoshka.decode(matryoshka.encode(documents, form, ranges), form, ranges)
+def restore(documents: Vectors, form: VectorForm) -> Vectors:
+    """Vectors as they are read back from a form. int8 ranges come from a sample, as in a run."""
+    int8_ranges = matryoshka.ranges_of(documents[:: max(1, len(documents) // 2048)], form.dim)
+    return matryoshka.decode(matryoshka.encode(documents, form, int8_ranges), form, int8_ranges)
 
 
 def nearest(documents: Vectors, queries: Vectors, k: int) -> npt.NDArray[np.int64]:
     return np.argsort(-(queries @ documents.T), axis=1, kind="stable")[:, :k]
 
 
-def shared(truth: npt.NDArray[np.int64], found: Sequence[npt.NDArray[np.int64]] | npt.NDArray[np.int64]) -> float:
-    return round(float(np.mean([len(np.intersect1d(a, b)) / len(a) for a, b in zip(truth, found, strict=True)])), 4)
+def mean_overlap(truth: npt.NDArray[np.int64], rows: Sequence[npt.NDArray[np.int64]] | npt.NDArray[np.int64]) -> float:
+    return round(float(np.mean([len(np.intersect1d(a, b)) / len(a) for a, b in zip(truth, rows, strict=True)])), 4)

@@ -1,6 +1,6 @@
-"""What a shard costs the driver, what many objects cost to plan, and what resuming costs when nearly everything is done.
+"""The row `scale`: the driver's cost for each shard, planning many objects, and resuming when nearly all is done.
 
-As a command of its own (python -m scripts.benchmarks.scale CONFIG): plans a run."""
+The command `python -m scripts.benchmarks.scale CONFIG` plans a run."""
 
 from __future__ import annotations
 
@@ -23,58 +23,61 @@ import typer
 from bulkembed.config.run_config import RunConfig
 from bulkembed.runs.lookup import open_job
 from scripts.benchmarks import job
-from scripts.benchmarks.material import WORK, Row, child, engine_dtype, model_folder, write_corpus
+from scripts.benchmarks.material import WORK, Row, engine_dtype, model_folder, write_corpus
+from scripts.benchmarks.measuring import run_module
 
 ROWS_PER_SHARD = 10
-GIVEN = {"max_tokens": 64, "engine": {"kind": "simulated", "dtype": engine_dtype()}, "shards": {"max_rows": ROWS_PER_SHARD}}
+SETTINGS = {"max_tokens": 64, "engine": {"kind": "simulated", "dtype": engine_dtype()}, "shards": {"max_rows": ROWS_PER_SHARD}}
 
 
 def scale(
-    shards: Annotated[list[int] | None, typer.Option(help="Of whole runs; repeatable. [default: 100, 1000, 10000]")] = None,
-    objects: Annotated[int, typer.Option(help="Tiny files of a corpus to plan; 0 for none.")] = 100_000,
-    resume: Annotated[int, typer.Option(help="Shards of the resumed run; 0 for none.")] = 100_000,
+    shards: Annotated[list[int] | None, typer.Option(help="Shards of a whole run; repeatable. [default: 100, 1000, 10000]")] = None,
+    objects: Annotated[int, typer.Option(help="Tiny files to plan; 0 leaves this out.")] = 100_000,
+    resume: Annotated[int, typer.Option(help="Shards of a run to resume; 0 leaves this out.")] = 100_000,
 ) -> Iterator[Row]:
-    """What a shard costs the driver; planning many objects; resuming with 99 % done. Goal: at most 20 s for 100,000 shards."""
+    """The driver's cost for each shard, planning, resuming.
+
+    Planning: 100,000 objects. Resuming: 99 % of 100,000 shards are done; goal: at most 20 s."""
     model = model_folder("42M")
-    first: Row = {}
+    smallest: Row = {}
     for count in shards or [100, 1000, 10_000]:
         result = whole_run(model, count)
-        first = first or result
-        yield result | beyond(first, result)
+        smallest = smallest or result
+        yield result | cost_per_shard(smallest, result)
     if objects:
-        yield {"row": "plan", "objects": objects, **planned(config(model, many_files(objects), WORK / "out-none"))}
+        yield {"row": "plan", "objects": objects, **plan_in_child(config(model, many_files(objects), WORK / "out-none"))}
     if resume:
-        yield resumed(model, resume)
+        yield resume_run(model, resume)
 
 
 def whole_run(model: Path, shards: int) -> Row:
     driver = Driver()
     settings = {"engine.kind": "simulated", "engine.tokens_per_second": 1e9, "shards.max_rows": ROWS_PER_SHARD}
-    ran = job.run(tiny_documents(shards), model, "--max-tokens", "64", settings=settings, sample=driver.sample, every=0.1)
-    if len(ran.receipts) != shards:
-        raise SystemExit(f"bench: {len(ran.receipts)} shards, not {shards}")
+    run = job.run(tiny_documents(shards), model, "--max-tokens", "64", settings=settings, sample=driver.sample, every=0.1)
+    if len(run.receipts) != shards:
+        raise SystemExit(f"bench: the run made {len(run.receipts)} shards, not {shards}")
     return {
         "row": "run",
         "shards": shards,
         "driver_cpu_s": round(driver.cpu, 2),
         "driver_mb": round(driver.memory / 1e6, 1),
-        "wall_s": round(ran.process.wall, 1),
+        "wall_s": round(run.process.wall, 1),
     }
 
 
-def beyond(first: Row, result: Row) -> Row:
-    """What each shard costs the driver beyond those of the smallest run: without what any run costs."""
-    more = result["shards"] - first["shards"]
+def cost_per_shard(smallest: Row, result: Row) -> Row:
+    """The driver's cost for each shard beyond those of the smallest run, so that a run's fixed cost does not count."""
+    more = result["shards"] - smallest["shards"]
     if more <= 0:
         return {}
     return {
-        "cpu_ms_per_shard": round((result["driver_cpu_s"] - first["driver_cpu_s"]) / more * 1e3, 2),
-        "kb_per_shard": round((result["driver_mb"] - first["driver_mb"]) / more * 1e3, 2),
+        "cpu_ms_per_shard": round((result["driver_cpu_s"] - smallest["driver_cpu_s"]) / more * 1e3, 2),
+        "kb_per_shard": round((result["driver_mb"] - smallest["driver_mb"]) / more * 1e3, 2),
     }
 
 
 class Driver:
-    """Most CPU seconds and resident bytes of one process."""
+    """Peaks of one process: CPU seconds and resident bytes."""
 
     def __init__(self) -> None:
         self.cpu = self.memory = 0.0
@@ -86,7 +89,7 @@ class Driver:
             self.cpu = max(self.cpu, spent.user + spent.system)
             self.memory = max(self.memory, process.memory_info().rss)
         except psutil.Error:
-            return 0.0  # it has ended: what it last had stands
+            return 0.0  # the process has ended; its last sample counts
         return self.memory
 
 
@@ -100,12 +103,12 @@ def tiny_documents(shards: int) -> Path:
 
 
 def many_files(count: int) -> Path:
-    """Parquet files of a few documents, a thousand to a folder; all the same but for their names, which is all that planning looks at."""
+    """Equal Parquet files of a few documents, a thousand in each folder."""
     place = WORK / f"objects-{count}"
     if not place.exists():
-        made = pa.BufferOutputStream()
-        pq.write_table(pa.table({"id": range(ROWS_PER_SHARD), "text": [f"document {row}" for row in range(ROWS_PER_SHARD)]}), made)
-        content = made.getvalue().to_pybytes()
+        buffer = pa.BufferOutputStream()
+        pq.write_table(pa.table({"id": range(ROWS_PER_SHARD), "text": [f"document {row}" for row in range(ROWS_PER_SHARD)]}), buffer)
+        content = buffer.getvalue().to_pybytes()
         partial = place.with_name(f"{place.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         for number in range(count):
@@ -117,8 +120,8 @@ def many_files(count: int) -> Path:
     return place
 
 
-def resumed(model: Path, shards: int) -> Row:
-    """99 % of the shards have receipts, all like that of one real shard."""
+def resume_run(model: Path, shards: int) -> Row:
+    """Plans a run of which 99 % of the shards have receipts. The receipts are copies of one real receipt."""
     out = WORK / "out-resume"
     shutil.rmtree(out, ignore_errors=True)
     settings = {"engine.kind": "simulated", "shards.max_rows": ROWS_PER_SHARD}
@@ -131,21 +134,25 @@ def resumed(model: Path, shards: int) -> Row:
     done = plan.pending[: shards * 99 // 100]
     for shard in done:
         (folder / f"{shard.id}.json").write_bytes(orjson.dumps(replace(example, shard=shard.id).to_dict()))
-    found = planned(cfg)
-    if found["pending_shards"] != len(plan.pending) - len(done):
-        raise SystemExit(f"bench: {found['shards']} shards are left")
-    return {"row": "resume", "all_shards": len(plan.pending), **found}
+    result = plan_in_child(cfg)
+    require_pending(result, len(plan.pending) - len(done))
+    return {"row": "resume", "all_shards": len(plan.pending), **result}
+
+
+def require_pending(result: Row, expected: int) -> None:
+    """Raises SystemExit where planning took shards for done, or for open, that are not."""
+    if result["pending_shards"] != expected:
+        raise SystemExit(f"bench: planning left {result['pending_shards']:,} shards to do, not {expected:,}")
 
 
 def config(model: Path, source: Path, out: Path) -> dict[str, Any]:
-    return {"source": str(source), "output": str(out), "model": str(model), **GIVEN}
+    return {"source": str(source), "output": str(out), "model": str(model), **SETTINGS}
 
 
-def planned(cfg: dict[str, Any]) -> Row:
-    """In a process of its own, whose peak memory is that of planning."""
-    printed, _, _ = child("scale", json.dumps(cfg))
-    found: Row = json.loads(printed)
-    return found
+def plan_in_child(cfg: dict[str, Any]) -> Row:
+    """Plans in a process of its own, whose peak memory is that of planning."""
+    result: Row = json.loads(run_module("scale", json.dumps(cfg)).output)
+    return result
 
 
 def main(cfg: str) -> None:

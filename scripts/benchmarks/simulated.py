@@ -1,4 +1,4 @@
-"""Material of the rows with simulated devices: documents of stated sizes, and a model of which nothing but the weights is real."""
+"""What rows with simulated devices need: documents of stated sizes, and the files of a model without real weights."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ DIMS = (2560, 1024)
 
 
 def texts(sizes: list[int], step: int = CHARACTERS // 3) -> Iterator[str]:
-    """Slices of the demo corpus with so many characters each, `step` apart: the closer, the more alike, and the better compressed."""
+    """Slices of the demo corpus with so many characters each, `step` apart. Closer slices overlap more, and compress better."""
     text = "\n\n".join(row["text"] for row in demo_corpus.documents())
     starts = itertools.cycle(range(0, len(text) - max(sizes), step))
     return (text[start : start + size] for start, size in zip(starts, sizes, strict=False))
 
 
 def corpus(documents: int) -> Path:
-    """Documents of CHARACTERS characters out of the demo corpus, in one Parquet file."""
+    """One Parquet file with documents of CHARACTERS characters from the demo corpus."""
     place = WORK / f"simulated-{documents}"
     if not place.exists():
         write_corpus(place, range(documents), list(texts([CHARACTERS] * documents)))
@@ -33,7 +33,7 @@ def corpus(documents: int) -> Path:
 
 def model(tokenizer: Path | None = None) -> Path:
     """The files of a model of 2,560 dimensions; its weights are never loaded."""
-    place = WORK / f"Qwen3-Embedding-{'given' if tokenizer else 'own'}-tokenizer"
+    place = WORK / f"Qwen3-Embedding-{'given' if tokenizer else 'trained'}-tokenizer"
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(model_folder("42M"), place)
     config = json.loads((place / "config.json").read_text())
@@ -41,17 +41,19 @@ def model(tokenizer: Path | None = None) -> Path:
     if tokenizer:
         if not tokenizer.is_file():
             raise SystemExit(f"bench: --tokenizer {tokenizer}: no such file")
-        (place / "tokenizer.json").write_text(json.dumps(ending(json.loads(tokenizer.read_text(encoding="utf-8")))), encoding="utf-8")
+        (place / "tokenizer.json").write_text(
+            json.dumps(with_end_token(json.loads(tokenizer.read_text(encoding="utf-8")))), encoding="utf-8"
+        )
     return place
 
 
-def ending(tokenizer: dict[str, Any]) -> dict[str, Any]:
-    """A tokenizer.json of Qwen3 that appends the end token, as that of Qwen3-Embedding does."""
+def with_end_token(tokenizer: dict[str, Any]) -> dict[str, Any]:
+    """Qwen3's tokenizer.json with a rule that appends the end token, as the tokenizer of Qwen3-Embedding does."""
     token = random_qwen3.END
-    number = next(each["id"] for each in tokenizer["added_tokens"] if each["content"] == token)
+    number = next(added["id"] for added in tokenizer["added_tokens"] if added["content"] == token)
     text, last = {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": token, "type_id": 0}}
-    appended: dict[str, Any] = {"type": "TemplateProcessing", "single": [text, last], "pair": [text, last]}
-    return tokenizer | {"post_processor": appended | {"special_tokens": {token: {"id": token, "ids": [number], "tokens": [token]}}}}
+    rule: dict[str, Any] = {"type": "TemplateProcessing", "single": [text, last], "pair": [text, last]}
+    return tokenizer | {"post_processor": rule | {"special_tokens": {token: {"id": token, "ids": [number], "tokens": [token]}}}}
 
 
 def flags(max_tokens: int = 8192) -> list[str]:

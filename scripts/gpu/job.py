@@ -34,27 +34,27 @@ def job(asked: Asked) -> Result:
     width = task.sizes(shape)["hidden_size"]
     flags = ["--dims", f"{width},{width // 2}", "--allow-untrained-dims", "--max-tokens", str(task.max_tokens)]
     try:
-        ran = benchmark.run(task.work / "corpus", task.folder(shape), *flags, settings=settings)
+        run = benchmark.run(task.work / "corpus", task.folder(shape), *flags, settings=settings)
     except SystemExit as error:
         raise RuntimeError(str(error)) from error
-    if ran.tokens != lengths.sum():
-        raise RuntimeError(f"the job embedded {ran.tokens} tokens, the corpus has {lengths.sum()}")
+    if run.tokens != lengths.sum():
+        raise RuntimeError(f"the job embedded {run.tokens} tokens, the corpus has {lengths.sum()}")
     engine = task.known.get("engine-32k", {}).get("tokens_per_s")
-    began = ran.process.started
-    lines = timeline.between(timeline.read(Path(os.environ["GPU_CHECK_TIMELINE"])), began, ran.began)
+    began = run.process.started
+    lines = timeline.between(timeline.read(Path(os.environ["GPU_CHECK_TIMELINE"])), began, run.embedding_began)
     return {
-        "tokens_per_s": round(ran.rate),
-        **({"over_engine": round(ran.rate / engine, 3)} if engine else {}),
-        "tflops": flops(task.sizes(shape), lengths) / ran.embedding / 1e12,
-        "start_s": round(ran.began - began, 1),
-        "wall_s": round(ran.process.wall, 1),
-        **{name: round(seconds, 1) for name, seconds in ran.phases().items()},
+        "tokens_per_s": round(run.rate),
+        **({"over_engine": round(run.rate / engine, 3)} if engine else {}),
+        "tflops": flops(task.sizes(shape), lengths) / run.embedding_seconds / 1e12,
+        "start_s": round(run.embedding_began - began, 1),
+        "wall_s": round(run.process.wall, 1),
+        **{name: round(seconds, 1) for name, seconds in run.phases().items()},
         **timeline.timers(lines),
-        "job_peak_gb": round(ran.process.peak / 1e9, 2),
+        "job_peak_gb": round(run.process.peak / 1e9, 2),
         "notes": timeline.notes(lines),
         "processes": timeline.processes(lines, began),
-        "gaps": timeline.gaps(lines, began, ran.began),
-        "documents": ran.documents,
+        "gaps": timeline.gaps(lines, began, run.embedding_began),
+        "documents": run.documents,
     }
 
 

@@ -6,14 +6,14 @@ import shutil
 import subprocess
 from typing import Any
 
-from scripts.benchmarks.machine import installed, machine
+from scripts.benchmarks.machine import machine, version_of
 
 MORE_PACKAGES = ("transformers", "triton", "tokenizers", "sentence-transformers", "flash-attn")
 
 
 def describe_machine(named: str) -> dict[str, Any]:
     (found,) = machine()
-    more = {name: version for name in MORE_PACKAGES if (version := installed(name))}
+    more = {name: version for name in MORE_PACKAGES if (version := version_of(name))}
     return found | more | {"card": card()} | ({"commit": named} if named else {})
 
 

@@ -9,7 +9,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-from scripts.benchmarks.material import tree_memory
+from scripts.benchmarks.measuring import tree_memory
 
 SAMPLE_SECONDS = 2.0  # reading the memory of a large process takes a while, and holds up what it does meanwhile
 QUERY = ("memory.used", "clocks.sm", "power.draw")

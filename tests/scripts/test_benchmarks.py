@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
 import sys
 import time
@@ -20,29 +19,29 @@ from typer.testing import CliRunner
 
 from bulkembed.embedding.model_files import read_json
 from bulkembed.records import Counts, Receipt
-from scripts import benchmarks
 from scripts.benchmarks import __main__ as command_line
-from scripts.benchmarks import ablations, devices, limit, material, peers, ratio, tail
-from scripts.benchmarks.job import Ran
-from scripts.benchmarks.material import LENGTH_LEAST, LENGTH_MEDIAN, LENGTH_SIGMA, Watched
+from scripts.benchmarks import ablations, devices, limit, material, peers, ratio, scale, tail
+from scripts.benchmarks.job import JobRun
+from scripts.benchmarks.material import LENGTH_MEDIAN, LENGTH_SIGMA, MIN_LENGTH
+from scripts.benchmarks.measuring import CommandRun
 
 
-def ran(*spans: tuple[float, float, int]) -> Ran:
+def job_run(*spans: tuple[float, float, int]) -> JobRun:
     """A run that began at 100 and took 60 seconds; spans: start and end of each shard on the engine, and its tokens."""
     receipts = [
         Receipt(f"{number}", "", Counts(tokens=tokens, documents=tokens // 10), 0, "", {}, began, ended, {})
         for number, (began, ended, tokens) in enumerate(spans)
     ]
-    return Ran(Watched("", 2e9, 100.0, 1.5, 60.0), receipts)
+    return JobRun(CommandRun("", 2e9, 100.0, 1.5, 60.0), receipts)
 
 
 def test_synthetic_lengths_have_the_stated_distribution() -> None:
     unclipped = material.token_counts(50_000, 10**9)
-    logarithms = np.log(unclipped[unclipped > LENGTH_LEAST])
+    logarithms = np.log(unclipped[unclipped > MIN_LENGTH])
     assert abs(float(np.median(unclipped)) / LENGTH_MEDIAN - 1) < 0.02
     assert abs(float(logarithms.std()) - LENGTH_SIGMA) < 0.02
     clipped = material.token_counts(50_000, 256)
-    assert clipped.min() >= LENGTH_LEAST
+    assert clipped.min() >= MIN_LENGTH
     assert clipped.max() == 256
     assert (clipped == np.minimum(unclipped, 256)).all()
 
@@ -59,31 +58,31 @@ def test_synthetic_corpora_are_the_same_every_time() -> None:
 
 
 def test_the_rate_is_of_the_time_on_the_engine_and_the_phases_make_up_the_wall() -> None:
-    found = ran((110.0, 120.0, 1000), (120.0, 130.0, 3000))
-    assert found.rate == 4000 / 20
-    phases = found.phases()
+    run = job_run((110.0, 120.0, 1000), (120.0, 130.0, 3000))
+    assert run.rate == 4000 / 20
+    phases = run.phases()
     assert phases == {"planning_s": 1.5, "cold_start_s": 8.5, "embedding_s": 20.0, "publishing_s": 30.0}
-    assert math.isclose(sum(phases.values()), found.process.wall)
+    assert math.isclose(sum(phases.values()), run.process.wall)
 
 
 def test_the_ratio_is_the_median_of_the_rounds_own_ratios() -> None:
     script = {"tokens": 4000, "documents": 400, "memory": 1e9, "engine_seconds": 8}
-    turns = [(script | {"seconds": seconds}, ran((110.0, 110.0 + spent, 4000))) for seconds, spent in [(10, 20), (40, 20), (18, 20)]]
-    found = ratio.compared(turns)
+    pairs = [(script | {"seconds": seconds}, job_run((110.0, 110.0 + spent, 4000))) for seconds, spent in [(10, 20), (40, 20), (18, 20)]]
+    found = ratio.compare(pairs)
     assert found["ratios"] == [0.5, 2.0, 0.9]
     assert found["ratio"] == 0.9
     assert found["job_tokens_per_s"] == 200
     assert found["ceiling_tokens_per_s"] == 222
     assert found["engine_calls_tokens_per_s"] == 500
     with pytest.raises(SystemExit, match="the same tokens"):
-        ratio.compared([(script | {"tokens": 3999, "seconds": 1}, turns[0][1])])
+        ratio.compare([(script | {"tokens": 3999, "seconds": 1}, pairs[0][1])])
 
 
 @pytest.mark.engine
 def test_the_plain_script_embeds_and_writes_every_document(minilm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ratio, "WORK", tmp_path)
     material.write_corpus(tmp_path / "in", range(8), [f"document {number} " * (number + 1) for number in range(8)])
-    found = ratio.plain("minilm", tmp_path / "in", shard_rows=3)
+    found = ratio.run_plain("minilm", tmp_path / "in", shard_rows=3)
     assert (found["documents"], found["tokens"]) == (8, sum(2 + 2 * (number + 1) for number in range(8)))
     assert 0 < found["engine_seconds"] <= found["seconds"]
     written = [pq.read_table(path) for path in sorted((tmp_path / "out-plain").glob("*.parquet"))]
@@ -107,22 +106,24 @@ def test_the_ideal_of_the_long_shard_has_every_device_busy_to_the_end() -> None:
     assert tail.ideal_seconds(320_000, devices=16, rate=20_000) == 1
     for place, number in [("first", 0), ("middle", 2), ("last", 4)]:
         sizes = np.array(tail.sizes(5, place)).reshape(5, tail.SHARD_ROWS)
-        assert (sizes[number] == tail.CHARACTERS * tail.TIMES).all()
+        assert (sizes[number] == tail.CHARACTERS * tail.LONG_FACTOR).all()
         assert (np.delete(sizes, number, axis=0) == tail.CHARACTERS).all()
 
 
 def test_what_devices_lose_as_they_start_is_told_from_the_tail() -> None:
-    late = ran(*((103.0, 104.0 + second, 100) for second in range(20)))  # one shard a second, of 100 tokens: three seconds late, by `began`
-    assert late.began == 103.0
+    late = job_run(
+        *((103.0, 104.0 + second, 100) for second in range(20))
+    )  # one shard a second, of 100 tokens: three seconds late, by `embedding_began`
+    assert late.embedding_began == 103.0
     assert tail.lost_at_start(late, devices=1, rate=100) == 0.0
-    assert tail.lost_at_start(ran((101.0, 104.0, 100), *((103.0, 105.0 + n, 100) for n in range(20))), 1, 100) == 2.0
+    assert tail.lost_at_start(job_run((101.0, 104.0, 100), *((103.0, 105.0 + n, 100) for n in range(20))), 1, 100) == 2.0
 
 
 def test_the_steady_rate_leaves_the_beginning_and_the_end_out() -> None:
     slow_at_the_ends = [(0.0, 50.0, 10), *((0.0, 60.0 + each, 10) for each in range(8)), (0.0, 500.0, 10)]
-    assert devices.steady_rate(ran(*slow_at_the_ends).receipts) == 10
+    assert devices.steady_rate(job_run(*slow_at_the_ends).receipts) == 10
     with pytest.raises(SystemExit, match="--seconds"):
-        devices.steady_rate(ran((0.0, 1.0, 10)).receipts)
+        devices.steady_rate(job_run((0.0, 1.0, 10)).receipts)
 
 
 def test_every_order_calls_every_document_once() -> None:
@@ -135,12 +136,12 @@ def test_every_order_calls_every_document_once() -> None:
 
 A_ROW_THAT_WAITS = """
 import os
-from scripts.benchmarks import __main__ as command_line, material
+from scripts.benchmarks import __main__ as command_line, measuring
 
 def waits():
-    yield {"said": material.watched(["sleep", "60"], os.environ, lambda pid: 0.0).output}
+    yield {"output": measuring.run_command(["sleep", "60"], os.environ, lambda pid: 0.0).output}
 
-command_line.app.command()(command_line.printed(waits))
+command_line.app.command()(command_line.command_for(waits))
 command_line.main()
 """
 
@@ -155,14 +156,21 @@ def test_what_a_benchmark_has_started_ends_with_it() -> None:
     assert not started[0].is_running()
 
 
-def test_the_help_and_the_docstring_list_every_row() -> None:
-    shown = CliRunner().invoke(command_line.app, ["--help"])
+def test_the_help_lists_every_row_with_a_whole_sentence_and_shows_defaults() -> None:
+    shown = CliRunner().invoke(command_line.app, ["--help"], env={"COLUMNS": "80"})
     assert shown.exit_code == 0
-    listed = {line.split()[0] for line in (benchmarks.__doc__ or "").splitlines()[1:] if line}
-    assert listed == {row.__name__ for row in command_line.ROWS}
     for row in command_line.ROWS:
-        assert f" {row.__name__} " in shown.output
-        assert "--json" in CliRunner().invoke(command_line.app, [row.__name__, "--help"], env=os.environ | {"COLUMNS": "200"}).output
+        (line,) = [line for line in shown.output.splitlines() if line.split()[:1] == [row.__name__]]
+        assert line.endswith(".")
+        assert not line.endswith("...")
+        assert "--json" in CliRunner().invoke(command_line.app, [row.__name__, "--help"]).output
+    assert "[default: 42M]" in " ".join(CliRunner().invoke(command_line.app, ["ratio", "-h"]).output.split())
+
+
+def test_a_plan_with_other_shards_than_expected_is_an_error_that_says_how_many() -> None:
+    scale.require_pending({"pending_shards": 1000}, expected=1000)
+    with pytest.raises(SystemExit, match="999 shards to do, not 1,000"):
+        scale.require_pending({"pending_shards": 999}, expected=1000)
 
 
 def write_vectors(folder: Path, documents: int) -> None:
@@ -176,33 +184,33 @@ def beside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> peers.Work:
     """A job that makes 30, 10, 20 documents/s, and peers whose commands say the seconds that they take."""
     rates = iter([30.0, 10.0, 20.0])
 
-    def measured(command: list[str], env: Mapping[str, str]) -> tuple[str, int, float]:
+    def run_command(command: list[str], env: Mapping[str, str]) -> CommandRun:
         documents, wall = int(command[-2]), float(command[-1])
         write_vectors(tmp_path / "out" / "peer", documents)
-        return json.dumps({"documents": documents, "seconds": wall - 10}), 7, wall
+        return CommandRun(json.dumps({"documents": documents, "seconds": wall - 10}), 7, 0, 0, wall)
 
     def run_job(work: peers.Work) -> peers.Result:
         write_vectors(tmp_path / "out-job" / "data", work.documents)
         return peers.Result(next(rates), wall=40.0, memory=14)
 
-    monkeypatch.setattr(peers, "measured", measured)
+    monkeypatch.setattr(peers, "run_command", run_command)
     monkeypatch.setattr(peers, "run_job", run_job)
     monkeypatch.setattr(peers, "WORK", tmp_path)
     return peers.Work("42M", 900, "float32")
 
 
 def test_the_best_of_a_peers_runs_is_beside_the_median_of_the_jobs(beside: peers.Work) -> None:
-    found = peers.in_turns(beside, [peers.Variant("slow", "float32", ["900", "190"]), peers.Variant("fast", "float32", ["900", "100"])])
-    assert (found["setting"], found["documents_per_s"], found["ours_over"]) == ("fast", 10.0, 2.0)
+    found = peers.compare_with(beside, [peers.Variant("slow", "float32", ["900", "190"]), peers.Variant("fast", "float32", ["900", "100"])])
+    assert (found["setting"], found["documents_per_s"], found["rate_over"]) == ("fast", 10.0, 2.0)
     assert (found["wall_over"], found["memory_over"], found["worst_cosine"]) == (2.5, 0.5, 1.0)
     assert found["job_documents_per_s"] == [30.0, 10.0, 20.0]
 
 
 def test_a_peer_without_a_clock_has_the_rate_of_what_more_documents_take(beside: peers.Work) -> None:
     variant = peers.Variant("batches of 1", "float32", ["900", "50"], fewer=["300", "30"])  # 10 s of start, 10 s a third
-    assert peers.in_turns(beside, [variant])["documents_per_s"] == 30.0
+    assert peers.compare_with(beside, [variant])["documents_per_s"] == 30.0
 
 
 def test_a_peer_that_lost_documents_is_compared_with_nothing(beside: peers.Work) -> None:
     with pytest.raises(RuntimeError, match="embedded 300 of 900 documents"):
-        peers.in_turns(beside, [peers.Variant("", "float32", ["300", "20"])])
+        peers.compare_with(beside, [peers.Variant("", "float32", ["300", "20"])])

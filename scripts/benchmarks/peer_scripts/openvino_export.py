@@ -1,8 +1,8 @@
-"""A model for sentence-transformers' OpenVINO backend, as its documentation shows: loading exports, saving keeps it.
+"""Exports a model for the OpenVINO backend of sentence-transformers, as its documentation shows.
 
     python openvino_export.py MODEL FOLDER
 
-The last line printed is {"seconds"}.
+The last line of output is {"seconds"}.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python ray_data_peer.py MODEL CORPUS OUT MAX_TOKENS DTYPE BATCH
 
-The last line printed is {"documents", "seconds"}: from the first batch's start on the engine to the last one's end, by
-the clock of the actor, which writes both beside its rows.
+The last line of output is {"documents", "seconds"}. The seconds go from the start of the first batch on the engine to the end
+of the last one. The actor's clock gives both, and the actor writes them beside its rows.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Embedder:
         import vllm
 
         self.truncation = {"truncate_prompt_tokens": max_tokens}
-        # Eager: compiling takes longer and runs slower on CPU hosts. Without the prefix cache: repeated documents would be free.
+        # Compiling takes longer and runs slower on CPU hosts. With a prefix cache repeated documents would be free.
         self.engine = vllm.LLM(
             model=model,
             runner="pooling",
@@ -46,7 +46,7 @@ class Embedder:
 
 def main(model: str, corpus: str, out: str, max_tokens: str, dtype: str, batch: str) -> None:
     ray.init()
-    # A core stays free: on two CPUs an actor that asked for more would leave reading and writing none, and the graph hangs.
+    # One core stays free. An actor with all cores would leave none for reading and writing, and the graph would hang.
     cpus = max(1, int(ray.cluster_resources()["CPU"]) - 1)
     embedded = ray.data.read_parquet(corpus, columns=["id", "text"]).map_batches(
         Embedder,

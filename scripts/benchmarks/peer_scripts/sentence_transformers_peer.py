@@ -1,8 +1,8 @@
-"""sentence-transformers in one process: read Parquet, embed (it sorts by length itself), write Parquet.
+"""sentence-transformers in one process: it reads Parquet, embeds (sorted by length) and writes Parquet.
 
     python sentence_transformers_peer.py MODEL CORPUS OUT MAX_TOKENS DTYPE torch|openvino BATCH
 
-The last line printed is {"documents", "seconds"} of the embedding alone.
+The last line of output is {"documents", "seconds"}, for the embedding alone.
 """
 
 from __future__ import annotations
