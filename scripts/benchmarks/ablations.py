@@ -22,7 +22,7 @@ from bulkembed.embedding.embedder import TokenIds
 from bulkembed.embedding.model_files import describe
 from bulkembed.runs.job import load_tokenizer
 from bulkembed.text.batches import pack
-from bulkembed.tuning.search import PLAIN_MALLOC
+from bulkembed.tuning.search import DEFAULT_MALLOC
 from scripts.benchmarks import engine
 from scripts.benchmarks.material import Row, corpus, engine_dtype, model_folder, shape_of
 from scripts.benchmarks.measuring import seconds_of
@@ -45,7 +45,7 @@ def changes() -> dict[str, dict[str, Any]]:
         "in-flight-1": {"ray.shards_in_flight": 1},
         "in-flight-3": {"ray.shards_in_flight": 3},
         "engine-process": {"engine.env.VLLM_ENABLE_V1_MULTIPROCESSING": "1"},
-        "plain-malloc": {f"engine.env.{name}": value for name, value in PLAIN_MALLOC.items()},
+        "plain-malloc": {f"engine.env.{name}": value for name, value in DEFAULT_MALLOC.items()},
         "bound": {"engine.env.VLLM_CPU_OMP_THREADS_BIND": cores},
         "split": {"ray.layout": "split"},
     }

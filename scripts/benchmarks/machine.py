@@ -23,7 +23,7 @@ def machine() -> Iterator[Row]:
     """The host and the versions, to be kept beside figures."""
     yield {
         "cpu": cpu_model(),
-        "instructions": hardware.unit() or "none",
+        "instructions": hardware.matrix_instructions() or "none",
         "engine_dtype": engine_dtype(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),

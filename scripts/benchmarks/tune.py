@@ -18,7 +18,7 @@ import typer
 from bulkembed.config.run_config import RunConfig
 from bulkembed.config.toml_files import merge
 from bulkembed.tuning import session
-from bulkembed.tuning.search import PLAIN_MALLOC, TCMALLOC, Changes, Trial
+from bulkembed.tuning.search import DEFAULT_MALLOC, TCMALLOC, Changes, Trial
 from scripts.benchmarks.material import WORK, Row, corpus, engine_dtype, model_folder, shape_of
 from scripts.benchmarks.measuring import run_command
 
@@ -35,7 +35,7 @@ def tune(
     Both are measured as tune measures. Goal: at least 0.97."""
     for name in model or ["minilm"]:
         pick = run_tune(name, budget, documents)
-        with session.host(config(name, documents), documents) as host:
+        with session.open_host(config(name, documents), documents) as host:
             trials = [host.measure(changes, seconds) for changes in grid()]
             for trial in trials:
                 yield {"model": name, "setting": trial.name, "tokens_per_s": round(trial.rate), "problem": trial.problem}
@@ -48,7 +48,7 @@ def tune(
 def grid() -> list[Changes]:
     """Every combination of step tokens, allocator and binding."""
     steps: list[Changes] = [{"step_tokens": 2048}, {"step_tokens": 8192}]
-    allocators: list[Changes] = [{}, {"env": PLAIN_MALLOC}, *({"env": {"LD_PRELOAD": str(path)}} for path in tcmalloc_paths())]
+    allocators: list[Changes] = [{}, {"env": DEFAULT_MALLOC}, *({"env": {"LD_PRELOAD": str(path)}} for path in tcmalloc_paths())]
     cores = sorted(os.sched_getaffinity(0))
     bindings: list[Changes] = [{}, {"env": {"VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores))}}]
     return [reduce(merge, parts) for parts in itertools.product(steps, allocators, bindings)]

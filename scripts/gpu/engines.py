@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from bulkembed.embedding.embedder import TokenIds, Vectors
 from bulkembed.embedding.preflight import PROBES
-from bulkembed.embedding.throughput import calls
+from bulkembed.embedding.throughput import cut_calls
 from bulkembed.embedding.vllm_engine import VLLMEmbedder
 from bulkembed.vectors import matryoshka
 from scripts.gpu import timeline
@@ -126,7 +126,7 @@ def rate(engines: list[VLLMEmbedder], documents: TokenIds, loaded: Loaded) -> Re
     order = np.random.default_rng(0).permutation(len(documents))
     lengths = np.array([len(documents[row]) for row in order], np.int64)
     # Side by side calls are shorter: at the end all but one engine wait for the last call.
-    batches = [order[rows] for rows in calls(lengths, task.call_tokens // (4 if len(engines) > 1 else 1))]
+    batches = [order[rows] for rows in cut_calls(lengths, task.call_tokens // (4 if len(engines) > 1 else 1))]
 
     def call(engine: VLLMEmbedder, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         with loaded.one_at_a_time:

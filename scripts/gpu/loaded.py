@@ -91,8 +91,8 @@ def tokenizer_of(loaded: Loaded) -> Tokenizer:
 
 
 def failed_checks(loaded: Loaded) -> list[str]:
-    checks = preflight.examine(loaded.model, run_config(loaded), tokenizer_of(loaded), loaded.engine)
-    return [f"{check.name}: {check.found}" for check in checks if not check.passed]
+    checks = preflight.run_checks(loaded.model, run_config(loaded), tokenizer_of(loaded), loaded.engine)
+    return [f"{check.name}: {check.detail}" for check in checks if not check.passed]
 
 
 def bound_steps(file: Path, tokens: int) -> None:

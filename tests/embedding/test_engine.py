@@ -46,7 +46,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @cache
 def reference_vectors(library: reference.Library, model: str, path: Path) -> reference.Vectors:
     texts = pq.read_table(path)["text"].to_pylist()
-    return reference.embed(library, model, describe(model, None).pooling, MAX_TOKENS, texts)[1]
+    return reference.reference_vectors(library, model, describe(model, None).pooling, MAX_TOKENS, texts)[1]
 
 
 DIMS = {"minilm": [384, 128], "qwen": [64, 32]}
@@ -277,7 +277,7 @@ def test_the_last_layer_computes_what_is_pooled_and_all_states_that_are_asked_fo
     found = json.loads(ran.stdout.splitlines()[-1])
     assert found["rows"] == rows
     assert found["out"] == 6, "each document is said to have come out"
-    assert found["most"] == vllm_patches.TILE
+    assert found["most"] == vllm_patches.TILE_TOKENS
     assert (found["least"] > 0.9999) == pooled
     assert found["before"] == pytest.approx(0, abs=0.05 if dtype == "bfloat16" else 1e-4)
 
@@ -310,7 +310,7 @@ def test_a_bert_layers_widest_activations_are_of_a_tile(minilm: str) -> None:
     ran = subprocess.run([sys.executable, "-c", TILES, minilm], capture_output=True, text=True, check=False, timeout=120)
     assert ran.returncode == 0, ran.stderr
     found = json.loads(ran.stdout.splitlines()[-1])
-    assert (found["most"], found["sum"]) == (vllm_patches.BERT_TILE, 2 * 20 * 250 * 6)
+    assert (found["most"], found["sum"]) == (vllm_patches.BERT_TILE_TOKENS, 2 * 20 * 250 * 6)
     assert found["least"] > 0.99999
 
 

@@ -38,7 +38,7 @@ def on_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (ZEN3, None, "10.0.0.1:6379", "bfloat16"),
     ],
 )
-def test_the_dtype_is_what_the_hosts_units_compute_in(on_host: Path, cpu: str, device: str | None, address: str | None, dtype: str) -> None:
+def test_the_dtype_is_native_to_the_host(on_host: Path, cpu: str, device: str | None, address: str | None, dtype: str) -> None:
     (on_host / "cpu").write_text(cpu)
     if device:
         (on_host / "dev" / device).touch()

@@ -33,7 +33,7 @@ class States(SimulatedEmbedder):
         return np.stack([super(States, self)._embed([document[: at + 1]])[0] for at in range(len(document))])
 
     def _embed(self, documents: TokenIds) -> Vectors:
-        pooled = np.stack([preflight.POOL[self.pooling](self.token_states(document)) for document in documents])
+        pooled = np.stack([preflight.POOLING[self.pooling](self.token_states(document)) for document in documents])
         return np.asarray(pooled / np.linalg.norm(pooled, axis=1, keepdims=True), np.float32)
 
 
@@ -118,7 +118,7 @@ def setting(qwen: str, **values: Any) -> tuple[Model, RunConfig]:
 )
 def test_what_is_right_passes(qwen: str, values: dict[str, Any]) -> None:
     model, cfg = setting(qwen, **values)
-    preflight.require(model, cfg, load_tokenizer(model, cfg.chunk_tokens or 80), States("last"))
+    preflight.require_checks(model, cfg, load_tokenizer(model, cfg.chunk_tokens or 80), States("last"))
 
 
 @pytest.mark.parametrize(
@@ -137,18 +137,18 @@ def test_what_is_right_passes(qwen: str, values: dict[str, Any]) -> None:
 def test_a_sabotaged_engine_is_caught(qwen: str, embedder: States, check: str) -> None:
     model, cfg = setting(qwen)
     with pytest.raises(GateError, match=f"fails the check {check!r}"):
-        preflight.require(model, cfg, load_tokenizer(model, 80), embedder)
+        preflight.require_checks(model, cfg, load_tokenizer(model, 80), embedder)
 
 
 @pytest.mark.parametrize("sabotaged", [LosesTheEnd, CutsTheEnd, DoublesThePrompt])
 def test_sabotaged_tokens_are_caught(qwen: str, sabotaged: type[Tokenizer]) -> None:
     model, cfg = setting(qwen, instruction=INSTRUCTION)
     with pytest.raises(GateError, match="fails the check 'tokens'"):
-        preflight.require(model, cfg, sabotaged(f"{qwen}/tokenizer.json", 80, model.end_token), States("last"))
+        preflight.require_checks(model, cfg, sabotaged(f"{qwen}/tokenizer.json", 80, model.end_token), States("last"))
 
 
 def test_short_vectors_that_are_not_renormalised_are_caught(qwen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, cfg = setting(qwen, dims=[64, 32])
     monkeypatch.setattr(matryoshka, "cut", lambda vectors, dim: vectors[:, :dim])
     with pytest.raises(GateError, match=r"fails the check 'vectors 32:float32'.*norm"):
-        preflight.require(model, cfg, load_tokenizer(model, 80), States("last"))
+        preflight.require_checks(model, cfg, load_tokenizer(model, 80), States("last"))

@@ -31,7 +31,7 @@ from tests.support.processes import bulkembed
 NEVER = 1e12
 
 
-@example([[search.MARGIN], [search.MARGIN]])  # the margin itself is noise, and its square is rounded
+@example([[search.MIN_GAIN], [search.MIN_GAIN]])  # the margin itself is noise, and its square is rounded
 @given(st.lists(st.lists(st.floats(0.5, 2), min_size=1, max_size=3), min_size=1, max_size=4))
 def test_the_search_comes_within_its_margin_of_a_grid(factors: list[list[float]]) -> None:
     axes = [(f"axis {n}", [{f"key{n}": str(k)} for k in range(len(options))]) for n, options in enumerate(factors)]
@@ -39,25 +39,25 @@ def test_the_search_comes_within_its_margin_of_a_grid(factors: list[list[float]]
     def rate_of(changes: Changes) -> float:
         return 1000 * float(np.prod([factors[int(key[3:])][int(value)] for key, value in changes.items()]))
 
-    trials = list(search.search(axes, lambda changes: Trial(changes, rate_of(changes)), NEVER))
+    trials = list(search.search_settings(axes, lambda changes: Trial(changes, rate_of(changes)), NEVER))
     grid = itertools.product(*([{}, *options] for _, options in axes))
     best = max(rate_of({key: value for change in point for key, value in change.items()}) for point in grid)
-    assert search.best_of(trials)[1].rate >= best / search.MARGIN ** len(axes) * (1 - 1e-9)
+    assert search.best_of(trials)[1].rate >= best / search.MIN_GAIN ** len(axes) * (1 - 1e-9)
     assert not search.untried(axes, trials)
 
 
 def test_a_failed_setting_is_passed_over_and_noise_is_not_believed() -> None:
     rates = iter([100.0, 0.0, 130.0, 100.0, 125.0])  # as configured, failed, better, and both once more
-    trials = list(search.search([("a", [{"x": 1}, {"x": 2}])], lambda changes: Trial(changes, next(rates)), NEVER))
+    trials = list(search.search_settings([("a", [{"x": 1}, {"x": 2}])], lambda changes: Trial(changes, next(rates)), NEVER))
     assert [trial.changes for trial in trials] == [{}, {"x": 1}, {"x": 2}, {}, {"x": 2}]
     assert search.best_of(trials) == (Trial({}, 100), Trial({"x": 2}, 125))
     rates = iter([100.0, 130.0, 103.0, 99.0])  # lucky
-    lucky = list(search.search([("a", [{"x": 1}])], lambda changes: Trial(changes, next(rates)), NEVER))
+    lucky = list(search.search_settings([("a", [{"x": 1}])], lambda changes: Trial(changes, next(rates)), NEVER))
     assert search.best_of(lucky)[1].changes == {}
 
 
 def test_nothing_is_tried_on_where_the_configured_settings_fail() -> None:
-    assert len(list(search.search([("a", [{"x": 1}])], lambda changes: Trial(changes, 0, "no memory"), NEVER))) == 1
+    assert len(list(search.search_settings([("a", [{"x": 1}])], lambda changes: Trial(changes, 0, "no memory"), NEVER))) == 1
 
 
 def test_the_search_ends_in_time_and_names_what_it_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +70,7 @@ def test_the_search_ends_in_time_and_names_what_it_left_out(monkeypatch: pytest.
         return Trial(changes, 100 + len(changes) * 10)  # every axis wins, so that two more are to come
 
     axes: list[search.Axis] = [(f"axis {n}", [{f"key{n}": 1}]) for n in range(50)]
-    trials = list(search.search(axes, measure, 100))
+    trials = list(search.search_settings(axes, measure, 100))
     assert now == 100
     assert search.untried(axes, trials) == [name for name, _ in axes[7:]]
     first, best = search.best_of(trials)
@@ -81,14 +81,14 @@ def test_the_search_ends_in_time_and_names_what_it_left_out(monkeypatch: pytest.
 @pytest.mark.parametrize("call_tokens", [2000, 100_000])
 def test_the_rate_is_that_of_the_device(call_tokens: int) -> None:
     documents = [np.full(1 + n % 300, n, np.int32) for n in range(1000)]
-    found = throughput.rate(documents, call_tokens, SimulatedEmbedder(8, 100_000), seconds=1)
+    found = throughput.measure_rate(documents, call_tokens, SimulatedEmbedder(8, 100_000), seconds=1)
     assert 50_000 < found <= 100_500
 
 
 @given(st.lists(st.integers(1, 500), min_size=1), st.integers(16, 5000))
 def test_calls_hold_every_document_once_and_about_the_budget(lengths: list[int], budget: int) -> None:
     sizes = np.array(lengths, np.int64)
-    found = throughput.calls(sizes, budget)
+    found = throughput.cut_calls(sizes, budget)
     assert sorted(np.concatenate(found).tolist()) == list(range(len(lengths)))
     assert all(sizes[call].sum() <= budget + max(lengths) for call in found)
 

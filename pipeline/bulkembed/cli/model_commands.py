@@ -46,7 +46,7 @@ def tune_engine(
         raise ConfigError(f"--write {write}: is there already, or its folder is not; name another file")
     os.environ.pop("RAY_ADDRESS", None)  # of this host, not of a cluster that it may belong to
     trials = []
-    with out.status("measuring"), session.host(cfg, documents) as host:
+    with out.status("measuring"), session.open_host(cfg, documents) as host:
         out.print(f"{len(host.documents):,} documents, about {seconds:g} s; tokens/s of this host, over those as configured:", markup=False)
         for trial in host.trials(seconds):
             trials.append(trial)
@@ -95,11 +95,11 @@ def check(
     tokenizer = load_tokenizer(described, cfg.max_tokens or 0)
     with in_process.quiet():
         embedder = in_process.load(described, cfg.max_tokens or 0, cfg.engine)
-        checks = list(preflight.examine(described, cfg, tokenizer, embedder))
+        checks = list(preflight.run_checks(described, cfg, tokenizer, embedder))
         if reference:
             path = str(locate(model, revision, weights=True))
             for library in others.LIBRARIES:
-                checks += others.compare(library, path, described, cfg, tokenizer, embedder)
+                checks += others.compare_vectors(library, path, described, cfg, tokenizer, embedder)
     out.print(plain_text.checks_text(described, cfg, embedder.version, checks), markup=False)
     failed = [each.name for each in checks if not each.passed]
     if failed:

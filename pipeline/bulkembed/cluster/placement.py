@@ -1,4 +1,4 @@
-"""Who runs where, decided from the cluster's nodes alone. Pure."""
+"""How many actors and tasks fit the nodes of a cluster, and the resources of each. Pure."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from bulkembed.config.sections import EngineConfig
 from bulkembed.errors import ResourceError
 
-HELPER_CPUS = 1  # of a prepare or publish task
+MAX_HELPER_CPUS = 1  # of a prepare or publish task
+SPLIT_ACTOR_SHARE = 0.75  # of a CPU host's cores; a prepare and a publish task need the rest
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Who runs where."""
+    """The embedding actors and the helper tasks of a run, and the resources that Ray reserves for each."""
 
     layout: str  # "fused" or "split"
     replicas: int  # embedding actors
@@ -24,56 +25,55 @@ class Placement:
 
 
 def fit(engine: EngineConfig, layout: str, nodes: list[dict[str, float]]) -> Placement:
-    """The placement on these nodes; pure. Raises ResourceError naming the field that asks too much.
+    """The placement on these nodes. Raises ResourceError naming the field that asks too much.
 
-    Everything that runs at once is given its share here: Ray would wait for ever, without a word,
-    for a task that no node has room for."""
+    It reserves room for everything that runs at once. Ray would wait for ever, and say nothing, for a task that fits no node."""
     cpus = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
-    gpus = [int(node.get("GPU", 0)) for node in nodes]
+    has_gpus = any(int(node.get("GPU", 0)) for node in nodes)
     if not cpus:
         raise ResourceError("the cluster has no node with a CPU")
-    wanted = engine.num_gpus
-    if wanted is None:
-        wanted = engine.tensor_parallel_size if sum(gpus) and engine.kind == "vllm" else 0
-    return fit_gpus(engine, layout, wanted, nodes) if wanted else fit_cpus(engine, layout, cpus)
+    actor_gpus = engine.num_gpus
+    if actor_gpus is None:
+        actor_gpus = engine.tensor_parallel_size if has_gpus and engine.kind == "vllm" else 0
+    return fit_gpus(engine, layout, actor_gpus, nodes) if actor_gpus else fit_cpus(engine, layout, cpus)
 
 
-def share_of_half(nodes: list[dict[str, float]], wanted: float) -> list[float]:
-    """Cores of an actor on each host that has room for one, where all of the host's actors share half of its cores."""
-    return [node.get("CPU", 0) / (2.0 * (node.get("GPU", 0) // wanted)) for node in nodes if node.get("GPU", 0) >= wanted]
+def half_core_shares(nodes: list[dict[str, float]], actor_gpus: float) -> list[float]:
+    """For each host with room for an actor: the cores of one actor, where its actors share half of the host's cores."""
+    return [node.get("CPU", 0) / (2.0 * (node.get("GPU", 0) // actor_gpus)) for node in nodes if node.get("GPU", 0) >= actor_gpus]
 
 
-def fit_gpus(engine: EngineConfig, layout: str, wanted: float, nodes: list[dict[str, float]]) -> Placement:
-    """One actor for every `wanted` GPUs of a node; the other cores prepare and publish."""
+def fit_gpus(engine: EngineConfig, layout: str, actor_gpus: float, nodes: list[dict[str, float]]) -> Placement:
+    """One actor for every `actor_gpus` GPUs of a node. The other cores prepare and publish."""
     cpus, gpus = ([int(node.get(kind, 0)) for node in nodes] for kind in ("CPU", "GPU"))
-    room = sum(int(count // wanted) for count in gpus)
+    room = sum(int(count // actor_gpus) for count in gpus)
     replicas = engine.replicas or room
     if not room or replicas > room:
         raise ResourceError(
-            f"engine: {replicas or 1} actors of {wanted:g} GPUs each do not fit the cluster's nodes ({gpus} GPUs): "
+            f"engine: {replicas or 1} actors of {actor_gpus:g} GPUs each do not fit the cluster's nodes ({gpus} GPUs): "
             "lower engine.replicas or engine.num_gpus, or grow the cluster"
         )
-    # An actor has a core to itself where half of its host's cores remain, else its share of that half: whichever
-    # nodes come and go, tasks always find a core where an actor does.
-    actor_cpus = engine.num_cpus or min(1.0, *share_of_half(nodes, wanted))
+    # An actor gets one core, or less where that would take more than half of its host's cores. So tasks find a core
+    # on every host that has an actor, whichever nodes come and go.
+    actor_cpus = engine.num_cpus or min(1.0, *half_core_shares(nodes, actor_gpus))
     spare = sum(cpus) - replicas * actor_cpus
     if spare <= 0:
         raise ResourceError(f"engine.num_cpus: {replicas} actors of {actor_cpus:g} CPUs leave none of {sum(cpus)} to prepare and publish")
-    return Placement("split" if layout == "auto" else layout, replicas, actor_cpus, wanted, min(HELPER_CPUS, spare / 2), None)
+    return Placement("split" if layout == "auto" else layout, replicas, actor_cpus, actor_gpus, min(MAX_HELPER_CPUS, spare / 2), None)
 
 
 def fit_cpus(engine: EngineConfig, layout: str, cpus: list[int]) -> Placement:
-    """One actor a host, or as many as asked for, sharing the cores evenly."""
+    """One actor a host, or as many as `engine.replicas`. The actors of a host share its cores evenly."""
     layout = "fused" if layout == "auto" else layout
     host = min(cpus)  # an actor must fit the smallest host that gets one
     replicas = engine.replicas or len(cpus)
     actors_per_host = math.ceil(replicas / len(cpus))
-    # Split needs room for a prepare and a publish task beside the actors.
-    share = (host if layout == "fused" else host * 0.75) / actors_per_host
-    asked = engine.num_cpus or share
-    if asked > share:
+    max_cpus = (host if layout == "fused" else host * SPLIT_ACTOR_SHARE) / actors_per_host
+    actor_cpus = engine.num_cpus or max_cpus
+    if actor_cpus > max_cpus:
         raise ResourceError(
-            f"engine.num_cpus: {replicas} actors of {asked:g} CPUs do not fit {len(cpus)} host(s) of {host} CPUs: at most {share:g} each"
+            f"engine.num_cpus: {replicas} actors of {actor_cpus:g} CPUs do not fit {len(cpus)} host(s) of {host} CPUs: "
+            f"at most {max_cpus:g} each"
         )
-    spare = sum(cpus) - replicas * asked
-    return Placement(layout, replicas, asked, 0, min(HELPER_CPUS, spare / 2), max(1, host // actors_per_host))
+    spare = sum(cpus) - replicas * actor_cpus
+    return Placement(layout, replicas, actor_cpus, 0, min(MAX_HELPER_CPUS, spare / 2), max(1, host // actors_per_host))

@@ -136,7 +136,7 @@ class Worker:
         try:
             require_version(job)
             loaded, files = loading.load(job.model, job.cfg.max_tokens or 0, job.cfg.engine)
-            preflight.require(job.model, job.cfg, job.tokenizer, loaded)
+            preflight.require_checks(job.model, job.cfg, job.tokenizer, loaded)
         except BulkembedError as error:
             return error
         except Exception as error:
@@ -157,4 +157,4 @@ class Worker:
 
     def measure_rate(self, documents: TokenIds, job: Job, seconds: float) -> float:
         """Tokens/s of the engine alone, in calls of the size that this job uses."""
-        return throughput.rate(documents, job.cfg.engine.call_tokens, self.embedder, seconds)
+        return throughput.measure_rate(documents, job.cfg.engine.call_tokens, self.embedder, seconds)

@@ -1,4 +1,4 @@
-"""What this host computes with, as far as it decides how fast a model runs and which bits come out."""
+"""What this host computes with: it decides how fast a model runs and which bits come out."""
 
 from __future__ import annotations
 
@@ -9,34 +9,38 @@ from typing import Literal
 
 CPU_INFORMATION = Path("/proc/cpuinfo")
 DEVICES = Path("/dev")
-# Widest first. Without one of the first three, bfloat16 is made of float32 operations: 7 times slower than float32 itself.
-BFLOAT16_UNITS = ("amx_bf16", "avx512_bf16", "bf16")  # "bf16": ARM
-UNITS = (*BFLOAT16_UNITS, "avx512f", "avx2")
+# CPU flags, widest first. A CPU without native bfloat16 emulates it with float32 operations, 7 times slower than float32 itself.
+BFLOAT16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16")  # "bf16" is ARM's
+MATRIX_INSTRUCTIONS = (*BFLOAT16_INSTRUCTIONS, "avx512f", "avx2")
 
 
-def unit() -> str | None:
-    """The CPU's widest unit for matrices."""
-    words = set(CPU_INFORMATION.read_text(encoding="utf-8").split())
-    return next((name for name in UNITS if name in words), None)
+def matrix_instructions() -> str | None:
+    """The CPU flag of the widest instructions for matrices."""
+    flags = set(CPU_INFORMATION.read_text(encoding="utf-8").split())
+    return next((name for name in MATRIX_INSTRUCTIONS if name in flags), None)
 
 
 def cpu_kind() -> str:
-    """`x86_64 CPU with avx2`."""
-    found = unit()
-    return f"{platform.machine()} CPU{f' with {found}' if found else ''}"
+    """For the provenance, such as `x86_64 CPU with avx2`."""
+    instructions = matrix_instructions()
+    return f"{platform.machine()} CPU{f' with {instructions}' if instructions else ''}"
 
 
 def has_gpu() -> bool:
+    """Whether this host has a GPU of NVIDIA or AMD."""
     return any(DEVICES.glob("nvidia[0-9]*")) or (DEVICES / "kfd").exists()
 
 
 def cluster_address(configured: str | None) -> str | None:
-    """The address of the cluster to join, or None for a Ray of this host's own: where it says "local", or nothing in RAY_ADDRESS either."""
+    """The address of the cluster to join: `configured`, or else RAY_ADDRESS. None: start a Ray on this host.
+
+    Both "local" and an empty text mean a Ray on this host."""
     address = (configured or "").strip() or os.environ.get("RAY_ADDRESS", "").strip()
     return None if address.lower() in ("", "local") else address
 
 
 def engine_dtype(address: str | None) -> Literal["bfloat16", "float32"]:
-    """What a model runs fastest in. `address`, or RAY_ADDRESS: of a cluster, whose hosts are taken to have bfloat16,
-    as every GPU and recent server CPU does."""
-    return "bfloat16" if cluster_address(address) or has_gpu() or unit() in BFLOAT16_UNITS else "float32"
+    """The dtype in which a model runs fastest: on this host, or on the cluster at `address` or RAY_ADDRESS.
+
+    The hosts of a cluster are assumed to have bfloat16, as every GPU and every recent server CPU has."""
+    return "bfloat16" if cluster_address(address) or has_gpu() or matrix_instructions() in BFLOAT16_INSTRUCTIONS else "float32"

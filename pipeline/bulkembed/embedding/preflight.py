@@ -1,6 +1,7 @@
-"""What must hold of a loaded model before it may embed anything: checked on a few fixed texts, with no
-reference at hand. A wrong pooling, a lost end token or a doubled prompt makes vectors that look fine
-and find nothing; here the run refuses to start instead.
+"""Checks of a loaded model on a few fixed texts, without a reference. A model that fails one may not embed anything.
+
+A wrong pooling, a lost end token or a doubled prompt gives vectors that look right and find nothing. These checks
+end the run before it writes such vectors.
 """
 
 from __future__ import annotations
@@ -29,12 +30,14 @@ PROBES = {
     "code": "def fibonacci(n: int) -> int:\n    return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)\n",
 }
 LONG_PROBE = " ".join(f"Sentence {number} of a text that is much too long." for number in range(4000))
-ENGINE_TOKENS = 32  # of a probe, behind the prompt, that the engine is given: a gate must be quick on any device
-ALIKE = {"float32": 0.99999, "bfloat16": 0.9995, "float16": 0.9995}  # least cosine of two vectors that should be the same
-DIFFERENT = 0.9999  # greatest cosine of two texts that say different things
+MAX_PROBE_TOKENS = 32  # of a probe's text, after the prompt: the checks must be quick on any device
+MIN_EQUAL_COSINE = {"float32": 0.99999, "bfloat16": 0.9995, "float16": 0.9995}  # of two vectors that should be equal
+MIN_FORM_COSINE = {"float32": 0.999999, "float16": 0.9999, "int8": 0.99, "binary": 0.0}  # of a stored vector and its source
+MAX_DISTINCT_COSINE = 0.9999  # of two texts that say different things
 NORM_TOLERANCE = 1e-3
+INT8_NORM_TOLERANCE = 0.05
 
-POOL: dict[Pooling, Callable[[Vectors], Vectors]] = {
+POOLING: dict[Pooling, Callable[[Vectors], Vectors]] = {
     "last": lambda states: states[-1],
     "cls": lambda states: states[0],
     "mean": lambda states: states.mean(axis=0),
@@ -45,85 +48,94 @@ POOL: dict[Pooling, Callable[[Vectors], Vectors]] = {
 class Check:
     name: str
     passed: bool
-    found: str
+    detail: str  # what was measured, for people
 
 
-def require(model: Model, cfg: RunConfig, tokenizer: Tokenizer, embedder: Embedder) -> None:
+def require_checks(model: Model, cfg: RunConfig, tokenizer: Tokenizer, embedder: Embedder) -> None:
     """Raises GateError naming the first check that fails."""
-    for check in examine(model, cfg, tokenizer, embedder):
+    for check in run_checks(model, cfg, tokenizer, embedder):
         if not check.passed:
-            raise GateError(f"model: {model.name} fails the check {check.name!r}: {check.found}; nothing was embedded")
+            raise GateError(f"model: {model.name} fails the check {check.name!r}: {check.detail}; nothing was embedded")
 
 
-def examine(model: Model, cfg: RunConfig, tokenizer: Tokenizer, embedder: Embedder) -> Iterator[Check]:
-    """All checks of a resolved configuration, one after the other."""
-    yield from token_checks(model, cfg.prompt or "", tokenizer)
+def run_checks(model: Model, cfg: RunConfig, tokenizer: Tokenizer, embedder: Embedder) -> Iterator[Check]:
+    """All checks, one after the other. `cfg` must be resolved."""
+    prompt = cfg.prompt or ""
+    yield from token_checks(model, prompt, tokenizer)
     texts = [*PROBES.values(), LONG_PROBE]
-    tokens = tokenizer.encode(texts, cfg.prompt or "")
-    most = ENGINE_TOKENS + tokenizer.count(cfg.prompt or "")
-    probes = [shortened(tokens.of(number), tokenizer, most) for number in range(len(texts))]
-    together = embedder.embed(probes)
-    yield from vector_checks(model, probes, together, embedder, ALIKE[cfg.engine.dtype])
-    yield from form_checks(cfg, together)
+    tokens = tokenizer.encode(texts, prompt)
+    max_tokens = MAX_PROBE_TOKENS + tokenizer.count(prompt)
+    probes = [shorten(tokens.of(number), tokenizer, max_tokens) for number in range(len(texts))]
+    vectors = embedder.embed(probes)
+    yield from vector_checks(model, probes, vectors, embedder, MIN_EQUAL_COSINE[cfg.engine.dtype])
+    yield from form_checks(cfg, vectors)
 
 
-def shortened(ids: Ids, tokenizer: Tokenizer, most: int) -> Ids:
-    """At most `most` of a text's own ids, special tokens kept."""
+def shorten(ids: Ids, tokenizer: Tokenizer, max_tokens: int) -> Ids:
+    """At most `max_tokens` ids of a text's own; special tokens stay."""
     before, after = len(tokenizer.before), len(tokenizer.after)
-    return ids if len(ids) <= before + most + after else np.concatenate([ids[: before + most], ids[len(ids) - after :]])
+    return ids if len(ids) <= before + max_tokens + after else np.concatenate([ids[: before + max_tokens], ids[len(ids) - after :]])
 
 
 def token_checks(model: Model, prompt: str, tokenizer: Tokenizer) -> Iterator[Check]:
-    """Our token ids against the tokenizer's own, which knows nothing of our truncation."""
+    """Our token ids against those of the tokenizer library, which does not use our truncation."""
     after = len(tokenizer.after)
-    wrong = []
+    different = []
     for name, text in {**PROBES, "truncated": LONG_PROBE}.items():
         ours = tokenizer.encode([text], prompt).of(0).tolist()
-        whole = tokenizer.rust.encode(prompt + text).ids
-        if len(whole) > tokenizer.max_tokens:
-            whole = whole[: tokenizer.max_tokens - after] + whole[len(whole) - after :]
-        if ours != whole:
-            wrong.append(name)
-    yield Check(
-        "tokens", not wrong, f"differ from the tokenizer's own for: {', '.join(wrong)}" if wrong else "equal to the tokenizer's own"
-    )
+        expected = tokenizer.rust.encode(prompt + text).ids
+        if len(expected) > tokenizer.max_tokens:
+            expected = expected[: tokenizer.max_tokens - after] + expected[len(expected) - after :]
+        if ours != expected:
+            different.append(name)
+    detail = f"differ from the tokenizer's own for: {', '.join(different)}" if different else "equal to the tokenizer's own"
+    yield Check("tokens", not different, detail)
     if model.end_token is not None:
-        wanted = tokenizer.rust.token_to_id(model.end_token)
+        end_id = tokenizer.rust.token_to_id(model.end_token)
         tokens = tokenizer.encode([*PROBES.values(), LONG_PROBE], prompt)
-        ends = tokens.flat[tokens.offsets[1:] - 1]
-        good = bool(np.all(ends == wanted))
-        yield Check("end token", good, f"{model.end_token} ends every text" if good else f"{model.end_token} does not end every text")
+        passed = bool(np.all(tokens.flat[tokens.offsets[1:] - 1] == end_id))
+        yield Check("end token", passed, f"{model.end_token} {'ends' if passed else 'does not end'} every text")
 
 
-def vector_checks(model: Model, probes: list[Ids], together: Vectors, embedder: Embedder, alike: float) -> Iterator[Check]:
+def vector_checks(model: Model, probes: list[Ids], vectors: Vectors, embedder: Embedder, min_cosine: float) -> Iterator[Check]:
+    """`vectors`: those of all probes in one call. Further calls must give equal ones, and different texts different ones."""
     shape = (len(probes), model.width)
-    yield Check("width", together.shape == shape, f"vectors of shape {together.shape}, expected {shape}")
-    finite = bool(np.isfinite(together).all())
+    yield Check("width", vectors.shape == shape, f"vectors of shape {vectors.shape}, expected {shape}")
+    finite = bool(np.isfinite(vectors).all())
     yield Check("finite", finite, "all numbers are finite" if finite else "NaN or infinite numbers")
-    worst = float(np.abs(np.linalg.norm(together, axis=1) - 1).max())
-    yield Check("norm", worst <= NORM_TOLERANCE, f"norms are 1 within {worst:.1e}")
-    some = probes[::2]  # a call for each is what a large model's gate would spend its time on
+    error = norm_error(vectors)
+    yield Check("norm", error <= NORM_TOLERANCE, f"norms are 1 within {error:.1e}")
+    some = probes[::2]  # not all: each is a call of its own, and with a large model these calls take most of the time
     alone = np.concatenate([embedder.embed([probe]) for probe in some])
-    yield least("batch invariance", matryoshka.cosines(together[::2], alone), alike, "alone and in a batch")
-    yield least("order invariance", matryoshka.cosines(together, embedder.embed(probes[::-1])[::-1]), alike, "in another order")
-    pooled = np.stack([POOL[model.pooling](embedder.token_states(probe)) for probe in some])
-    yield least("pooling", matryoshka.cosines(together[::2], pooled), alike, f"with {model.pooling} pooling of the tokens' own states")
-    others = together @ together.T - 2 * np.eye(len(probes), dtype=np.float32)
-    yield Check("distinct", float(others.max()) < DIFFERENT, f"different texts have cosines up to {float(others.max()):.4f}")
+    yield cosine_check("batch invariance", matryoshka.cosines(vectors[::2], alone), min_cosine, "alone and in a batch")
+    reverse = embedder.embed(probes[::-1])[::-1]
+    yield cosine_check("order invariance", matryoshka.cosines(vectors, reverse), min_cosine, "in another order")
+    pooled = np.stack([POOLING[model.pooling](embedder.token_states(probe)) for probe in some])
+    what = f"with {model.pooling} pooling of the tokens' own states"
+    yield cosine_check("pooling", matryoshka.cosines(vectors[::2], pooled), min_cosine, what)
+    others = vectors @ vectors.T - 2 * np.eye(len(probes), dtype=np.float32)
+    closest = float(others.max())
+    yield Check("distinct", closest < MAX_DISTINCT_COSINE, f"different texts have cosines up to {closest:.4f}")
 
 
 def form_checks(cfg: RunConfig, vectors: Vectors) -> Iterator[Check]:
-    """Each output form of the run against the slice it stands for."""
+    """Each output form of the run, decoded, against the slice of the full vector that it stores."""
     for form in cfg.vectors or ():
-        ranges = matryoshka.ranges_of(vectors, form.dim) if form.dtype == "int8" else None
-        stored = matryoshka.decode(matryoshka.encode(vectors, form, ranges), form, ranges)
-        alike = {"float32": 0.999999, "float16": 0.9999, "int8": 0.99, "binary": 0.0}[form.dtype]
-        found = least(f"vectors {form}", matryoshka.cosines(stored, vectors[:, : form.dim]), alike, "with the slice of the full vector")
-        worst = float(np.abs(np.linalg.norm(stored, axis=1) - 1).max())
-        unit = worst <= (0.05 if form.dtype == "int8" else NORM_TOLERANCE)
-        yield Check(found.name, found.passed and unit, f"{found.found}, norm 1 within {worst:.1e}")
+        int8_ranges = matryoshka.ranges_of(vectors, form.dim) if form.dtype == "int8" else None
+        stored = matryoshka.decode(matryoshka.encode(vectors, form, int8_ranges), form, int8_ranges)
+        cosines = matryoshka.cosines(stored, vectors[:, : form.dim])
+        check = cosine_check(f"vectors {form}", cosines, MIN_FORM_COSINE[form.dtype], "with the slice of the full vector")
+        error = norm_error(stored)
+        has_norm = error <= (INT8_NORM_TOLERANCE if form.dtype == "int8" else NORM_TOLERANCE)
+        yield Check(check.name, check.passed and has_norm, f"{check.detail}, norm 1 within {error:.1e}")
 
 
-def least(name: str, found: npt.NDArray[np.float64], limit: float, what: str) -> Check:
-    worst = float(found.min())
-    return Check(name, worst >= limit, f"least cosine {what}: {worst:.6f}" + ("" if worst >= limit else f", expected {limit}"))
+def norm_error(vectors: Vectors) -> float:
+    """The largest difference of a vector's norm from 1."""
+    return float(np.abs(np.linalg.norm(vectors, axis=1) - 1).max())
+
+
+def cosine_check(name: str, cosines: npt.NDArray[np.float64], min_cosine: float, what: str) -> Check:
+    smallest = float(cosines.min())
+    passed = smallest >= min_cosine
+    return Check(name, passed, f"least cosine {what}: {smallest:.6f}" + ("" if passed else f", expected {min_cosine}"))

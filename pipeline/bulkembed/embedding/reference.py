@@ -1,7 +1,7 @@
-"""Vectors of the libraries that models are published with, to compare ours against. Float32, on the CPU.
+"""Compares our vectors with those of sentence-transformers and transformers, in float32 on the CPU.
 
-They run in a process of their own (`python -m bulkembed.embedding.reference`): texts go in and vectors come out as JSON.
-The only user of sentence-transformers and transformers.
+The libraries run in another process (`python -m bulkembed.embedding.reference`), which takes texts and returns vectors
+as JSON. Only this module imports them.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from bulkembed.vectors import matryoshka
 Library = Literal["sentence-transformers", "transformers"]
 Vectors = npt.NDArray[np.float32]
 LIBRARIES: tuple[Library, ...] = ("sentence-transformers", "transformers")
-PARTS = 4  # of every probe: its first quarter, half, three quarters, and all of it
-MAX_TOKENS = 512  # of a comparison: a long document in float32 on a CPU takes minutes
+PARTS = 4  # lengths of every probe: its first quarter, half, three quarters, and all of it
+MAX_TOKENS = 512  # of a compared text: a long one takes minutes in float32 on a CPU
 
 
-def compare(library: Library, path: str, model: Model, cfg: RunConfig, tokenizer: Tokenizer, embedder: Embedder) -> Iterator[Check]:
-    """One check for each probe: cosines of our vectors with the library's, and whether the token ids are the same."""
+def compare_vectors(library: Library, path: str, model: Model, cfg: RunConfig, tokenizer: Tokenizer, embedder: Embedder) -> Iterator[Check]:
+    """One check for each probe: our vectors have the library's direction, and our token ids are the library's."""
     prompt = cfg.prompt or ""
     probes = {**preflight.PROBES, "truncated": preflight.LONG_PROBE}
     texts = [text[: len(text) * part // PARTS] for text in probes.values() for part in range(1, PARTS + 1)]
     tokens = tokenizer.encode(texts, prompt)
     ours = embedder.embed([tokens.of(text) for text in range(len(texts))])
-    ids, theirs = embed(library, path, model.pooling, tokenizer.max_tokens, [prompt + text for text in texts])
+    ids, theirs = reference_vectors(library, path, model.pooling, tokenizer.max_tokens, [prompt + text for text in texts])
     cosines = matryoshka.cosines(ours, theirs).reshape(len(probes), PARTS)
-    equal = np.array([tokens.of(text).tolist() == each for text, each in enumerate(ids)]).reshape(len(probes), PARTS)
-    limit = preflight.ALIKE[cfg.engine.dtype]
-    for name, found, same in zip(probes, cosines, equal, strict=True):
-        what = f"cosine min {found.min():.7f} mean {found.mean():.7f}, tokens equal {int(same.sum())}/{PARTS}"
-        yield Check(f"{library}: {name}", bool(found.min() >= limit and same.all()), what)
+    same_ids = np.array([tokens.of(text).tolist() == their_ids for text, their_ids in enumerate(ids)]).reshape(len(probes), PARTS)
+    min_cosine = preflight.MIN_EQUAL_COSINE[cfg.engine.dtype]
+    for name, row, same in zip(probes, cosines, same_ids, strict=True):
+        detail = f"cosine min {row.min():.7f} mean {row.mean():.7f}, tokens equal {int(same.sum())}/{PARTS}"
+        yield Check(f"{library}: {name}", bool(row.min() >= min_cosine and same.all()), detail)
 
 
-def embed(library: Library, path: str, pooling: Pooling, max_tokens: int, texts: list[str]) -> tuple[list[list[int]], Vectors]:
-    """Token ids and vectors of texts, of norm 1. Raises ModelError where the library is not installed or cannot load the model."""
+def reference_vectors(library: Library, path: str, pooling: Pooling, max_tokens: int, texts: list[str]) -> tuple[list[list[int]], Vectors]:
+    """The library's token ids and unit vectors of texts. Raises ModelError where it is not installed or cannot load the model."""
     command = [sys.executable, "-m", "bulkembed.embedding.reference", library, path, pooling, str(max_tokens)]
     result = subprocess.run(command, input=orjson.dumps(texts), capture_output=True, check=False)  # noqa: S603
     if result.returncode != 0:
@@ -58,8 +58,8 @@ def embed(library: Library, path: str, pooling: Pooling, max_tokens: int, texts:
     return answer["ids"], np.array(answer["vectors"], np.float32)
 
 
-def by_sentence_transformers(path: str, pooling: Pooling, max_tokens: int, texts: list[str]) -> tuple[list[list[int]], Vectors]:
-    """`pooling` is what the library reads from the model's files itself."""
+def sentence_transformers_vectors(path: str, pooling: Pooling, max_tokens: int, texts: list[str]) -> tuple[list[list[int]], Vectors]:
+    """The library reads the pooling from the model's files, so it ignores `pooling`."""
     import torch
     from sentence_transformers import SentenceTransformer
 
@@ -69,8 +69,8 @@ def by_sentence_transformers(path: str, pooling: Pooling, max_tokens: int, texts
     return loaded.tokenizer(texts, truncation=True, max_length=max_tokens)["input_ids"], np.asarray(vectors, np.float32)
 
 
-def by_transformers(path: str, pooling: Pooling, max_tokens: int, texts: list[str]) -> tuple[list[list[int]], Vectors]:
-    """The model's own forward pass and our pooling: one text at a time, so that nothing is padded."""
+def transformers_vectors(path: str, pooling: Pooling, max_tokens: int, texts: list[str]) -> tuple[list[list[int]], Vectors]:
+    """The model's forward pass with our pooling, on one text at a time, so that nothing is padded."""
     import torch
     from transformers import AutoModel, AutoTokenizer
 
@@ -79,18 +79,18 @@ def by_transformers(path: str, pooling: Pooling, max_tokens: int, texts: list[st
     ids = tokenizer(texts, truncation=True, max_length=max_tokens)["input_ids"]
     vectors = []
     with torch.inference_mode():
-        for each in ids:
-            pooled = preflight.POOL[pooling](loaded(torch.tensor([each])).last_hidden_state[0].numpy())
+        for text_ids in ids:
+            pooled = preflight.POOLING[pooling](loaded(torch.tensor([text_ids])).last_hidden_state[0].numpy())
             vectors.append(pooled / np.linalg.norm(pooled))
     return ids, np.stack(vectors)
 
 
 def main(library: str, path: str, pooling: Any, max_tokens: str) -> None:
-    embed_with: dict[str, Callable[[str, Pooling, int, list[str]], tuple[list[list[int]], Vectors]]] = {
-        "sentence-transformers": by_sentence_transformers,
-        "transformers": by_transformers,
+    libraries: dict[str, Callable[[str, Pooling, int, list[str]], tuple[list[list[int]], Vectors]]] = {
+        "sentence-transformers": sentence_transformers_vectors,
+        "transformers": transformers_vectors,
     }
-    ids, vectors = embed_with[library](path, pooling, int(max_tokens), orjson.loads(sys.stdin.buffer.read()))
+    ids, vectors = libraries[library](path, pooling, int(max_tokens), orjson.loads(sys.stdin.buffer.read()))
     sys.stdout.write(orjson.dumps({"ids": ids, "vectors": vectors}, option=orjson.OPT_SERIALIZE_NUMPY).decode() + "\n")
 
 

@@ -206,7 +206,7 @@ def checks_text(model: Model, cfg: RunConfig, engine: str, checks: list[Check]) 
     """A table: passed or not, name, what was found."""
     head = f"{model.name}: {model.pooling} pooling, {model.width} dims, {engine} in {cfg.engine.dtype}, at most {cfg.max_tokens:,} tokens"
     wide = max(len(each.name) for each in checks)
-    return "\n".join([head, *(f"  {'ok  ' if each.passed else 'FAIL'}  {each.name:<{wide}}  {each.found}" for each in checks)])
+    return "\n".join([head, *(f"  {'ok  ' if each.passed else 'FAIL'}  {each.name:<{wide}}  {each.detail}" for each in checks)])
 
 
 def trial_text(trial: Trial, base: float) -> str:

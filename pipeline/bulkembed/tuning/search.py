@@ -1,4 +1,6 @@
-"""Which engine settings are fastest for these documents on this host: one after the other is measured, the best stays."""
+"""Searches the fastest engine settings: changes one setting at a time, and keeps each change that wins. Pure.
+
+`session` measures."""
 
 from __future__ import annotations
 
@@ -11,21 +13,23 @@ from typing import Any
 
 from bulkembed.config.toml_files import merge
 
-Changes = dict[str, Any]  # of the [engine] table
-Axis = tuple[str, list[Changes]]
+Changes = dict[str, Any]  # keys of the [engine] table, and their new values
+Axis = tuple[str, list[Changes]]  # a setting's name, and the alternatives to try
 
-MARGIN = 1.02  # by which a setting must win: less is noise
-# What glibc does where nothing is set, against the settings of `environment`.
-PLAIN_MALLOC = {"MALLOC_TOP_PAD_": "131072", "MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
-TCMALLOC = "usr/lib/*-linux-gnu/libtcmalloc_minimal.so.4"  # of Debian and Ubuntu
+MIN_GAIN = 1.02  # factor by which a setting must be faster to win; less is within the noise
+# glibc's own defaults, instead of what `environment` sets.
+DEFAULT_MALLOC = {"MALLOC_TOP_PAD_": "131072", "MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
+TCMALLOC = "usr/lib/*-linux-gnu/libtcmalloc_minimal.so.4"  # where Debian and Ubuntu have it
 
 
 @dataclass(frozen=True)
 class Trial:
+    """One measurement of settings."""
+
     changes: Changes
-    rate: float  # tokens/s of the host; 0 where it failed
+    rate: float  # tokens/s of the host; 0 where the settings failed
     problem: str = ""
-    seconds: float = field(default=0.0, compare=False)  # that it took, loading included
+    seconds: float = field(default=0.0, compare=False)  # of wall time, loading included
 
     @property
     def name(self) -> str:
@@ -33,13 +37,13 @@ class Trial:
 
 
 def cpu_axes(cores: set[int], dtype: str) -> list[Axis]:
-    """`dtype`: as configured. Those that are likely to matter most come first: the time may not suffice for all."""
+    """Axes of a CPU host, the most promising first: the time may not suffice for all. `dtype`: the configured one."""
     first, last = min(cores), max(cores)
     fewer = sorted({len(cores) - 1, len(cores) // 2} - {0, len(cores)})
     preloads = sorted(Path("/").glob(TCMALLOC))
     return [
         ("step tokens", [{"step_tokens": tokens} for tokens in (4096, 16384, 2048)]),
-        ("allocator", [*({"env": {"LD_PRELOAD": str(path)}} for path in preloads), {"env": PLAIN_MALLOC}]),
+        ("allocator", [*({"env": {"LD_PRELOAD": str(path)}} for path in preloads), {"env": DEFAULT_MALLOC}]),
         ("binding", [{"env": {"VLLM_CPU_OMP_THREADS_BIND": f"{first}-{last}"}}] if len(cores) == last - first + 1 else []),
         ("call tokens", [{"call_tokens": tokens} for tokens in (32768, 262144)]),
         ("threads", [{"env": {"OMP_NUM_THREADS": str(count)}} for count in fewer]),
@@ -50,7 +54,7 @@ def cpu_axes(cores: set[int], dtype: str) -> list[Axis]:
 
 
 def gpu_axes(gpus: int) -> list[Axis]:
-    """Loading takes a minute there: what a small model gained most by on an H100 comes first."""
+    """Axes of a GPU host. Loading takes a minute there, so what helped a small model most on an H100 comes first."""
     return [
         ("step tokens", [{"step_tokens": tokens} for tokens in (32768, 16384, 65536)]),
         ("actors on a GPU", [{"num_gpus": 0.5, "tensor_parallel_size": 1}]),
@@ -63,9 +67,11 @@ def gpu_axes(gpus: int) -> list[Axis]:
     ]
 
 
-def search(axes: list[Axis], measure: Callable[[Changes], Trial], deadline: float) -> Iterator[Trial]:
-    """Trials as they are made: an axis at a time, from the best so far. Ends when the next one might pass the
-    deadline (of time.monotonic), at once where the first fails. What has won is measured once more, after what it won over."""
+def search_settings(axes: list[Axis], measure: Callable[[Changes], Trial], deadline: float) -> Iterator[Trial]:
+    """Yields each trial when it is measured: one axis after the other, each starting from the best settings so far.
+
+    Ends before a trial that could pass the deadline (of time.monotonic), and at once where the configured settings fail.
+    The last two trials measure the configured and the best settings once more."""
     longest = 0.0
 
     def timed(changes: Changes) -> Trial:
@@ -83,11 +89,11 @@ def search(axes: list[Axis], measure: Callable[[Changes], Trial], deadline: floa
     for _, options in axes:
         base = best
         for option in options:
-            if time.monotonic() + 3 * longest > deadline:  # this one, and two to confirm the best
+            if time.monotonic() + 3 * longest > deadline:  # one for this trial, two for the last two
                 break
             trial = timed(merge(base.changes, option))
             yield trial
-            if trial.rate > best.rate * MARGIN:
+            if trial.rate > best.rate * MIN_GAIN:
                 best = trial
     if best is not first:
         yield timed(first.changes)
@@ -95,20 +101,21 @@ def search(axes: list[Axis], measure: Callable[[Changes], Trial], deadline: floa
 
 
 def best_of(trials: list[Trial]) -> tuple[Trial, Trial]:
-    """What was configured, and the fastest: the same where nothing won, or what had won did not win again.
+    """The configured and the fastest settings, by the last two trials; twice the configured ones where the winner lost there.
 
-    The trials that it won by do not count: of many, one is always lucky."""
+    Only these two trials count: among many trials one is always faster by luck."""
     first, best = (trials[-2], trials[-1]) if len(trials) > 2 and not trials[-2].changes else (trials[0], trials[0])
     return first, best if best.rate > first.rate else first
 
 
 def untried(axes: list[Axis], trials: list[Trial]) -> list[str]:
-    """Names of the axes that the time did not suffice for."""
-    made = [set(flat(trial.changes)) for trial in trials]
-    return [name for name, options in axes if options and not any(set(flat(option)) <= seen for option in options for seen in made)]
+    """Names of the axes of which nothing was tried, because the time was up."""
+    tried = [set(flat(trial.changes)) for trial in trials]
+    return [name for name, options in axes if options and not any(set(flat(option)) <= seen for option in options for seen in tried)]
 
 
 def flat(changes: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Values with dotted names, such as `env.OMP_NUM_THREADS`."""
     for key, value in changes.items():
         if isinstance(value, dict):
             yield from flat(value, f"{prefix}{key}.")
@@ -117,5 +124,5 @@ def flat(changes: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def toml(changes: Changes) -> str:
-    """An [engine] table: numbers, truth values and strings are written in TOML as in JSON."""
+    """The changes as an [engine] table. TOML writes numbers, booleans and strings as JSON does."""
     return "\n".join(["[engine]", *(f"{key} = {json.dumps(value)}" for key, value in flat(changes)), ""])

@@ -1,4 +1,4 @@
-"""Measures engine settings where a run would use them: in embedding actors of this host, on a sample of the source."""
+"""Measures engine settings in embedding actors of this host, on a sample of the source."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
 
+import numpy as np
+import numpy.typing as npt
+
 from bulkembed import stopping
 from bulkembed.cluster import connect
 from bulkembed.cluster.ray_executor import ray_executor
@@ -16,6 +19,7 @@ from bulkembed.config.sections import EngineConfig
 from bulkembed.config.toml_files import merge
 from bulkembed.embedding.embedder import TokenIds
 from bulkembed.errors import BulkembedError, SourceError
+from bulkembed.records import Shard
 from bulkembed.runs import stages
 from bulkembed.runs.calibration import sample_of
 from bulkembed.runs.job import Job
@@ -23,51 +27,60 @@ from bulkembed.runs.lookup import open_job
 from bulkembed.tuning import search
 from bulkembed.tuning.search import Changes, Trial
 
-MAX_ACTORS = 1 << 20  # no bound: as many as a run with these settings has
-LONGEST_SECONDS = 8.0  # of a measurement, without loading
-TRIALS = 40  # that a budget should suffice for, loading aside
+UNLIMITED_ACTORS = 1 << 20  # the settings decide how many actors there are
+MAX_SECONDS = 8.0  # of a measurement, without loading
+MIN_SECONDS = 1.0
+TARGET_TRIALS = 40  # trials that should fit the budget, without loading
 
 
 @dataclass(frozen=True)
 class Host:
-    """This host, with token ids of a sample of the source. Ray is connected."""
+    """This host, with Ray connected, and a sample of the source as token ids."""
 
     job: Job
     documents: TokenIds
     axes: list[search.Axis]
 
     def trials(self, budget: float) -> Iterator[Trial]:
-        """Within about `budget` seconds."""
-        seconds = min(LONGEST_SECONDS, max(1.0, budget / TRIALS))
-        return search.search(self.axes, lambda changes: self.measure(changes, seconds), time.monotonic() + budget)
+        """The trials of a search that takes about `budget` seconds."""
+        seconds = min(MAX_SECONDS, max(MIN_SECONDS, budget / TARGET_TRIALS))
+        return search.search_settings(self.axes, lambda changes: self.measure(changes, seconds), time.monotonic() + budget)
 
     def measure(self, changes: Changes, seconds: float) -> Trial:
-        """All of the host's actors at once, as a run has them."""
+        """The rate of all actors of this host at once, as in a run."""
         engine = EngineConfig.model_validate(merge(self.job.cfg.engine.model_dump(), changes))
         job = replace(self.job, cfg=self.job.cfg.model_copy(update={"engine": engine}))
         try:
-            with ray_executor(job, MAX_ACTORS) as executor:
+            with ray_executor(job, UNLIMITED_ACTORS) as executor:
                 return Trial(changes, sum(executor.measure_rates(self.documents, seconds)))
         except BulkembedError as error:
-            stopping.stop.check()  # then it is no fault of the setting
+            stopping.stop.check()  # raises where a signal ended the actors, which is no fault of the settings
             return Trial(changes, 0, str(error))
 
 
 @contextmanager
-def host(cfg: RunConfig, documents: int) -> Iterator[Host]:
-    """`cfg`: a run of the source; its output is not looked at. Raises SourceError where no document can be read."""
-    with TemporaryDirectory(prefix="bulkembed-tune-") as nowhere:
-        job, plan = open_job(cfg.model_copy(update={"output": nowhere, "ray": cfg.ray.model_copy(update={"address": None})}))
-    sample: list[TokenIds] = []
-    for shard in sample_of(plan.pending, documents):
-        tokens = stages.prepare(shard, job).tokens
-        sample.append([tokens.of(row) for row in range(len(tokens.lengths))])
-    found = [ids for part in sample for ids in part][:documents]
-    if not found:
+def open_host(cfg: RunConfig, documents: int) -> Iterator[Host]:
+    """Takes a sample of the source of `cfg`, and connects Ray. It writes no output.
+
+    Raises SourceError where no document can be read."""
+    with TemporaryDirectory(prefix="bulkembed-tune-") as empty_folder:
+        local = cfg.ray.model_copy(update={"address": None})
+        job, plan = open_job(cfg.model_copy(update={"output": empty_folder, "ray": local}))
+    sample = sample_ids(job, plan.pending, documents)
+    if not sample:
         raise SourceError(plan.failures[0].reason if plan.failures else f"source {cfg.source}: no document of it can be embedded")
     connect.connect(job.cfg.ray)
     try:
         cores, gpus = connect.here()
-        yield Host(job, found, search.gpu_axes(gpus) if gpus else search.cpu_axes(cores, job.cfg.engine.dtype))
+        yield Host(job, sample, search.gpu_axes(gpus) if gpus else search.cpu_axes(cores, job.cfg.engine.dtype))
     finally:
         connect.disconnect()
+
+
+def sample_ids(job: Job, pending: list[Shard], documents: int) -> TokenIds:
+    """Token ids of up to so many documents, from all over the source."""
+    ids: list[npt.NDArray[np.int32]] = []
+    for shard in sample_of(pending, documents):
+        tokens = stages.prepare(shard, job).tokens
+        ids += [tokens.of(row) for row in range(len(tokens.lengths))]
+    return ids[:documents]
