@@ -17,12 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
-from hypothesis import given
-from hypothesis import strategies as st
 
-from bulkembed.cluster import connect, placement, recovery
+from bulkembed.cluster import connect, recovery
 from bulkembed.cluster.ray_executor import ray_executor
-from bulkembed.config.sections import EngineConfig
 from bulkembed.dataset.ledger import dataset
 from bulkembed.embedding.environment import engine_environment
 from bulkembed.errors import BulkembedError, InterruptedRun, ResourceError
@@ -258,63 +255,6 @@ def test_asking_for_gpus_that_are_not_there_says_so(tmp_path: Path, qwen: str) -
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "num_gpus": 1})
     with pytest.raises(ResourceError, match="do not fit"):
         on_ray(cfg)
-
-
-def node(cpus: float, gpus: float = 0) -> dict[str, float]:
-    return {"CPU": cpus, "GPU": gpus}
-
-
-@pytest.mark.parametrize(
-    ("engine", "layout", "nodes", "wanted"),
-    [
-        ({}, "auto", [node(2)], ("fused", 1, 2.0, 0, 2)),
-        ({}, "auto", [node(64), node(64)], ("fused", 2, 64.0, 0, 64)),
-        ({}, "split", [node(2)], ("split", 1, 1.5, 0, 2)),
-        ({}, "auto", [node(1)], ("fused", 1, 1.0, 0, 1)),
-        ({}, "auto", [node(0), node(16, 1)], ("split", 1, 1.0, 1, None)),
-        ({}, "auto", [node(192, 8), node(192, 8)], ("split", 16, 1.0, 1, None)),
-        ({"tensor_parallel_size": 4}, "auto", [node(192, 8)], ("split", 2, 1.0, 4, None)),
-        ({"replicas": 3}, "auto", [node(192, 8)], ("split", 3, 1.0, 1, None)),
-        ({"num_gpus": 0.5}, "auto", [node(192, 8), node(2, 1)], ("split", 18, 0.5, 0.5, None)),
-        ({"kind": "simulated"}, "auto", [node(16, 1)], ("fused", 1, 16.0, 0, 16)),
-    ],
-)
-def test_placement(engine: dict[str, Any], layout: str, nodes: list[dict[str, float]], wanted: tuple[Any, ...]) -> None:
-    found = placement.fit(EngineConfig.model_validate(engine), layout, nodes)
-    assert (found.layout, found.replicas, found.actor_cpus, found.actor_gpus, found.engine_cpus) == wanted
-
-
-@pytest.mark.parametrize("cpus", [1, 2, 3, 4, 8, 64])
-@pytest.mark.parametrize("gpus", [0, 1, 2, 8])
-@pytest.mark.parametrize("layout", ["auto", "fused", "split"])
-def test_everything_that_runs_at_once_fits_the_host(cpus: int, gpus: int, layout: str) -> None:
-    found = placement.fit(EngineConfig(), layout, [node(cpus, gpus)])
-    helpers = 2 * found.helper_cpus if found.layout == "split" else 0
-    assert found.replicas * found.actor_cpus + helpers <= cpus
-    assert found.helper_cpus > 0 or found.layout == "fused"
-
-
-@pytest.mark.parametrize(
-    ("engine", "nodes", "message"),
-    [
-        ({"num_gpus": 1}, [node(8)], "do not fit"),
-        ({"tensor_parallel_size": 4}, [node(8, 2), node(8, 2)], "4 GPUs each"),
-        ({"replicas": 9}, [node(96, 8)], "lower engine.replicas"),
-        ({"num_cpus": 4}, [node(2)], "engine.num_cpus"),
-        ({}, [node(0)], "no node with a CPU"),
-    ],
-)
-def test_what_can_never_be_had_is_refused(engine: dict[str, Any], nodes: list[dict[str, float]], message: str) -> None:
-    with pytest.raises(ResourceError, match=message):
-        placement.fit(EngineConfig.model_validate(engine), "auto", nodes)
-
-
-@given(st.lists(st.tuples(st.integers(1, 64), st.integers(1, 8)), min_size=1, max_size=5))
-def test_on_every_gpu_host_half_of_the_cores_stay_for_tasks(hosts: list[tuple[int, int]]) -> None:
-    """Whichever of the others go away."""
-    found = placement.fit(EngineConfig(), "auto", [node(96), *(node(cpus, gpus) for cpus, gpus in hosts)])
-    for cpus, gpus in hosts:
-        assert gpus * found.actor_cpus <= cpus / 2
 
 
 ACTOR_ENVIRONMENT = """

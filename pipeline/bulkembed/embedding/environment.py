@@ -27,7 +27,7 @@ def engine_environment(engine: EngineConfig, cpus: int | None) -> dict[str, str]
             "MALLOC_TRIM_THRESHOLD_": "4294967296",
             # Every arena fragments separately, and the default is eight per core. With fewer arenas than cores, tokenizing waits.
             "MALLOC_ARENA_MAX": str(max(2, cpus)),
-            # oneDNN compiles a GEMM for each number of tokens, and a number seldom repeats. 16 is more than one step needs.
+            # oneDNN prepares a GEMM for each number of tokens, and a number seldom repeats. 16 is more than one step needs.
             # With the default of 1,024 memory grew for as long as it was measured.
             "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16",
         }

@@ -1,6 +1,6 @@
-"""Searches the fastest engine settings: changes one setting at a time, and keeps each change that wins. Pure.
+"""Searches the fastest engine settings: changes one setting at a time, and keeps each change that wins.
 
-`session` measures."""
+It does not measure; `session` does."""
 
 from __future__ import annotations
 
