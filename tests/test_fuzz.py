@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from bulkembed.config.run_config import RunConfig
 from bulkembed.config.toml_files import load
-from bulkembed.dataset.ledger import dataset
+from bulkembed.dataset.snapshots import newest_dataset
 from bulkembed.errors import BulkembedError, ConfigError, ObjectError
 from bulkembed.runs.lookup import open_job
 from bulkembed.source import objects, planning, reader
@@ -223,6 +223,6 @@ def test_hostile_keys_stay_inside_the_output(tmp_path: Path, qwen: str) -> None:
         write_jsonl(tmp_path / "in" / f"{key}.jsonl", [{"id": key, "text": "t", "lang": "x"}])
     in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen)).require_complete()
     assert read_dataset(tmp_path / "out").num_rows == 5
-    _, snapshot = dataset(Store(), str(tmp_path / "out"))
+    _, snapshot = newest_dataset(Store(), str(tmp_path / "out"))
     assert all(path.is_relative_to(tmp_path / "out") for path in tmp_path.rglob("*.parquet"))
     assert len(snapshot.shards) == 5

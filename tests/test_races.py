@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bulkembed.dataset.ledger import Ledger, dataset
+from bulkembed.dataset.receipts import Ledger
+from bulkembed.dataset.snapshots import newest_dataset
 from bulkembed.storage.store import Store
 from tests.support.commands import job, start, wait_for_receipts
 from tests.support.corpora import write_corpus
@@ -42,7 +43,7 @@ def test_two_identical_runs_and_a_different_one_at_once(tmp_path: Path, qwen: st
     assert 2 <= len(snapshots) <= 3
     assert read_dataset(tmp_path / "out")["id"].to_pylist() == [row["id"] for row in rows]
     assert bulkembed("verify", "--output", tmp_path / "out").returncode == 0
-    _, snapshot = dataset(Store(), str(tmp_path / "out"))
+    _, snapshot = newest_dataset(Store(), str(tmp_path / "out"))
     for fingerprint in (path.stem for path in tmp_path.glob("out/_meta/runs/*.json")):
         done = Ledger(Store(), str(tmp_path / "out"), fingerprint).done()
         assert {path.stem for path in tmp_path.glob(f"out/data/{fingerprint}/*")} == set(done)

@@ -272,28 +272,3 @@ class LostAttempt:
     where: str
     reason: str
     cause: Cause
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """The live data files of one finished run. The newest snapshot is the dataset."""
-
-    number: int
-    fingerprint: str
-    created: str  # ISO 8601, UTC
-    source: str  # as asked for, absolute
-    shards: list[str]  # in source order
-    documents: int
-    rejects: int
-    provenance: dict[str, str] = field(repr=False)
-
-    def holds(self, fingerprint: str, shards: list[str]) -> bool:
-        """Whether it is of exactly these shards, in source order."""
-        return (self.fingerprint, self.shards) == (fingerprint, shards)
-
-    def same_dataset(self, other: Snapshot) -> bool:
-        """Whether both hold the same, whatever their numbers and times."""
-        return replace(self, number=0, created="", provenance={}) == replace(other, number=0, created="", provenance={})
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)

@@ -33,7 +33,7 @@ import pyarrow.parquet as pq
 
 from bulkembed import schema
 from bulkembed.config.run_config import RunConfig
-from bulkembed.dataset.ledger import dataset
+from bulkembed.dataset.snapshots import newest_dataset
 from bulkembed.embedding.model_files import describe
 from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.inspection.verify import verify
@@ -145,10 +145,10 @@ def processes(start: str) -> Iterator[psutil.Process]:
 def count(output: str, storage: dict[str, Any], documents: int) -> dict[str, int]:
     """Documents that a finished dataset lost, doubled or shows out of order, and what `verify` says of it."""
     store = Store(storage)
-    ledger, snapshot = dataset(store, output)
+    ledger, snapshot = newest_dataset(store, output)
     ids: list[int] = []
     for shard in snapshot.shards:
-        ids += schema.table_of(store.read(ledger.data(shard)), ["id"])["id"].to_pylist()
+        ids += schema.table_of(store.read(ledger.data_uri(shard)), ["id"])["id"].to_pylist()
     seen = Counter(ids)
     return {
         "lost": documents - len(seen),
@@ -171,8 +171,8 @@ def undisturbed(source: Path, model: str) -> str:
 
 def rows(output: str, storage: dict[str, Any]) -> pa.Table:
     store = Store(storage)
-    ledger, snapshot = dataset(store, output)
-    tables = [schema.table_of(store.read(ledger.data(shard))) for shard in snapshot.shards]
+    ledger, snapshot = newest_dataset(store, output)
+    tables = [schema.table_of(store.read(ledger.data_uri(shard))) for shard in snapshot.shards]
     return pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
 
 

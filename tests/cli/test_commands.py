@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from bulkembed.cli import console
 from bulkembed.config.settings import parse_setting
-from bulkembed.dataset.ledger import dataset
+from bulkembed.dataset.snapshots import newest_dataset
 from bulkembed.storage.store import Store
 from bulkembed.text.tokenizer import Tokenizer
 from tests.support.commands import job, start, wait_for_receipts
@@ -262,8 +262,8 @@ def test_any_text_is_a_setting_or_a_clear_error(value: str) -> None:
 def test_receipts_are_plain_json(tmp_path: Path, qwen: str) -> None:
     write_corpus(tmp_path / "in", files=1)
     bulkembed(*job(tmp_path, qwen))
-    ledger, snapshot = dataset(Store(), str(tmp_path / "out"))
-    receipt = json.loads(Path(ledger.receipt(snapshot.shards[0])).read_text())
+    ledger, snapshot = newest_dataset(Store(), str(tmp_path / "out"))
+    receipt = json.loads(Path(ledger.receipt_uri(snapshot.shards[0])).read_text())
     assert receipt["rows"] == receipt["documents"] + receipt["rejects"] == 20
     assert set(receipt["seconds"]) == {"read", "tokenize", "embed", "encode", "write"}
 

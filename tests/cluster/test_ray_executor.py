@@ -20,7 +20,7 @@ import ray
 
 from bulkembed.cluster import connect, recovery
 from bulkembed.cluster.ray_executor import ray_executor
-from bulkembed.dataset.ledger import dataset
+from bulkembed.dataset.snapshots import newest_dataset
 from bulkembed.embedding.environment import engine_environment
 from bulkembed.errors import BulkembedError, InterruptedRun, ResourceError
 from bulkembed.inspection.verify import verify
@@ -175,7 +175,7 @@ def test_a_poisonous_document_ends_in_the_rejects_and_no_other(
     counts = summary.progress.counts
     assert (counts.rows, counts.documents, counts.rejects) == (16, 15, 1)
     assert bool(summary.progress.lost) == (fault != "nan_on")
-    assert list(verify(Store(), *dataset(Store(), str(tmp_path / "out")))) == []
+    assert list(verify(Store(), *newest_dataset(Store(), str(tmp_path / "out")))) == []
     again = on_ray(cfg)
     assert again.plan.pending == []
     assert capsys.readouterr().out == "", "Ray prints nothing about processes that it has lost"
@@ -190,7 +190,7 @@ def test_a_poisonous_document_gives_a_sample_no_vector_and_publishes_nothing(tmp
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, ray={"layout": layout}, engine=engine, vectors="64:int8")
     on_ray(cfg).require_complete()
     assert read_dataset(tmp_path / "out")["id"].to_pylist() == [0, 1, 3]
-    (ranges,) = (json.loads(path.read_text()) for path in tmp_path.glob("out/_meta/ranges/*/*.json"))
+    (ranges,) = (json.loads(path.read_text()) for path in tmp_path.glob("out/_meta/int8_ranges/*/*.json"))
     assert (ranges["rows"], ranges["seen"]) == (3, 4)
     assert len(list(tmp_path.glob("out/_meta/rejects/*"))) == 1
     assert on_ray(cfg).plan.pending == []

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
+from bulkembed.dataset.snapshots import Snapshot
 from bulkembed.embedding.model_files import file_hash
 from bulkembed.errors import ModelError
 from bulkembed.inspection.search import dataset_model
-from bulkembed.records import Snapshot
 from tests.support.corpora import write_corpus
 from tests.support.processes import bulkembed
 from tests.support.runs import read_dataset
@@ -144,6 +144,7 @@ def test_a_token_opens_a_private_model(tmp_path: Path, hub: SmallHub) -> None:
 
 LOCATED = """
 import json, sys
+from bulkembed.dataset.snapshots import Snapshot
 from bulkembed.embedding import model_files
 from bulkembed.errors import BulkembedError
 

@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 from bulkembed import schema, stopping
 from bulkembed.cli import app
 from bulkembed.config.run_config import RunConfig
-from bulkembed.dataset.ledger import Ledger, dataset
+from bulkembed.dataset.receipts import Ledger
+from bulkembed.dataset.snapshots import newest_dataset
 from bulkembed.embedding import hardware
 from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.errors import IncompleteError, InterruptedRun
@@ -78,7 +79,7 @@ def embed(cfg: RunConfig, executor: LocalExecutor | None = None) -> Summary:
 
 def least_cosine(output: Path) -> float:
     """Of what the int8 columns of the live rows stand for, with their float32 vectors."""
-    _, snapshot = dataset(Store(), str(output))
+    _, snapshot = newest_dataset(Store(), str(output))
     table, ranges = read_dataset(output), matryoshka.ranges_from_text(snapshot.provenance)
     full = schema.stored(table, "embedding").astype(np.float32)
     forms = {name: form for name, form in schema.forms_of(snapshot.provenance).items() if form.dtype == "int8"}
@@ -92,7 +93,7 @@ def outlook(cfg: RunConfig) -> str:
 
 
 def records(output: Path) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text()) for path in sorted(output.glob("_meta/ranges/*/*.json"))]
+    return [json.loads(path.read_text()) for path in sorted(output.glob("_meta/int8_ranges/*/*.json"))]
 
 
 def test_a_first_run_of_one_document_does_not_set_the_ranges_of_all(tmp_path: Path, qwen: str) -> None:
@@ -112,7 +113,7 @@ def test_a_first_run_of_one_document_does_not_set_the_ranges_of_all(tmp_path: Pa
     assert second.snapshot.fingerprint != first.snapshot.fingerprint
     assert second.snapshot.provenance["int8_ranges_rows"] == "18"
     assert [(each["rows"], each["seen"]) for each in records(tmp_path / "out")] == [(1, 1), (18, 18)]
-    assert list(verify(Store(), *dataset(Store(), str(tmp_path / "out")))) == []
+    assert list(verify(Store(), *newest_dataset(Store(), str(tmp_path / "out")))) == []
 
 
 @pytest.mark.parametrize("changed", ["limit", "replaced"])
@@ -385,7 +386,7 @@ def test_clipped_components_are_counted_and_warned_of(tmp_path: Path, qwen: str)
     job, _ = open_job(cfg)
     few = open_job(config(tmp_path, qwen, limit=3))[1].pending
     small = replace(calibration.measured(job, few, Noting().sample), vectors=MIN_VECTORS)
-    job.ledger.create_ranges(1, small.to_record())  # as if 2,048 rows had been like the first 3
+    job.ledger.create_int8_ranges(1, small.to_record())  # as if 2,048 rows had been like the first 3
     summary = embed(cfg)
     counts = summary.progress.counts
     full = schema.stored(read_dataset(tmp_path / "out"), "embedding").astype(np.float32)
@@ -400,7 +401,7 @@ def test_clipped_components_are_counted_and_warned_of(tmp_path: Path, qwen: str)
     assert f"clipped      {expected:,} components of 4,800 of int8 vectors ({expected / 4800:.3%})" in said
     assert "warning" in said
     assert " tokens/s while embedding, 1 min 35 s in all" in said
-    ledger, snapshot = dataset(Store(), str(tmp_path / "out"))
+    ledger, snapshot = newest_dataset(Store(), str(tmp_path / "out"))
     assert sum(receipt.counts.clipped for receipt in ledger.read_receipts(snapshot.shards)) == expected
     assert any(f"{expected / 4800:.1%} of the components of int8 vectors" in problem for problem in verify(Store(), ledger, snapshot))
     assert calibration.clipped_warning(Counts(int8_components=1000, clipped=10)) is None
@@ -429,7 +430,7 @@ def test_a_run_with_int8_columns_goes_on_in_the_dtype_it_was_begun_in(tmp_path: 
 
 def test_ranges_are_kept_under_the_key_of_the_configuration(tmp_path: Path) -> None:
     ledger = Ledger(Store(), str(tmp_path), "key")
-    assert (ledger.ranges(), ledger.begun()) == ((0, None), False)
-    ledger.create_ranges(1, {"rows": 1})
-    ledger.create_ranges(1, {"rows": 2})
-    assert (ledger.ranges(), ledger.begun()) == ((1, {"rows": 1}), True)
+    assert (ledger.read_int8_ranges(), ledger.has_begun()) == ((0, None), False)
+    ledger.create_int8_ranges(1, {"rows": 1})
+    ledger.create_int8_ranges(1, {"rows": 2})
+    assert (ledger.read_int8_ranges(), ledger.has_begun()) == ((1, {"rows": 1}), True)

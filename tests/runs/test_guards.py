@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from bulkembed.cli.app import app
 from bulkembed.config.run_config import RunConfig
 from bulkembed.config.toml_files import load
-from bulkembed.dataset.ledger import dataset, newest_snapshot
+from bulkembed.dataset.snapshots import Snapshot, newest_dataset, newest_snapshot
 from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.errors import ConfigError, HeldBack, IncompleteError, SourceError
 from bulkembed.inspection.verify import verify
-from bulkembed.records import Failure, LostAttempt, Receipt, Shard, Snapshot
+from bulkembed.records import Failure, LostAttempt, Receipt, Shard
 from bulkembed.report.plain_text import plan_text, summary_text
 from bulkembed.runs import guards, stages
 from bulkembed.runs.executor import LocalExecutor
@@ -164,7 +164,7 @@ def test_another_source_does_not_replace_the_dataset(tmp_path: Path, qwen: str) 
             in_one_process(simulated(tmp_path / source, tmp_path / "out", qwen))
     assert number_of_snapshots(tmp_path) == 1
     in_one_process(simulated(tmp_path / "moved", tmp_path / "out", qwen)).require_complete()
-    assert dataset(Store(), str(tmp_path / "out"))[1].source == f"{tmp_path}/moved"
+    assert newest_dataset(Store(), str(tmp_path / "out"))[1].source == f"{tmp_path}/moved"
 
 
 @pytest.mark.parametrize("files", [1, 2, 3])
@@ -401,12 +401,12 @@ def test_verify_names_a_current_txt_that_readers_should_not_trust(tmp_path: Path
     live = current.read_bytes()
     for stale in (None, live[:-1], b""):
         current.unlink() if stale is None else current.write_bytes(stale)
-        (problem,) = verify(store, *dataset(store, str(tmp_path / "out")))
+        (problem,) = verify(store, *newest_dataset(store, str(tmp_path / "out")))
         assert problem == f"{current}: does not list the files of snapshot 1; run the job again, which writes it"
         in_one_process(cfg)
         assert current.read_bytes() == live
-        assert not list(verify(store, *dataset(store, str(tmp_path / "out"))))
-    before = dataset(store, str(tmp_path / "out"))
+        assert not list(verify(store, *newest_dataset(store, str(tmp_path / "out"))))
+    before = newest_dataset(store, str(tmp_path / "out"))
     in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen, prompt="x: "))
     assert not list(verify(store, *before)), "a run that ended meanwhile is no problem"
 

@@ -18,7 +18,8 @@ import pytest
 
 from bulkembed import schema
 from bulkembed.config.run_config import RunConfig
-from bulkembed.dataset.ledger import Ledger, dataset
+from bulkembed.dataset.receipts import Ledger
+from bulkembed.dataset.snapshots import newest_dataset
 from bulkembed.embedding.model_files import describe
 from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.errors import ConfigError, ModelError, ObjectError, SourceError
@@ -43,7 +44,7 @@ def embed(cfg: RunConfig) -> Summary:
 
 
 def problems(output: Path) -> list[str]:
-    return list(verify(Store(), *dataset(Store(), str(output))))
+    return list(verify(Store(), *newest_dataset(Store(), str(output))))
 
 
 def test_every_row_comes_out_once_in_source_order(tmp_path: Path, qwen: str) -> None:
@@ -92,7 +93,7 @@ def test_pyarrow_duckdb_and_polars_read_the_live_files(tmp_path: Path, qwen: str
     embed(cfg).require_complete()
     ids = [*(row["id"] for row in rows[:100]), 9, *(row["id"] for row in rows[100:])]
     store = Store(options)
-    written = [name for name in store.names(f"{output}/data/{dataset(store, output)[0].fingerprint}") if name.endswith(".parquet")]
+    written = [name for name in store.names(f"{output}/data/{newest_dataset(store, output)[0].fingerprint}") if name.endswith(".parquet")]
     with fsspec.open(f"{output}/current.txt", "rt", **options) as file:
         files = file.read().splitlines()
     assert len(files) < len(written)
@@ -203,7 +204,7 @@ def test_a_crash_between_two_writes_costs_work_never_truth(tmp_path: Path, qwen:
         with pytest.raises(KeyboardInterrupt):
             embed(cfg)
     with pytest.raises(SourceError, match="no finished dataset"):
-        dataset(Store(), str(tmp_path / "out"))
+        newest_dataset(Store(), str(tmp_path / "out"))
     embed(cfg).require_complete()
     embed(simulated(tmp_path / "in", tmp_path / "undisturbed", qwen))
     assert read_dataset(tmp_path / "out").equals(read_dataset(tmp_path / "undisturbed"))
@@ -290,7 +291,7 @@ def test_s3_and_local_runs_are_alike_bit_for_bit(tmp_path: Path, qwen: str, s3: 
     embed(simulated(f"{root}/in", f"{root}/out", qwen, storage=s3))
     local, remote = read_dataset(tmp_path / "out"), read_dataset(f"{root}/out", **s3)
     assert local.equals(remote)
-    assert list(verify(store, *dataset(store, f"{root}/out"))) == []
+    assert list(verify(store, *newest_dataset(store, f"{root}/out"))) == []
     written = [item.uri for item in store.objects(f"{root}/out")]
     assert not [uri for uri in written if b"planted" in store.read(uri)], "credentials in what was written"
 
@@ -298,8 +299,8 @@ def test_s3_and_local_runs_are_alike_bit_for_bit(tmp_path: Path, qwen: str, s3: 
 def test_verify_names_what_is_wrong(tmp_path: Path, qwen: str) -> None:
     write_corpus(tmp_path / "in")
     embed(simulated(tmp_path / "in", tmp_path / "out", qwen))
-    ledger, snapshot = dataset(Store(), str(tmp_path / "out"))
-    paths = [Path(ledger.data(shard)) for shard in snapshot.shards]
+    ledger, snapshot = newest_dataset(Store(), str(tmp_path / "out"))
+    paths = [Path(ledger.data_uri(shard)) for shard in snapshot.shards]
     paths[0].unlink()
     paths[1].write_bytes(paths[1].read_bytes()[:-20])
     short = pq.read_table(paths[2]).slice(1)
@@ -308,17 +309,17 @@ def test_verify_names_what_is_wrong(tmp_path: Path, qwen: str) -> None:
     column = stretched["embedding"].combine_chunks()
     doubled = pa.FixedSizeListArray.from_arrays(pa.compute.multiply(column.flatten(), pa.scalar(2, pa.float32())), type=column.type)
     pq.write_table(stretched.set_column(2, stretched.schema.field("embedding"), doubled), paths[3])
-    Path(ledger.receipt(snapshot.shards[4])).unlink()
+    Path(ledger.receipt_uri(snapshot.shards[4])).unlink()
     found = "\n".join(problems(tmp_path / "out"))
     for number, message in enumerate(["missing", "unreadable", "9 rows, its receipt says 10", "not finite and of norm 1"]):
         assert any(str(paths[number]) in line and message in line for line in found.splitlines())
-    assert f"{ledger.receipt(snapshot.shards[4])}: missing" in found
+    assert f"{ledger.receipt_uri(snapshot.shards[4])}: missing" in found
 
 
 def test_the_layout_of_the_output(tmp_path: Path, qwen: str) -> None:
     write_corpus(tmp_path / "in", files=1)
     embed(simulated(tmp_path / "in", tmp_path / "out", qwen))
-    ledger, snapshot = dataset(Store(), str(tmp_path / "out"))
+    ledger, snapshot = newest_dataset(Store(), str(tmp_path / "out"))
     made = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file())
     fingerprint = ledger.fingerprint
     assert made == sorted(
@@ -358,11 +359,11 @@ def test_int8_ranges_are_the_same_for_every_shard_and_after_a_resume(tmp_path: P
         assert run(cfg, lambda progress: None, Recorder(4)).snapshot is None
         write_jsonl(tmp_path / "in" / "part-9.jsonl", [{"id": 9, "text": "new since the ranges were set", "lang": "en"}])
     embed(cfg).require_complete()
-    ledger, snapshot = dataset(Store(), str(tmp_path / "out"))
+    ledger, snapshot = newest_dataset(Store(), str(tmp_path / "out"))
     ranges = matryoshka.ranges_from_text(snapshot.provenance)
     assert {name: value.shape for name, value in ranges.items()} == {"embedding_64": (2, 64), "embedding_32": (2, 32)}
     for shard in snapshot.shards:
-        footer = pq.read_schema(ledger.data(shard)).metadata
+        footer = pq.read_schema(ledger.data_uri(shard)).metadata
         mine = matryoshka.ranges_from_text({key.decode().removeprefix("bulkembed."): value.decode() for key, value in footer.items()})
         assert all(np.array_equal(mine[name], ranges[name]) for name in ranges)
     found = read_dataset(tmp_path / "out")
@@ -436,8 +437,8 @@ def sabotaged(tmp_path: Path, qwen: str, harm: Callable[[Path, pa.Table], None])
     """What verify and its sample say of a dataset of which one file was harmed."""
     write_corpus(tmp_path / "in")
     embed(simulated(tmp_path / "in", tmp_path / "out", qwen))
-    ledger, snapshot = dataset(Store(), str(tmp_path / "out"))
-    path = Path(ledger.data(snapshot.shards[3]))
+    ledger, snapshot = newest_dataset(Store(), str(tmp_path / "out"))
+    path = Path(ledger.data_uri(snapshot.shards[3]))
     harm(path, pq.read_table(path))
     return problems(tmp_path / "out")
 
@@ -466,7 +467,7 @@ def test_verify_catches_a_swapped_row(tmp_path: Path, qwen: str) -> None:
 
 def again(tmp_path: Path, qwen: str, rows: int = 40) -> Resample:
     store, output, source = Store(), str(tmp_path / "out"), str(tmp_path / "in")
-    _, snapshot = dataset(store, output)
+    _, snapshot = newest_dataset(store, output)
     job = recalled_job(store, output, source, snapshot, describe(qwen, None))
     return resample(job, snapshot, source_objects(store, source), SimulatedEmbedder(WIDTH, 1e9), rows, seed=1)
 
@@ -507,7 +508,7 @@ def test_a_second_attempt_leaves_what_stands(tmp_path: Path, qwen: str) -> None:
     write_corpus(tmp_path / "in", files=1)
     job, plan = open_job(simulated(tmp_path / "in", tmp_path / "out", qwen))
     first = stages.run_shard(plan.pending[0], job, SimulatedEmbedder(WIDTH, 1e9))
-    path = Path(job.ledger.data(first.shard))
+    path = Path(job.ledger.data_uri(first.shard))
     written = path.stat()
 
     class Other(SimulatedEmbedder):

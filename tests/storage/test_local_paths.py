@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bulkembed.config.toml_files import load
-from bulkembed.dataset.ledger import dataset
+from bulkembed.dataset.snapshots import newest_dataset
 from bulkembed.errors import ConfigError
 from bulkembed.runs.lookup import open_job
 from bulkembed.storage.local_paths import absolute_model, absolute_place
@@ -75,4 +75,4 @@ def test_workers_that_were_started_elsewhere_use_the_drivers_places(here: Path, 
     (here / "org" / "name").symlink_to(qwen)
     on_ray(simulated("in", "~/out", "org/name")).require_complete()
     assert read_dataset(here / "out").num_rows == len(written)
-    assert dataset(Store(), str(here / "out"))[1].provenance["model"] == f"{here}/org/name"
+    assert newest_dataset(Store(), str(here / "out"))[1].provenance["model"] == f"{here}/org/name"

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from bulkembed.config.run_config import RunConfig
-from bulkembed.dataset.ledger import dataset
+from bulkembed.dataset.snapshots import newest_dataset
 from bulkembed.errors import ObjectError
 from bulkembed.inspection.verify import verify
 from bulkembed.runs.lookup import open_job
@@ -59,7 +59,7 @@ def test_a_store_that_breaks_requests_loses_and_doubles_nothing(tmp_path: Path, 
         assert proxy.counts[fault] > 3
     assert summary.progress.counts.retries > 0
     assert read_dataset(f"{root}/out", **s3).equals(read_dataset(tmp_path / "undisturbed"))
-    assert list(verify(Store(s3), *dataset(Store(s3), f"{root}/out"))) == []
+    assert list(verify(Store(s3), *newest_dataset(Store(s3), f"{root}/out"))) == []
 
 
 def test_expired_credentials_end_the_run_clearly_and_it_resumes(tmp_path: Path, qwen: str, s3: dict[str, Any]) -> None:
@@ -79,7 +79,7 @@ def test_expired_credentials_end_the_run_clearly_and_it_resumes(tmp_path: Path, 
         again = in_one_process(cfg)
         again.require_complete()
         assert len(again.plan.done) == 2
-    assert list(verify(Store(s3), *dataset(Store(s3), f"{root}/out"))) == []
+    assert list(verify(Store(s3), *newest_dataset(Store(s3), f"{root}/out"))) == []
 
 
 def test_an_object_that_changes_between_plan_and_read_fails_its_shard(tmp_path: Path, qwen: str, s3: dict[str, Any]) -> None:
@@ -167,4 +167,4 @@ def test_a_disk_without_room_leaves_nothing_half_written(tmp_path: Path, qwen: s
     assert not list(tmp_path.glob("out/data/*/.*"))
     assert not list(tmp_path.glob("out/_meta/receipts/*/*"))
     in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen)).require_complete()
-    assert list(verify(Store(), *dataset(Store(), str(tmp_path / "out")))) == []
+    assert list(verify(Store(), *newest_dataset(Store(), str(tmp_path / "out")))) == []

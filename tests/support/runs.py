@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bulkembed.config.run_config import RunConfig
-from bulkembed.dataset.ledger import dataset
+from bulkembed.dataset.snapshots import newest_dataset
 from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.records import Failure, LostAttempt, Receipt, Shard
 from bulkembed.runs.executor import LocalExecutor
@@ -30,8 +30,8 @@ def simulated(source: object, output: object, model: str, **changes: Any) -> Run
 def read_dataset(output: object, **storage: Any) -> pa.Table:
     """The live rows of a dataset, in source order."""
     store = Store(storage)
-    ledger, snapshot = dataset(store, str(output))
-    tables = [pq.read_table(pa.BufferReader(store.read(ledger.data(shard)))) for shard in snapshot.shards]
+    ledger, snapshot = newest_dataset(store, str(output))
+    tables = [pq.read_table(pa.BufferReader(store.read(ledger.data_uri(shard)))) for shard in snapshot.shards]
     return pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bulkembed.dataset.ledger import dataset
+from bulkembed.dataset.snapshots import newest_dataset
 from bulkembed.inspection.verify import verify
 from bulkembed.runs.lookup import open_job
 from bulkembed.runs.run import run
@@ -38,7 +38,7 @@ def config(tmp_path: Path, qwen: str, policy: str, output: str = "out", **more: 
 
 
 def problems(output: Path) -> list[str]:
-    return list(verify(Store(), *dataset(Store(), str(output))))
+    return list(verify(Store(), *newest_dataset(Store(), str(output))))
 
 
 def test_chunk_makes_rows_that_anyone_can_make_again(tmp_path: Path, qwen: str) -> None:

@@ -33,14 +33,14 @@ def verify(
     settings: StorageOption = None,
 ) -> None:
     """Re-read the newest dataset: files, rows against receipts, schemas, footers, vectors."""
-    from bulkembed.dataset.ledger import dataset
+    from bulkembed.dataset.snapshots import newest_dataset
     from bulkembed.inspection.verify import verify as problems_of
     from bulkembed.report import plain_text
 
     if (sample is None) != (source is None):
         raise ConfigError("sample: --sample N and --source URI go together")
     store = storage_of(settings)
-    ledger, snapshot = dataset(store, output)
+    ledger, snapshot = newest_dataset(store, output)
     problems = 0
     for problem in problems_of(store, ledger, snapshot):
         problems += 1
@@ -59,24 +59,23 @@ def verify(
 @app.command(cls=Command)
 def files(output: Output, settings: StorageOption = None) -> None:
     """Print the live data files, one URI a line: those of the newest snapshot, as in <output>/current.txt."""
-    from bulkembed.dataset.ledger import dataset
-    from bulkembed.dataset.ledger import files as files_of
+    from bulkembed.dataset.snapshots import current_text, newest_dataset
 
-    _, snapshot = dataset(storage_of(settings), output)
+    _, snapshot = newest_dataset(storage_of(settings), output)
     # Bytes, since neither a terminal's encoding nor its width may change a path.
     with out.written():
-        typer.echo(files_of(output, snapshot), nl=False)
+        typer.echo(current_text(output, snapshot), nl=False)
 
 
 def embedded_again(store: "Store", output: str, source: str, rows: int, model: str | None, seed: int) -> "Resample":
-    from bulkembed.dataset.ledger import dataset
+    from bulkembed.dataset.snapshots import newest_dataset
     from bulkembed.embedding import in_process
     from bulkembed.inspection.search import dataset_model
     from bulkembed.inspection.verify import resample
     from bulkembed.runs.lookup import recalled_job
     from bulkembed.source.objects import source_objects
 
-    snapshot = dataset(store, output)[1]
+    snapshot = newest_dataset(store, output)[1]
     described = dataset_model(snapshot, model)
     job = recalled_job(store, output, source, snapshot, described)
     objects = source_objects(store, source)
@@ -99,7 +98,7 @@ def search(
     import orjson
 
     from bulkembed.config.sections import EngineConfig
-    from bulkembed.dataset.ledger import dataset
+    from bulkembed.dataset.snapshots import newest_dataset
     from bulkembed.embedding import in_process
     from bulkembed.inspection.search import dataset_model, query_prompt, query_vector
     from bulkembed.inspection.search import search as nearest
@@ -107,7 +106,7 @@ def search(
     from bulkembed.runs.job import load_tokenizer
 
     store = storage_of(settings)
-    ledger, snapshot = dataset(store, output)
+    ledger, snapshot = newest_dataset(store, output)
     made_with = snapshot.provenance
     described = dataset_model(snapshot, model)
     prompt = query_prompt(described, prompt_name, instruction)

@@ -81,7 +81,7 @@ def retry_rejects(
     if job.needs_ranges:
         out.print("its int8 ranges are to be measured first: `bulkembed run` makes every row anew, rejects too")
         return
-    found = job.ledger.with_rejects(planned.done, set(reason or []))
+    found = job.ledger.receipts_with_rejects(planned.done, set(reason or []))
     if not found:
         out.print("no shard of this run has such rejects")
         return

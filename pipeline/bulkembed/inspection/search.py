@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 
 from bulkembed import schema
 from bulkembed.config.template import instructed
-from bulkembed.dataset.ledger import Ledger
+from bulkembed.dataset.receipts import Ledger
+from bulkembed.dataset.snapshots import Snapshot
 from bulkembed.embedding import model_files
 from bulkembed.embedding.embedder import Embedder
 from bulkembed.errors import ConfigError, ModelError
-from bulkembed.records import Model, Snapshot
+from bulkembed.records import Model
 from bulkembed.storage.store import Store
 from bulkembed.text.tokenizer import Tokenizer
 from bulkembed.vectors import matryoshka
@@ -81,6 +82,6 @@ def search(store: Store, ledger: Ledger, snapshot: Snapshot, query: npt.NDArray[
 
 def row_groups(store: Store, ledger: Ledger, snapshot: Snapshot) -> Iterator[pa.Table]:
     for shard_id in snapshot.shards:
-        parquet = pq.ParquetFile(pa.BufferReader(store.read(ledger.data(shard_id))))
+        parquet = pq.ParquetFile(pa.BufferReader(store.read(ledger.data_uri(shard_id))))
         for number in range(parquet.num_row_groups):
             yield parquet.read_row_group(number, use_threads=False)  # see schema.table_of

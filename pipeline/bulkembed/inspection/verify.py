@@ -13,10 +13,12 @@ import pyarrow.parquet as pq
 
 from bulkembed import schema
 from bulkembed.dataset import parquet_file
-from bulkembed.dataset.ledger import Ledger, current_differs, current_uri
+from bulkembed.dataset.paths import current_uri
+from bulkembed.dataset.receipts import Ledger
+from bulkembed.dataset.snapshots import Snapshot, current_differs
 from bulkembed.embedding.embedder import Embedder
 from bulkembed.errors import StorageError
-from bulkembed.records import Counts, Receipt, Shard, ShardId, Snapshot, VectorForm
+from bulkembed.records import Counts, Receipt, Shard, ShardId, VectorForm
 from bulkembed.runs import calibration, stages
 from bulkembed.runs.job import Job
 from bulkembed.source.objects import SourceObject
@@ -45,15 +47,15 @@ def verify(store: Store, ledger: Ledger, snapshot: Snapshot) -> Iterator[str]:
     total = Counts()
     for shard_id in snapshot.shards:
         if shard_id not in present:
-            yield f"{ledger.receipt(shard_id)}: missing"
+            yield f"{ledger.receipt_uri(shard_id)}: missing"
             continue
         try:
-            receipt = next(ledger.read_receipts([shard_id]))
+            receipt = ledger.read_receipt(shard_id)
         except StorageError as error:
             yield str(error)
             continue
         total += receipt.counts
-        uri = ledger.data(shard_id)
+        uri = ledger.data_uri(shard_id)
         try:
             data = store.read(uri)
             if sha256(data).hexdigest() != receipt.data_sha256:
@@ -68,7 +70,7 @@ def verify(store: Store, ledger: Ledger, snapshot: Snapshot) -> Iterator[str]:
         first = first or table.schema
         yield from (f"{uri}: {problem}" for problem in file_problems(table, first, receipt, snapshot, forms))
         if receipt.counts.rejects:
-            yield from reject_problems(store, ledger.rejects(shard_id), receipt)
+            yield from reject_problems(store, ledger.rejects_uri(shard_id), receipt)
     if len(present.intersection(snapshot.shards)) == len(snapshot.shards) and total.documents != snapshot.documents:
         yield f"snapshot {snapshot.number}: says {snapshot.documents} documents, its receipts {total.documents}"
     if current_differs(store, ledger.output, snapshot):
@@ -129,7 +131,7 @@ def resample(job: Job, snapshot: Snapshot, objects: list[SourceObject], embedder
     """Embeds `rows` random rows of the dataset again, from the source, and compares. Of at most SAMPLE_SHARDS shards."""
     random = np.random.default_rng(seed)
     shards = sorted(random.permutation(snapshot.shards)[:SAMPLE_SHARDS].tolist())
-    tables = {shard: schema.table_of(job.store.read(job.ledger.data(shard))) for shard in shards}
+    tables = {shard: schema.table_of(job.store.read(job.ledger.data_uri(shard))) for shard in shards}
     ends = np.cumsum([table.num_rows for table in tables.values()])
     picked = np.sort(random.choice(int(ends[-1]), min(rows, int(ends[-1])), replace=False))
     known = {item.id: item for item in objects}

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from bulkembed.config.run_config import RunConfig
-from bulkembed.dataset.ledger import Ledger, current_uri, newest_snapshot
+from bulkembed.dataset.paths import current_uri, rejects_folder
+from bulkembed.dataset.receipts import Ledger, fingerprints
+from bulkembed.dataset.snapshots import newest_snapshot
 from bulkembed.embedding.preflight import Check
 from bulkembed.errors import BulkembedError
 from bulkembed.inspection.search import Hit
@@ -18,7 +20,7 @@ from bulkembed.runs.progress import Progress
 from bulkembed.runs.publication import too_many_rejects
 from bulkembed.runs.run import Summary
 from bulkembed.source.planning import Plan
-from bulkembed.storage.store import Store, join
+from bulkembed.storage.store import Store
 from bulkembed.tuning.search import Trial
 
 LOSS_TEXT = {
@@ -149,7 +151,7 @@ def summary_text(job: Job, summary: Summary, seconds: float) -> str:
     if job.ranges and not calibration.final(job):
         rows.append(("int8 ranges", f"{calibration.outlook(job)}; a run with other or more rows measures new ones, and makes all anew"))
     if counts.rejects:
-        rows.append(("rejected", f"{counts.rejects:,} rows, with reasons in {join(job.cfg.output, '_meta/rejects', job.fingerprint)}"))
+        rows.append(("rejected", f"{counts.rejects:,} rows, with reasons in {rejects_folder(job.cfg.output, job.fingerprint)}"))
     if counts.retries:
         rows.append(("retried", f"{counts.retries:,} requests to the store"))
     if done.lost:
@@ -171,7 +173,7 @@ def clipped_text(counts: Counts) -> str:
 
 def status_text(store: Store, output: str) -> str:
     newest = newest_snapshot(store, output)
-    names = [name.removesuffix(".json") for name in store.names(join(output, "_meta/runs"))]
+    names = fingerprints(store, output)
     if not names:
         return f"{output}: no run has been here"
     texts = []

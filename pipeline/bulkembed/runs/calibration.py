@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bulkembed.config.run_config import RunConfig
-from bulkembed.dataset.ledger import Ledger
+from bulkembed.dataset.receipts import Ledger
 from bulkembed.errors import IncompleteError
 from bulkembed.records import Counts, Failure, LostAttempt, Model, Sampled, Shard, ShardId
 from bulkembed.runs.job import Job
@@ -67,7 +67,7 @@ class Int8Ranges:
 
 def newest(ledger: Ledger) -> tuple[int, Int8Ranges | None]:
     """Number and ranges of the newest of a key; (0, None) where there are none."""
-    number, record = ledger.ranges()
+    number, record = ledger.read_int8_ranges()
     return number, Int8Ranges.from_record(record) if record is not None else None
 
 
@@ -98,7 +98,7 @@ def calibrated(job: Job, pending: list[Shard], sample: Sample) -> Job:
         number, standing = newest(job.ledger)
         if standing is not None and standing.hold(pending):
             return with_ranges(job, standing)
-        job.ledger.create_ranges(number + 1, found.to_record())
+        job.ledger.create_int8_ranges(number + 1, found.to_record())
     raise IncompleteError(f"{job.cfg.output}: 100 other runs took the next number of int8 ranges first; run again")
 
 
@@ -226,4 +226,4 @@ def withdraw(job: Job) -> None:
     if not job.ranges or final(job):
         return
     ledger = Ledger(job.store, job.cfg.output, job.cfg.fingerprint(job.model))
-    ledger.create_ranges(newest(ledger)[0] + 1, Int8Ranges({}, 0, 0).to_record())
+    ledger.create_int8_ranges(newest(ledger)[0] + 1, Int8Ranges({}, 0, 0).to_record())

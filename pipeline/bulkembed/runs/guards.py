@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from bulkembed.config.run_config import RunConfig
-from bulkembed.records import Counts, ShardId, Snapshot
+from bulkembed.dataset.snapshots import Snapshot
+from bulkembed.records import Counts, ShardId
 from bulkembed.source.objects import readable_name
 
 SPARED_ROWS = 10  # may always leave with a shrinking source: a share of a small dataset is too strict

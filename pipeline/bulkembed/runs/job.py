@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from bulkembed import schema
 from bulkembed.config.run_config import RunConfig
-from bulkembed.dataset.ledger import Ledger
+from bulkembed.dataset.receipts import Ledger
 from bulkembed.embedding import model_files
 from bulkembed.records import Model, VectorForm
 from bulkembed.storage.store import Store

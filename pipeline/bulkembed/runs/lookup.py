@@ -11,10 +11,11 @@ import orjson
 
 from bulkembed import __version__
 from bulkembed.config.run_config import RunConfig
-from bulkembed.dataset.ledger import Ledger
+from bulkembed.dataset.receipts import Ledger
+from bulkembed.dataset.snapshots import Snapshot
 from bulkembed.embedding import model_files
 from bulkembed.errors import ConfigError, SourceError, StorageError
-from bulkembed.records import Model, Snapshot
+from bulkembed.records import Model
 from bulkembed.runs import calibration, publication
 from bulkembed.runs.calibration import Int8Ranges
 from bulkembed.runs.job import Job, load_tokenizer
@@ -56,7 +57,7 @@ def opened(cfg: RunConfig, described: Model, listing: SourceListing, ranges: Int
     fingerprint = cfg.fingerprint(described, ranges.texts if ranges is not None else None)
     ledger = Ledger(Store(cfg.storage), cfg.output, fingerprint)
     with reading(cfg.output):
-        done, known = ledger.done(), ledger.carried()
+        done, known = ledger.done(), ledger.read_carried_schema()
     try:
         carried = known or columns.carried_schema(ledger.store, listing.objects, cfg)
     except StorageError as error:
@@ -85,7 +86,7 @@ def begun(asked: RunConfig, resolved: RunConfig, described: Model, store: Store)
     for dtype in (resolved.engine.dtype, "bfloat16", "float32"):
         candidate = resolved.in_dtype(dtype)
         with reading(asked.output):
-            if Ledger(store, asked.output, candidate.fingerprint(described)).begun():
+            if Ledger(store, asked.output, candidate.fingerprint(described)).has_begun():
                 return candidate
     return resolved
 
@@ -102,7 +103,7 @@ def reading(output: str) -> Iterator[None]:
 def recalled_job(store: Store, output: str, source: str, snapshot: Snapshot, described: Model) -> Job:
     """The job that made a dataset, over a source of today. Raises SourceError where the dataset does not say how it was made."""
     ledger = Ledger(store, output, snapshot.fingerprint)
-    record, carried = ledger.run(), ledger.carried()
+    record, carried = ledger.read_run_record(), ledger.read_carried_schema()
     if record is None or carried is None:
         raise SourceError(f"output {output}: _meta/runs/{snapshot.fingerprint}.json is missing, so how to embed again is unknown")
     places = {"source": source, "output": output, "model": described.name, "revision": described.revision, "allow_untrained_dims": True}

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from bulkembed.dataset.ledger import newest_snapshot, write_current
+from bulkembed.dataset import snapshots
+from bulkembed.dataset.paths import rejects_folder
+from bulkembed.dataset.snapshots import Snapshot, newest_snapshot, write_current
 from bulkembed.errors import ConfigError, HeldBack, IncompleteError, StorageError
-from bulkembed.records import Counts, Snapshot
+from bulkembed.records import Counts
 from bulkembed.runs import guards
 from bulkembed.runs.guards import Contents
 from bulkembed.runs.job import Job
 from bulkembed.source.planning import Plan
-from bulkembed.storage.store import absolute, join
+from bulkembed.storage.store import absolute
 from bulkembed.vectors import matryoshka
 
 
@@ -69,7 +71,7 @@ def refuse_rejects(job: Job, plan: Plan, counts: Counts) -> None:
     if (reason := too_many_rejects(job, plan, counts)) is not None:
         raise IncompleteError(
             f"max_rejects: {reason}; nothing was "
-            f"published; their reasons are in {join(job.cfg.output, '_meta/rejects', job.fingerprint)}; mend the source, run "
+            f"published; their reasons are in {rejects_folder(job.cfg.output, job.fingerprint)}; mend the source, run "
             "retry-rejects after any other fix, or raise max_rejects"
         )
 
@@ -91,4 +93,4 @@ def publish(job: Job, shards: Iterable[str]) -> Snapshot:
             raise HeldBack(f"held back: nothing was published: {held_back}")
 
     made_with = job.provenance | matryoshka.ranges_to_text(job.ranges)
-    return job.ledger.publish_snapshot(sorted(shards), absolute(job.cfg.source), made_with, guard)
+    return snapshots.publish_snapshot(job.ledger, sorted(shards), absolute(job.cfg.source), made_with, guard)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from bulkembed import stopping
 from bulkembed.config.run_config import RunConfig
+from bulkembed.dataset.snapshots import Snapshot
 from bulkembed.errors import ConfigError, IncompleteError, StorageError
-from bulkembed.records import Failure, LostAttempt, Receipt, Sampled, Shard, Snapshot
+from bulkembed.records import Failure, LostAttempt, Receipt, Sampled, Shard
 from bulkembed.runs import calibration, publication
 from bulkembed.runs.executor import Executor
 from bulkembed.runs.job import Job
@@ -52,7 +53,7 @@ def finish(job: Job, plan: Plan, report: Callable[[Progress], None], executor: E
     try:
         if job.needs_ranges and executor is not None:
             job, plan = measured(job, plan, executor)
-        job.ledger.write_run(job.carried, job.cfg.remembered(), job.provenance)
+        job.ledger.write_run_record(job.carried, job.cfg.remembered(), job.provenance)
     except (StorageError, FileNotFoundError) as error:
         raise ConfigError(f"output: cannot write to {job.cfg.output}: {error}") from error
     progress = Progress(len(plan.pending), plan.rows_pending)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bulkembed.dataset import parquet_file
-from bulkembed.dataset.ledger import Ledger
+from bulkembed.dataset.receipts import Ledger
 from bulkembed.embedding.embedder import Embedder
 from bulkembed.records import Counts, Documents, Embedded, Prepared, Receipt, Sampled, Shard
 from bulkembed.runs.job import Job
@@ -113,7 +113,7 @@ def write(embedded: Embedded, data: bytes, counted: Counts, job: Job) -> Receipt
     with timed(seconds, "write"):
         data, standing = publish_data(ledger, shard.id, data)
         if prepared.rejects.num_rows:
-            ledger.store.put(ledger.rejects(shard.id), parquet_file.parquet_bytes(prepared.rejects, provenance))
+            ledger.store.put(ledger.rejects_uri(shard.id), parquet_file.parquet_bytes(prepared.rejects, provenance))
     receipt = Receipt(
         shard=shard.id,
         source=shard.uri,
@@ -147,7 +147,7 @@ def give_up(shard: Shard, job: Job, reason: str) -> Receipt:
 def publish_data(ledger: Ledger, shard_id: str, data: bytes) -> tuple[bytes, dict[str, str]]:
     """Puts a data file; returns what stands there, and its footer. Nobody changes it any more: where another
     attempt was first, its rows are the same, and stay. Only what is broken or made for something else is replaced."""
-    uri = ledger.data(shard_id)
+    uri = ledger.data_uri(shard_id)
     if not ledger.store.create(uri, data):
         standing = ledger.store.read(uri)
         if parquet_file.alike(standing, data):

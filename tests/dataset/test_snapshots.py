@@ -3,10 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from bulkembed.dataset.ledger import Ledger, dataset, files, newest_snapshot
+from bulkembed.dataset.receipts import Ledger
+from bulkembed.dataset.snapshots import Snapshot, current_text, newest_dataset, newest_snapshot, publish_snapshot
 from bulkembed.errors import SourceError, StorageError
 from bulkembed.inspection.verify import verify
-from bulkembed.records import Counts, Receipt, Snapshot
+from bulkembed.records import Counts, Receipt
 from bulkembed.storage.store import Store
 from tests.support.corpora import write_corpus
 from tests.support.runs import in_one_process, simulated
@@ -17,17 +18,7 @@ def receipt(shard: str) -> Receipt:
 
 
 def publish(ledger: Ledger, *shards: str) -> Snapshot:
-    return ledger.publish_snapshot(list(shards), "s", {}, lambda newest, following: None)
-
-
-def test_a_shard_is_done_when_its_receipt_is_there(tmp_path: Path) -> None:
-    ledger = Ledger(Store(), str(tmp_path), "f")
-    assert ledger.done() == []
-    ledger.write_receipt(receipt("b"))
-    ledger.write_receipt(receipt("a"))
-    assert ledger.done() == ["a", "b"]
-    assert list(ledger.read_receipts(["b"])) == [receipt("b")]
-    assert Ledger(Store(), str(tmp_path), "other").done() == []
+    return publish_snapshot(ledger, list(shards), "s", {}, lambda newest, following: None)
 
 
 def test_snapshots_count_up_and_the_same_dataset_is_published_once(tmp_path: Path) -> None:
@@ -39,7 +30,7 @@ def test_snapshots_count_up_and_the_same_dataset_is_published_once(tmp_path: Pat
     second = publish(ledger, "a", "b")
     assert (second.number, second.documents, second.rejects) == (2, 4, 2)
     assert newest_snapshot(Store(), str(tmp_path)) == second
-    assert dataset(Store(), str(tmp_path))[1] == second
+    assert newest_dataset(Store(), str(tmp_path))[1] == second
 
 
 @pytest.mark.parametrize("where", ["local", "s3"])
@@ -55,7 +46,7 @@ def test_racing_runs_take_numbers_in_a_line(where: str, tmp_path: Path, request:
     newest = newest_snapshot(store, output)
     assert newest is not None
     assert newest.number == 6
-    assert store.read(f"{output}/current.txt") == files(output, newest) == f"{output}/data/{newest.fingerprint}/a.parquet\n".encode()
+    assert store.read(f"{output}/current.txt") == current_text(output, newest) == f"{output}/data/{newest.fingerprint}/a.parquet\n".encode()
 
 
 @pytest.fixture
@@ -121,13 +112,13 @@ def test_the_guard_sees_the_newest_snapshot_at_every_attempt(ledger: Ledger, mon
         return original(self, uri, data)
 
     monkeypatch.setattr(Store, "create", create)
-    ledger.publish_snapshot(["a"], "s", {}, lambda newest, following: seen.append((newest.shards, following.shards)))
+    publish_snapshot(ledger, ["a"], "s", {}, lambda newest, following: seen.append((newest.shards, following.shards)))
     assert seen == [(["a", "b"], ["a"])]
 
 
 def test_no_dataset_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no finished dataset"):
-        dataset(Store(), str(tmp_path))
+        newest_dataset(Store(), str(tmp_path))
 
 
 @pytest.mark.parametrize("damaged", [b"", b"{}", b'{"number": 1', b"[1]", b"\xff"])
@@ -139,7 +130,7 @@ def test_a_damaged_record_is_one_line_that_names_it(tmp_path: Path, qwen: str, n
     path.write_bytes(damaged)
     store, output = Store(), str(tmp_path / "out")
     if name == "receipts":
-        assert next(verify(store, *dataset(store, output))).startswith(f"{path}: is damaged: ")
+        assert next(verify(store, *newest_dataset(store, output))).startswith(f"{path}: is damaged: ")
     else:
         with pytest.raises(StorageError, match=f"^{path}: is damaged: "):
-            dataset(store, output)
+            newest_dataset(store, output)

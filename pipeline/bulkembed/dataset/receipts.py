@@ -1,0 +1,107 @@
+"""What is done for one fingerprint: receipts, rejects, the run record and int8 ranges."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+
+from bulkembed import schema
+from bulkembed.dataset import paths
+from bulkembed.dataset.json_records import create_numbered, newest_number, read_record, write_record
+from bulkembed.records import Receipt
+from bulkembed.storage.store import Store
+
+READ_THREADS = 32  # receipts are small and far away: the threads wait for the store, and compute little
+
+
+class Ledger:
+    """The output of one fingerprint below one output."""
+
+    def __init__(self, store: Store, output: str, fingerprint: str) -> None:
+        self.store, self.output, self.fingerprint = store, output, fingerprint
+
+    def data_uri(self, shard_id: str) -> str:
+        return paths.data_uri(self.output, self.fingerprint, shard_id)
+
+    def rejects_uri(self, shard_id: str) -> str:
+        return paths.rejects_uri(self.output, self.fingerprint, shard_id)
+
+    def receipt_uri(self, shard_id: str) -> str:
+        return paths.receipt_uri(self.output, self.fingerprint, shard_id)
+
+    def done(self) -> list[str]:
+        """Ids of the published shards in source order, by one listing."""
+        names = self.store.names(paths.receipts_folder(self.output, self.fingerprint))
+        return [name.removesuffix(".json") for name in names if name.endswith(".json")]
+
+    def read_receipt(self, shard_id: str) -> Receipt:
+        return read_record(self.store, self.receipt_uri(shard_id), Receipt.from_dict)
+
+    def read_receipts(self, shard_ids: Iterable[str]) -> Iterator[Receipt]:
+        """The receipts of these shards, in the order of their ids."""
+        with ThreadPoolExecutor(READ_THREADS) as pool:
+            yield from pool.map(self.read_receipt, shard_ids)
+
+    def write_receipt(self, receipt: Receipt) -> None:
+        write_record(self.store, self.receipt_uri(receipt.shard), receipt.to_dict())
+
+    def forget(self, shard_id: str) -> None:
+        """Makes a published shard undone. Readers keep its data until the shard is published again."""
+        self.store.delete(self.receipt_uri(shard_id))
+        self.store.delete(self.rejects_uri(shard_id))
+
+    def receipts_with_rejects(self, shard_ids: Iterable[str], reasons: set[str]) -> list[Receipt]:
+        """Receipts of the shards that have rejects. `reasons`: only rejects for one of these count; empty for all."""
+
+        def has_reason(receipt: Receipt) -> bool:
+            rejects = schema.table_of(self.store.read(self.rejects_uri(receipt.shard)), ["reason"])
+            return bool(reasons.intersection(rejects["reason"].to_pylist()))
+
+        receipts = (receipt for receipt in self.read_receipts(shard_ids) if receipt.counts.rejects)
+        return [receipt for receipt in receipts if not reasons or has_reason(receipt)]
+
+    def read_run_record(self) -> dict[str, Any] | None:
+        """What the first run of this fingerprint wrote; None where no run has begun."""
+        try:
+            return read_record(self.store, paths.run_record_uri(self.output, self.fingerprint), dict)
+        except FileNotFoundError:
+            return None
+
+    def read_carried_schema(self) -> pa.Schema | None:
+        """The schema of the id and the kept columns, as the first run of this fingerprint set it; None where no run has begun."""
+        record = self.read_run_record()
+        return record and pa.ipc.read_schema(pa.BufferReader(base64.b64decode(record["carried_schema"])))
+
+    def write_run_record(self, carried: pa.Schema, config: dict[str, Any], provenance: dict[str, str]) -> None:
+        """Says what the fingerprint stands for, and proves that the output can be written to. `config`: see RunConfig.remembered."""
+        record = {
+            "fingerprint": self.fingerprint,
+            "config": config,
+            "carried": {field.name: str(field.type) for field in carried},
+            "carried_schema": base64.b64encode(carried.serialize().to_pybytes()).decode(),
+            "provenance": provenance,
+        }
+        write_record(self.store, paths.run_record_uri(self.output, self.fingerprint), record)
+
+    def read_int8_ranges(self) -> tuple[int, dict[str, Any] | None]:
+        """Number and record of the newest int8 ranges of this key (see runs/calibration); (0, None) where there are none."""
+        folder = paths.int8_ranges_folder(self.output, self.fingerprint)
+        newest = newest_number(self.store, folder)
+        return newest, read_record(self.store, paths.numbered_uri(folder, newest), dict) if newest else None
+
+    def create_int8_ranges(self, number: int, record: dict[str, Any]) -> None:
+        """Publishes int8 ranges unless another run took the number: call `read_int8_ranges` again."""
+        create_numbered(self.store, paths.int8_ranges_folder(self.output, self.fingerprint), number, record)
+
+    def has_begun(self) -> bool:
+        """Whether a run has begun here: with this fingerprint, or with int8 ranges of this key."""
+        return self.read_run_record() is not None or self.read_int8_ranges()[0] > 0
+
+
+def fingerprints(store: Store, output: str) -> list[str]:
+    """Fingerprints of all runs that have begun below an output."""
+    return [name.removesuffix(".json") for name in store.names(paths.run_records_folder(output))]
