@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
+
+if TYPE_CHECKING:  # a configuration needs these records, and --help does not wait for Arrow
+    import pyarrow as pa
 
 Format = Literal["parquet", "jsonl"]
 Pooling = Literal["last", "mean", "cls"]

@@ -1,11 +1,21 @@
 """Commands that look at a finished dataset: status, verify, files, search."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from bulkembed.cli.console import err, out
-from bulkembed.cli.options import Command, Elsewhere, Instruction, Original, Output, PromptName, StorageOption, storage_of
+from bulkembed.cli.options import (
+    Command,
+    ConfigFiles,
+    DatasetModel,
+    Output,
+    QueryInstruction,
+    QueryPromptName,
+    Source,
+    StorageSettings,
+    places,
+)
 from bulkembed.errors import BulkembedError, ConfigError
 
 if TYPE_CHECKING:
@@ -16,55 +26,62 @@ app = typer.Typer()
 
 
 @app.command(cls=Command)
-def status(output: Output, settings: StorageOption = None) -> None:
+def status(config: ConfigFiles = None, output: Output = None, settings: StorageSettings = None) -> None:
     """Show the runs below an output: shards done, documents, rejects, tokens, and which is live."""
     from bulkembed.report import plain_text
 
-    out.print(plain_text.status_text(storage_of(settings), output), markup=False)
+    at = places(config, settings, output=output)
+    out.print(plain_text.status_text(at.store, at.output), markup=False)
 
 
 @app.command(cls=Command)
 def verify(
-    output: Output,
-    sample: Annotated[int | None, typer.Option(min=1, help="Embed N random rows again and compare; needs --source.")] = None,
-    source: Original = None,
-    model: Elsewhere = None,
-    seed: Annotated[int, typer.Option(help="Of the choice of rows.")] = 0,
-    settings: StorageOption = None,
+    config: ConfigFiles = None,
+    output: Output = None,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="Number of random rows to embed again and compare; needs the source. [default: none]")
+    ] = None,
+    source: Source = None,
+    model: DatasetModel = None,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of rows.")] = 0,
+    settings: StorageSettings = None,
 ) -> None:
     """Re-read the newest dataset: files, rows against receipts, schemas, footers, vectors."""
     from bulkembed.dataset.snapshots import newest_dataset
     from bulkembed.inspection.verify import verify as problems_of
     from bulkembed.report import plain_text
 
-    if (sample is None) != (source is None):
-        raise ConfigError("sample: --sample N and --source URI go together")
-    store = storage_of(settings)
-    ledger, snapshot = newest_dataset(store, output)
+    at = places(config, settings, output=output, source=source, model=model)
+    if sample is None and source is not None:
+        raise ConfigError("source: is read with --sample N alone")
+    if sample is not None and at.source is None:
+        raise ConfigError("sample: needs the source (a flag --source, or a key in the --config file)")
+    ledger, snapshot = newest_dataset(at.store, at.output)
     problems = 0
-    for problem in problems_of(store, ledger, snapshot):
+    for problem in problems_of(at.store, ledger, snapshot):
         problems += 1
         err.print(problem, markup=False)
-    if sample and source:
-        found = embedded_again(store, output, source, sample, model, seed)
+    if sample and at.source:
+        found = embedded_again(at.store, at.output, at.source, sample, at.model, seed)
         out.print(plain_text.resample_text(found), markup=False)
         for problem in found.problems:
             problems += 1
             err.print(problem, markup=False)
     if problems:
-        raise BulkembedError(f"snapshot {snapshot.number} of {output}: {problems} problems")
+        raise BulkembedError(f"snapshot {snapshot.number} of {at.output}: {problems} problems")
     out.print(f"snapshot {snapshot.number}: {len(snapshot.shards)} files, {snapshot.documents:,} documents, all as their receipts say")
 
 
 @app.command(cls=Command)
-def files(output: Output, settings: StorageOption = None) -> None:
+def files(config: ConfigFiles = None, output: Output = None, settings: StorageSettings = None) -> None:
     """Print the live data files, one URI a line: those of the newest snapshot, as in <output>/current.txt."""
     from bulkembed.dataset.snapshots import current_text, newest_dataset
 
-    _, snapshot = newest_dataset(storage_of(settings), output)
+    at = places(config, settings, output=output)
+    _, snapshot = newest_dataset(at.store, at.output)
     # Bytes, since neither a terminal's encoding nor its width may change a path.
     with out.written():
-        typer.echo(current_text(output, snapshot), nl=False)
+        typer.echo(current_text(at.output, snapshot), nl=False)
 
 
 def embedded_again(store: "Store", output: str, source: str, rows: int, model: str | None, seed: int) -> "Resample":
@@ -85,14 +102,17 @@ def embedded_again(store: "Store", output: str, source: str, rows: int, model: s
 
 @app.command(cls=Command)
 def search(
-    output: Output,
-    query: Annotated[str, typer.Option(help="What to look for.")],
-    k: Annotated[int, typer.Option("-k", min=1, help="How many hits.")] = 5,
-    prompt_name: PromptName = None,
-    instruction: Instruction = None,
-    model: Elsewhere = None,
-    engine: Annotated[str | None, typer.Option(help="vllm or simulated. [default: the dataset's own]")] = None,
-    settings: StorageOption = None,
+    query: Annotated[str, typer.Option(metavar="<string>", help="Text to look for.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="Number of hits.")] = 5,
+    config: ConfigFiles = None,
+    output: Output = None,
+    prompt_name: QueryPromptName = None,
+    instruction: QueryInstruction = None,
+    model: DatasetModel = None,
+    engine: Annotated[
+        Literal["vllm", "simulated"] | None, typer.Option(help="Engine that embeds the query. [default: the dataset's own]")
+    ] = None,
+    settings: StorageSettings = None,
 ) -> None:
     """Search the newest dataset with its own model and query prompt (reads every vector)."""
     import orjson
@@ -105,10 +125,10 @@ def search(
     from bulkembed.report import plain_text
     from bulkembed.runs.job import load_tokenizer
 
-    store = storage_of(settings)
-    ledger, snapshot = newest_dataset(store, output)
+    at = places(config, settings, output=output, model=model)
+    ledger, snapshot = newest_dataset(at.store, at.output)
     made_with = snapshot.provenance
-    described = dataset_model(snapshot, model)
+    described = dataset_model(snapshot, at.model)
     prompt = query_prompt(described, prompt_name, instruction)
     kind = engine or made_with["engine_kind"]
     args = orjson.loads(made_with["engine_args"]) if kind == "vllm" else {}
@@ -117,4 +137,4 @@ def search(
     with in_process.quiet():
         loaded = in_process.load(described, max_tokens, chosen)
         vector = query_vector(snapshot, load_tokenizer(described, max_tokens), loaded, query, prompt)
-    out.print(plain_text.hits_text(nearest(store, ledger, snapshot, vector, k)), markup=False)
+    out.print(plain_text.hits_text(nearest(at.store, ledger, snapshot, vector, k)), markup=False)

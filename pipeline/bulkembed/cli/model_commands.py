@@ -8,20 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bulkembed.cli.console import out
-from bulkembed.cli.options import (
-    Command,
-    Dims,
-    Dtype,
-    Instruction,
-    Prompt,
-    PromptName,
-    Revision,
-    Settings,
-    Untrained,
-    Vectors,
-    configured,
-    load_config,
-)
+from bulkembed.cli.options import RunCommand, configured
 from bulkembed.errors import BulkembedError, ConfigError, GateError
 
 if TYPE_CHECKING:
@@ -29,14 +16,18 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+MODEL_KEYS = ["model", "revision", "dims", "dtype", "vectors", "allow_untrained_dims", "max_tokens", "prompt", "prompt_name", "instruction"]
 
-@app.command(name="tune", cls=Command)
-@partial(configured, output="none")
+
+@app.command(name="tune", cls=RunCommand)
+@partial(configured, unneeded=["output"])
 def tune_engine(
     cfg: "RunConfig",
-    seconds: Annotated[float, typer.Option("--budget", min=1, help="Seconds that it may take, about.")] = 600,
-    documents: Annotated[int, typer.Option(min=1, help="Of the source, as a sample.")] = 2000,
-    write: Annotated[Path | None, typer.Option(help="Where the [engine] table goes, for --config. [default: shown only]")] = None,
+    seconds: Annotated[float, typer.Option("--budget", min=1, help="Seconds that measuring may take, about.")] = 600,
+    documents: Annotated[int, typer.Option(min=1, help="Number of documents of the source to measure with.")] = 2000,
+    write: Annotated[
+        Path | None, typer.Option(metavar="<file>", help="File for the [engine] table, to give as --config. [default: shown only]")
+    ] = None,
 ) -> None:
     """Measure engine settings on this host with a sample of the source."""
     from bulkembed.report import plain_text
@@ -61,22 +52,17 @@ def tune_engine(
     out.print(f"\n{table}", markup=False)
 
 
-@app.command(cls=Command)
+@app.command(cls=RunCommand)
+@partial(configured, keys=MODEL_KEYS, unneeded=["source", "output"])
 def check(
-    model: Annotated[str, typer.Option(help="Hub name, or folder.")],
-    revision: Revision = None,
+    cfg: "RunConfig",
     reference: Annotated[
-        bool, typer.Option("--reference", help="Also against sentence-transformers and transformers, in float32 on the CPU.")
+        bool,
+        typer.Option(
+            "--reference",
+            help="Also compare with sentence-transformers and transformers in float32 on CPU; max_tokens is then at most 512 by default.",
+        ),
     ] = False,
-    dims: Dims = None,
-    dtype: Dtype = None,
-    vectors: Vectors = None,
-    allow_untrained_dims: Untrained = False,
-    max_tokens: Annotated[int | None, typer.Option(help="Of a document. [default: the model's; with --reference at most 512]")] = None,
-    prompt: Prompt = None,
-    prompt_name: PromptName = None,
-    instruction: Instruction = None,
-    settings: Settings = None,
 ) -> None:
     """Load a model on this machine and check its vectors, as every run does before its first shard."""
     from bulkembed.embedding import in_process, preflight
@@ -85,11 +71,8 @@ def check(
     from bulkembed.report import plain_text
     from bulkembed.runs.job import load_tokenizer
 
-    flags = {"dims": dims, "dtype": dtype, "vectors": vectors, "allow_untrained_dims": allow_untrained_dims, "max_tokens": max_tokens}
-    flags |= {"prompt": prompt, "prompt_name": prompt_name, "instruction": instruction}
-    cfg = load_config(None, settings, source="none", output="none", model=model, revision=revision, **flags)
-    described = describe(model, revision)
-    if reference and max_tokens is None:
+    described = describe(cfg.model, cfg.revision)
+    if reference and cfg.max_tokens is None:
         cfg = cfg.model_copy(update={"max_tokens": min(described.max_tokens, others.MAX_TOKENS)})
     cfg = cfg.resolve(described)
     tokenizer = load_tokenizer(described, cfg.max_tokens or 0)
@@ -97,10 +80,10 @@ def check(
         embedder = in_process.load(described, cfg.max_tokens or 0, cfg.engine)
         checks = list(preflight.run_checks(described, cfg, tokenizer, embedder))
         if reference:
-            path = str(locate(model, revision, weights=True))
+            path = str(locate(cfg.model, cfg.revision, weights=True))
             for library in others.LIBRARIES:
                 checks += others.compare_vectors(library, path, described, cfg, tokenizer, embedder)
     out.print(plain_text.checks_text(described, cfg, embedder.version, checks), markup=False)
     failed = [each.name for each in checks if not each.passed]
     if failed:
-        raise GateError(f"model: {model} fails {len(failed)} of {len(checks)} checks: {', '.join(failed)}")
+        raise GateError(f"model: {cfg.model} fails {len(failed)} of {len(checks)} checks: {', '.join(failed)}")

@@ -1,152 +1,201 @@
-"""The flags of a run and its TOML file -> RunConfig. A flag has the name of its key; `--set` reaches every other key."""
+"""Options of the commands. Those of a run are made from the keys of its configuration: name, type, default and help stand there."""
 
 import functools
 import inspect
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from bulkembed.config.credentials import REFUSED, shows_credentials
-from bulkembed.config.settings import join_settings, unescape
+from bulkembed.config.error_lines import KEYS, nearest_keys
+from bulkembed.config.keys import Key, name_in_table
+from bulkembed.config.run_config import RunConfig
+from bulkembed.config.settings import TEXT_KEYS, join_settings, unescape
+from bulkembed.config.toml_files import layered, validated
 from bulkembed.errors import ConfigError
 
 if TYPE_CHECKING:
-    from bulkembed.config.run_config import RunConfig
     from bulkembed.storage.store import Store
 
+# A key of no table has an option of its own; --set reaches the others.
+RUN_KEYS = [key.name for key in KEYS.values() if "." not in key.name and key.noun != "a table"]
+PLACEHOLDER = "none"  # of a required key that a command does not need
 
-def refuse_credentials(parameter: typer.CallbackParam, value: str | None) -> str | None:
-    """Of a place that no RunConfig looks at."""
-    if value and shows_credentials(value):
-        raise ConfigError(f"{parameter.name}: {REFUSED}")
-    return value
-
-
-Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other key: --set engine.step_tokens=4096.")]
-Revision = Annotated[str | None, typer.Option(help="Commit, tag or branch of a hub model.")]
-Dims = Annotated[str | None, typer.Option(help="Matryoshka dimensions, main one first, as 1024,256. [default: the model's]")]
-Dtype = Annotated[str | None, typer.Option(help="Of the vectors: float32, float16, int8 or binary. [default: float32]")]
-Vectors = Annotated[str | None, typer.Option(help="Instead of --dims and --dtype: 2560:float16,256:int8,1024:binary.")]
-Untrained = Annotated[bool, typer.Option("--allow-untrained-dims", help="Take dimensions that the model was not trained for.")]
-Prompt = Annotated[
-    str | None,
-    typer.Option(parser=unescape, metavar="<str>", help="Text before every document; \\n is a line break. [default: the model's own]"),
+ConfigFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--config",
+        metavar="<file>",
+        help="TOML file with the keys of a run. Repeatable: later files override earlier ones, options override all. [default: none]",
+    ),
 ]
-Output = Annotated[str, typer.Option(callback=refuse_credentials, help="Where a run has written its dataset.")]
-Elsewhere = Annotated[
-    str | None,
-    typer.Option("--model", callback=refuse_credentials, help="Where the dataset's model lies on this machine, if elsewhere."),
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any other key, as in --set engine.step_tokens=4096. Repeatable. docs/configuration.md has all keys. [default: none]",
+    ),
 ]
-Original = Annotated[str | None, typer.Option("--source", callback=refuse_credentials, help="The documents that the dataset was made of.")]
-StorageOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A key of [storage]: --set storage.anon=true.")]
-PromptName = Annotated[str | None, typer.Option(help="One of the model's own prompts, as in --prompt-name query.")]
-Instruction = Annotated[
-    str | None,
-    typer.Option(parser=unescape, metavar="<str>", help="Task of an instruction-tuned model: makes 'Instruct: TASK\\nQuery:'."),
+StorageSettings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A key of [storage], as in --set storage.anon=true. Repeatable. [default: none]"),
 ]
-Rate = Annotated[float | None, typer.Option("--tokens-per-second", help="Of the whole cluster: shows the hours that the estimate takes.")]
+Output = Annotated[str | None, typer.Option(metavar="<string>", help="Location of the dataset. [required, here or in --config]")]
+Source = Annotated[
+    str | None,
+    typer.Option("--source", metavar="<string>", help="Documents that the dataset was made of; for --sample. [default: as in --config]"),
+]
+DatasetModel = Annotated[
+    str | None,
+    typer.Option("--model", metavar="<string>", help="Where the dataset's model lies on this machine. [default: where the run had it]"),
+]
+QueryPromptName = Annotated[
+    str | None,
+    typer.Option(
+        "--prompt-name", metavar="<string>", help="One of the model's prompts, to put before the query. [default: its query prompt]"
+    ),
+]
+QueryInstruction = Annotated[
+    str | None,
+    typer.Option(
+        "--instruction",
+        parser=unescape,
+        metavar="<string>",
+        help=r"Task of an instruction-tuned model: puts 'Instruct: TASK\nQuery:' before the query. [default: the model's own]",
+    ),
+]
+Rate = Annotated[
+    float | None,
+    typer.Option("--tokens-per-second", help="Speed of the whole cluster: adds hours to the estimate. [default: no hours]"),
+]
 HourPrice = Annotated[
-    float | None, typer.Option("--price-per-hour", help="Of the whole cluster, in any currency: shows what the hours cost.")
+    float | None,
+    typer.Option("--price-per-hour", help="Price of the whole cluster, in any currency: adds the cost. [default: no cost]"),
 ]
-ApiPrice = Annotated[float | None, typer.Option("--api-price", help="Of a million tokens of an API that embeds too, to compare.")]
+ApiPrice = Annotated[
+    float | None,
+    typer.Option("--api-price", help="Price that an API takes for embedding a million tokens, to compare. [default: no comparison]"),
+]
 
 
 class Command(TyperCommand):
     """A command that refuses an option of one value where it is given twice; click takes the last without a word."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        try:
+            _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        except Exception as error:
+            if not hasattr(error, "possibilities"):  # as click's NoSuchOption has, which typer keeps to itself
+                raise
+            written: str = vars(error)["option_name"]
+            raise ConfigError(f"{written}: no such option{self.meant(written, error.possibilities or ())}") from None
         for parameter, count in Counter(order).items():
             if count > 1 and not getattr(parameter, "multiple", True) and not getattr(parameter, "is_flag", False):
                 raise ConfigError(f"{parameter.opts[0]}: is given {count} times, and takes one value")
         return super().parse_args(ctx, args)
 
-
-def run_options(
-    config: Annotated[
-        list[Path] | None, typer.Option(help="TOML file with the keys below; of several, later ones override. Flags override all.")
-    ] = None,
-    source: Annotated[str | None, typer.Option(help="Documents: an object, prefix or glob of .parquet, .jsonl, .json[.gz|.zst].")] = None,
-    output: Annotated[str | None, typer.Option(help="Where the dataset goes: a URI of its own.")] = None,
-    model: Annotated[str | None, typer.Option(help="Hub name, or folder with safetensors and sentence-transformers files.")] = None,
-    revision: Revision = None,
-    id_column: Annotated[str | None, typer.Option(help="Column that names a document. [default: id]")] = None,
-    text_column: Annotated[list[str] | None, typer.Option(help="Column to embed; several need --template. [default: text]")] = None,
-    template: Annotated[
-        str | None,
-        typer.Option(parser=unescape, metavar="<str>", help=r"Joins text columns, as '{title}\n\n{body}'; \n is a line break."),
-    ] = None,
-    keep_column: Annotated[list[str] | None, typer.Option(help="Column to carry into the output.")] = None,
-    dims: Dims = None,
-    dtype: Dtype = None,
-    vectors: Vectors = None,
-    allow_untrained_dims: Untrained = False,
-    max_tokens: Annotated[
-        int | None,
-        typer.Option(help="Token limit of a document; see --long-documents for longer ones. [default: the model's]"),
-    ] = None,
-    long_documents: Annotated[
-        str | None,
-        typer.Option(
-            help="truncate, chunk (windows, each a row), mean (of the windows' vectors) or reject. [default: truncate]",
-        ),
-    ] = None,
-    chunk_tokens: Annotated[int | None, typer.Option(help="Most tokens of a window. [default: --max-tokens]")] = None,
-    chunk_overlap: Annotated[int | None, typer.Option(help="Tokens that a window repeats of the one before. [default: 0]")] = None,
-    prompt: Prompt = None,
-    prompt_name: PromptName = None,
-    instruction: Instruction = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first N rows of the source.")] = None,
-    allow_deletes: Annotated[
-        int | None, typer.Option(help="Rows that this run may drop from the dataset, whatever the cause. [default: by max_deletes]")
-    ] = None,
-    settings: Settings = None,
-) -> None:
-    """The flags that `plan` and `run` share; None where not given."""
+    def meant(self, written: str, similar: Sequence[str]) -> str:
+        """What somebody who gave an unknown option may have meant. `similar`: options of the command, the most similar one first."""
+        return f"; did you mean {similar[0]}?" if similar else ""
 
 
-def configured(command: Callable[..., None], **fixed: Any) -> Callable[..., None]:
-    """Gives a command the flags of `run_options` but those that are `fixed`, and hands it the RunConfig they make."""
-    shared = {name: parameter for name, parameter in inspect.signature(run_options).parameters.items() if name not in fixed}
+class RunCommand(Command):
+    """A command that takes the keys of a run."""
+
+    def meant(self, written: str, similar: Sequence[str]) -> str:
+        """A key of a table, which has no option of its own, or the most similar option."""
+        key = written.lstrip("-").replace("-", "_")
+        keys = [name for name in nearest_keys(key) if name_in_table(name) == key and name not in RUN_KEYS]
+        return f"; give {' or '.join(f'--set {name}=VALUE' for name in keys)}" if keys else super().meant(written, similar)
+
+
+def option_of(key: Key) -> inspect.Parameter:
+    """The option of a key. Its value goes to the configuration as text, which has one answer for a wrong one, whoever gave it."""
+    kind: Any = bool if key.annotation is bool else list[str] if key.repeats else str
+    option = typer.Option(
+        flag_of(key),
+        metavar=None if kind is bool else metavar(key),
+        help=help_text(key),
+        parser=unescape if key.name in TEXT_KEYS else None,
+    )
+    return optional(key.name, Annotated[kind | None, option])
+
+
+def optional(name: str, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=annotation)
+
+
+def flag_of(key: Key) -> str:
+    """`--text-column` of `text_columns`, which is given once for each of them."""
+    return "--" + (key.name.removesuffix("s") if key.repeats else key.name).replace("_", "-")
+
+
+def metavar(key: Key) -> str:
+    if key.choices:
+        return f"[{'|'.join(key.choices)}]"
+    kinds = {"an integer": "integer", "a number": "number", "a list of integers": "integer,...", "a list of DIM:DTYPE": "dim:dtype,..."}
+    return f"<{kinds.get(key.noun, 'string')}>"
+
+
+def help_text(key: Key) -> str:
+    default = "required, here or in --config" if key.default is None else f"default: {key.default}"
+    return f"{key.description}{' Repeatable.' if key.repeats else ''} [{default}]"
+
+
+def configured(command: Callable[..., None], keys: Sequence[str] = RUN_KEYS, unneeded: Sequence[str] = ()) -> Callable[..., None]:
+    """Gives a command --config, --set and the options of `keys`, and hands it the RunConfig that they make.
+
+    `unneeded`: required keys that this command does without; it has no option for them."""
+    shared = {
+        "config": optional("config", ConfigFiles),
+        **{name: option_of(KEYS[name]) for name in keys if name not in unneeded},
+        "settings": optional("settings", Settings),
+    }
     own = dict(list(inspect.signature(command).parameters.items())[1:])
 
     @functools.wraps(command)
-    def wrapped(**flags: Any) -> None:
-        mine = {name: flags.pop(name) for name in own}
-        command(load_config(**flags, **fixed), **mine)
+    def wrapped(**options: Any) -> None:
+        own_options = {name: options.pop(name) for name in own}
+        command(load_config(unneeded=unneeded, **options), **own_options)
 
     wrapped.__signature__ = inspect.Signature([*shared.values(), *own.values()])  # type: ignore[attr-defined]
     wrapped.__annotations__ = {name: parameter.annotation for name, parameter in (shared | own).items()}
     return wrapped
 
 
-def load_config(config: Sequence[Path] | None, settings: list[str] | None, **flags: Any) -> "RunConfig":
-    from bulkembed.config.toml_files import load
-
-    renamed = {"text_column": "text_columns", "keep_column": "keep_columns"}
-    overrides = {
-        renamed.get(name, name): value for name, value in flags.items() if value is not None and value is not False and value != []
-    }
-    if "dims" in overrides:
-        try:
-            overrides["dims"] = [int(part) for part in overrides["dims"].split(",")]
-        except ValueError:
-            raise ConfigError(f"dims: expected numbers such as 1024,256 (got {overrides['dims']!r})") from None
-    return load(config, join_settings(overrides, settings), settings or ())
+def load_config(config: Sequence[Path] | None, settings: Sequence[str] | None, unneeded: Sequence[str] = (), **options: Any) -> RunConfig:
+    """`options`: by the names of their keys, None or empty where they are not given."""
+    values = layered(config, join_settings(given(options), settings))
+    return validated(dict.fromkeys(unneeded, PLACEHOLDER) | values, settings or ())
 
 
-def storage_of(settings: list[str] | None) -> "Store":
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value not in (None, False, [])}
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a dataset is, and where the documents and the model are that it was made of, if that was given."""
+
+    output: str
+    source: str | None
+    model: str | None
+    store: "Store"
+
+
+def places(config: Sequence[Path] | None, settings: Sequence[str] | None, **options: str | None) -> Places:
+    """Of commands that need no more of a configuration. They take its other keys from a file, and none of them by --set."""
     from bulkembed.storage.store import Store
 
-    values = join_settings({}, settings)
-    others = sorted(values.keys() - {"storage"})
+    others = sorted(join_settings({}, settings).keys() - {"storage"})
     if others:
         raise ConfigError(f"--set {others[0]}: does nothing here; this command takes keys of [storage] alone, as in storage.anon=true")
-    options = values.get("storage", {})
-    if not isinstance(options, dict):
-        raise ConfigError("--set storage: is a table; give its keys, as in storage.anon=true")
-    return Store(options)
+    values = layered(config, join_settings(given(options), settings))
+    cfg = validated({"source": PLACEHOLDER, "model": PLACEHOLDER} | values, settings or ())
+    source, model = cfg.source if "source" in values else None, cfg.model if "model" in values else None
+    return Places(cfg.output, source, model, Store(cfg.storage))

@@ -9,7 +9,7 @@ import typer
 
 from bulkembed import stopping
 from bulkembed.cli.console import out
-from bulkembed.cli.options import ApiPrice, Command, HourPrice, Rate, configured
+from bulkembed.cli.options import ApiPrice, HourPrice, Rate, RunCommand, configured
 from bulkembed.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ app = typer.Typer()
 LINE_EVERY_SECONDS = 5.0  # of progress, where there is no terminal
 
 
-@app.command(cls=Command)
+@app.command(cls=RunCommand)
 @configured
 def plan(cfg: "RunConfig", tokens_per_second: Rate = None, price_per_hour: HourPrice = None, api_price: ApiPrice = None) -> None:
     """Show what a run would do: objects, shards, rows, what is done already, and an estimate of tokens."""
@@ -44,11 +44,11 @@ def show_plan(cfg: "RunConfig", prices: "Prices") -> None:
         raise typer.Exit(1)
 
 
-@app.command(cls=Command)
+@app.command(cls=RunCommand)
 @configured
 def run(
     cfg: "RunConfig",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="As `plan`: show and estimate; write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show and estimate as `plan` does; write nothing.")] = False,
     tokens_per_second: Rate = None,
     price_per_hour: HourPrice = None,
     api_price: ApiPrice = None,
@@ -65,11 +65,13 @@ def run(
         embed(cfg)
 
 
-@app.command(cls=Command)
+@app.command(cls=RunCommand)
 @configured
 def retry_rejects(
     cfg: "RunConfig",
-    reason: Annotated[list[str] | None, typer.Option(help="Only shards with rejects for this reason; repeatable. [default: any]")] = None,
+    reason: Annotated[
+        list[str] | None, typer.Option(metavar="<string>", help="Only shards with rejects for this reason. Repeatable. [default: any]")
+    ] = None,
 ) -> None:
     """Embed anew the shards that have rejects, after a fix: same flags as the run that rejected them."""
     from bulkembed.runs import calibration

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkembed.config.credentials import masked
 from bulkembed.config.engine_args import OWN_ARGS
-from bulkembed.config.keys import is_section, keys_of, without_none
+from bulkembed.config.keys import is_section, keys_of, name_in_table, without_none
 from bulkembed.config.run_config import RunConfig
 from bulkembed.config.settings import key_of
 
@@ -96,11 +96,6 @@ def likeness(unknown: str, name: str) -> float:
     alike = SequenceMatcher(None, name_in_table(unknown), name_in_table(name)).ratio()
     same_table = unknown.rpartition(".")[0] == name.rpartition(".")[0]
     return alike + SAME_TABLE if same_table else alike
-
-
-def name_in_table(name: str) -> str:
-    """`step_tokens` of `engine.step_tokens`."""
-    return name.rpartition(".")[2]
 
 
 def is_secret(field: str, kind: str) -> bool:

@@ -50,6 +50,11 @@ class Key:
         return get_args(self.annotation) if get_origin(self.annotation) is Literal else ()
 
     @property
+    def repeats(self) -> bool:
+        """Whether an option gives its values one by one."""
+        return get_origin(self.annotation) is tuple and get_args(self.annotation)[0] is str
+
+    @property
     def example_text(self) -> str:
         return toml(self.example)
 
@@ -62,6 +67,11 @@ def keys_of(model: type[BaseModel], table: str = "") -> Iterator[Key]:
             yield from keys_of(annotation, f"{table}{name}.")
         else:
             yield Key(f"{table}{name}", annotation, default_text(field), field.description or "", example_of(field), identity_of(field))
+
+
+def name_in_table(name: str) -> str:
+    """`step_tokens` of `engine.step_tokens`."""
+    return name.rpartition(".")[2]
 
 
 def is_section(annotation: Any) -> bool:

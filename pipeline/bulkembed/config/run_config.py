@@ -45,7 +45,7 @@ class RunConfig(Section):
         default=("text",), examples=[["title", "body"]], description="Columns to embed. Several need a template."
     )
     template: Annotated[str | None, DefaultText("the text column alone"), VECTOR_KEY] = Field(
-        default=None, examples=["{title}\n\n{body}"], description=r"Joins the text columns to one text, as '{title}\n\n{body}'."
+        default=None, examples=["{title}\n\n{body}"], description=r"Text that joins the text columns, as '{title}\n\n{body}'."
     )
     keep_columns: Annotated[tuple[str, ...], ROW_SCHEMA] = Field(
         default=(), examples=[["url"]], description="Columns to copy into the output."
@@ -54,13 +54,13 @@ class RunConfig(Section):
         default_factory=dict, examples=[{"id": "string"}], description="Arrow types of the id and kept columns, by the column's name."
     )
     dims: Annotated[tuple[int, ...] | None, DefaultText("the model's full width"), ROW_SCHEMA] = Field(
-        default=None, examples=[[1024, 256]], description="Matryoshka dimensions of the stored vectors, the main one first."
+        default=None, examples=[[1024, 256]], description="Matryoshka dimensions of the stored vectors, the main one first, as 1024,256."
     )
     dtype: Annotated[Dtype, ROW_SCHEMA] = Field(default="float32", description="Number format of the stored vectors.")
     vectors: Annotated[tuple[VectorForm, ...] | None, DefaultText("by dims and dtype"), ROW_SCHEMA] = Field(
         default=None,
         examples=[["2560:float16", "256:int8", "1024:binary"]],
-        description="Stored vectors as DIM:DTYPE, instead of dims and dtype: several forms in one run, the main one first.",
+        description="Several forms of stored vectors instead of dims and dtype, the main one first, as 2560:float16,256:int8,1024:binary.",
     )
     allow_untrained_dims: bool = Field(default=False, description="Accept dimensions that the model was not trained for.")
     max_tokens: Annotated[int | None, DefaultText("the model's limit"), VECTOR_KEY] = Field(

@@ -21,7 +21,7 @@ def unescape(text: str) -> str:
     return ESCAPE.sub(lambda match: ESCAPED[match[0]], text)
 
 
-def join_settings(flags: dict[str, Any], settings: list[str] | None) -> dict[str, Any]:
+def join_settings(flags: dict[str, Any], settings: Sequence[str] | None) -> dict[str, Any]:
     """The keys of `flags` and of every `--set`. Raises ConfigError where a key comes twice: only one value could count."""
     values = flags
     for setting in settings or []:

@@ -16,13 +16,21 @@ from bulkembed.errors import ConfigError
 
 
 def load(paths: Sequence[Path] | None, overrides: dict[str, Any], settings: Sequence[str] = ()) -> RunConfig:
-    """The run of TOML files (if any), later ones laid over earlier ones, and flags over all. Raises ConfigError naming the field.
+    """The run that TOML files and `overrides` describe. Raises ConfigError naming the key.
 
     `settings`: those of `overrides` that `--set` gave."""
+    return validated(layered(paths, overrides), settings)
+
+
+def layered(paths: Sequence[Path] | None, overrides: dict[str, Any]) -> dict[str, Any]:
+    """The keys of TOML files (if any), later ones laid over earlier ones, and `overrides` over all."""
     values: dict[str, Any] = {}
     for path in paths or ():
         values = merge(values, read_toml(path))
-    values = merge(values, overrides)
+    return merge(values, overrides)
+
+
+def validated(values: dict[str, Any], settings: Sequence[str] = ()) -> RunConfig:
     if isinstance(engine := values.get("engine"), dict):
         concealed.add([engine.get("env"), engine.get("args")])
     try:
