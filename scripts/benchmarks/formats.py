@@ -26,7 +26,7 @@ from bulkembed.embedding import in_process
 from bulkembed.embedding.model_files import describe
 from bulkembed.records import parse_forms
 from bulkembed.runs.job import load_tokenizer
-from bulkembed.vectors import matryoshka
+from bulkembed.vectors import matryoshka, quantize
 from bulkembed.vectors.matryoshka import Vectors
 from scripts.benchmarks.material import SHAPES, WORK, Row, engine_dtype, model_folder
 from scripts.benchmarks.measuring import seconds_of
@@ -89,13 +89,13 @@ def widen(real: Vectors, rows: int, dim: int) -> Vectors:
     for _ in range(-(-dim // real.shape[1])):
         first, second = random_rows.integers(len(real), size=(2, rows))
         parts.append(real[first] + real[second] / 2)
-    return matryoshka.cut(np.concatenate(parts, axis=1), dim)
+    return matryoshka.cut_vectors(np.concatenate(parts, axis=1), dim)
 
 
 def stored_column(vectors: Vectors, dtype: str) -> pa.Array:
     """The column that the job would write."""
     (form,) = parse_forms([f"{vectors.shape[1]}:{dtype}"])
-    values = matryoshka.encode(vectors, form, matryoshka.ranges_of(vectors[::8], form.dim))
+    values = quantize.encode_vectors(vectors, form, quantize.measure_int8_ranges(vectors[::8], form.dim))
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
 
 

@@ -14,7 +14,7 @@ from bulkembed.embedding import in_process
 from bulkembed.embedding.model_files import describe
 from bulkembed.records import VectorForm, parse_forms
 from bulkembed.runs.job import load_tokenizer
-from bulkembed.vectors import matryoshka
+from bulkembed.vectors import matryoshka, quantize
 from bulkembed.vectors.matryoshka import Vectors
 from scripts.benchmarks.material import SHAPES, Row, engine_dtype, model_folder
 from scripts.samples import demo_corpus
@@ -36,9 +36,9 @@ def recall(
     int8 = restore(documents, VectorForm(width, "int8"))
     for form in parse_forms(FORMS):
         stored = restore(documents, form)
-        first = nearest(stored, matryoshka.cut(query_vectors, form.dim), candidates)
+        first = nearest(stored, matryoshka.cut_vectors(query_vectors, form.dim), candidates)
         rescored = [rows[nearest(int8[rows], query[None], k)[0]] for rows, query in zip(first, query_vectors, strict=True)]
-        size = matryoshka.encode(documents[:1], form, matryoshka.ranges_of(documents, form.dim)).nbytes
+        size = quantize.encode_vectors(documents[:1], form, quantize.measure_int8_ranges(documents, form.dim)).nbytes
         yield {
             "form": str(form),
             "bytes": size,
@@ -57,7 +57,7 @@ def vectors(queries: int) -> tuple[Vectors, Vectors]:
     with in_process.quiet():
         embedder = in_process.load(model, max_tokens, EngineConfig(dtype=engine_dtype()))
         documents, query_vectors = (
-            matryoshka.cut(embedder.embed([ids.of(n) for n in range(len(ids.lost))]), model.width)
+            matryoshka.cut_vectors(embedder.embed([ids.of(n) for n in range(len(ids.lost))]), model.width)
             for ids in (tokens.encode([row["text"] for row in rows]), tokens.encode(titles))
         )
     return documents, query_vectors
@@ -65,8 +65,8 @@ def vectors(queries: int) -> tuple[Vectors, Vectors]:
 
 def restore(documents: Vectors, form: VectorForm) -> Vectors:
     """Vectors as they are read back from a form. int8 ranges come from a sample, as in a run."""
-    int8_ranges = matryoshka.ranges_of(documents[:: max(1, len(documents) // 2048)], form.dim)
-    return matryoshka.decode(matryoshka.encode(documents, form, int8_ranges), form, int8_ranges)
+    int8_ranges = quantize.measure_int8_ranges(documents[:: max(1, len(documents) // 2048)], form.dim)
+    return quantize.decode_vectors(quantize.encode_vectors(documents, form, int8_ranges), form, int8_ranges)
 
 
 def nearest(documents: Vectors, queries: Vectors, k: int) -> npt.NDArray[np.int64]:

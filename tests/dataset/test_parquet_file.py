@@ -13,7 +13,7 @@ import pytest
 from bulkembed import schema
 from bulkembed.dataset import parquet_file
 from bulkembed.records import Dtype, VectorForm
-from bulkembed.vectors import matryoshka
+from bulkembed.vectors import quantize
 
 ROWS, DIM = 2000, 256
 
@@ -22,7 +22,7 @@ ROWS, DIM = 2000, 256
 def test_a_vector_takes_the_bytes_of_its_numbers(dtype: Dtype, bytes_of_one: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     vectors = np.random.default_rng(0).normal(size=(ROWS, DIM)).astype(np.float32)
     form = VectorForm(DIM, dtype)
-    values = matryoshka.encode(vectors, form, matryoshka.ranges_of(vectors, DIM))
+    values = quantize.encode_vectors(vectors, form, quantize.measure_int8_ranges(vectors, DIM))
     rows = pa.table({"id": range(ROWS), "n_tokens": pa.array([1] * ROWS, pa.int32()), "truncated": [False] * ROWS})
     rows = rows.append_column("content_hash", pa.array([bytes(16)] * ROWS, pa.binary(16)))
     data = parquet_file.parquet_bytes(parquet_file.data_table(rows, {"embedding": values}, (form,)), {})

@@ -17,7 +17,7 @@ from bulkembed.errors import GateError
 from bulkembed.records import Model, Pooling, Tokens
 from bulkembed.runs.job import load_tokenizer
 from bulkembed.text.tokenizer import Tokenizer
-from bulkembed.vectors import matryoshka
+from bulkembed.vectors import quantize
 
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 
@@ -149,6 +149,6 @@ def test_sabotaged_tokens_are_caught(qwen: str, sabotaged: type[Tokenizer]) -> N
 
 def test_short_vectors_that_are_not_renormalised_are_caught(qwen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, cfg = setting(qwen, dims=[64, 32])
-    monkeypatch.setattr(matryoshka, "cut", lambda vectors, dim: vectors[:, :dim])
+    monkeypatch.setattr(quantize, "cut_vectors", lambda vectors, dim: vectors[:, :dim])
     with pytest.raises(GateError, match=r"fails the check 'vectors 32:float32'.*norm"):
         preflight.require_checks(model, cfg, load_tokenizer(model, 80), States("last"))

@@ -32,7 +32,7 @@ from bulkembed.runs.job import Job
 from bulkembed.runs.lookup import open_job
 from bulkembed.runs.run import Summary, finish
 from bulkembed.storage.store import Store
-from bulkembed.vectors import matryoshka
+from bulkembed.vectors import matryoshka, quantize
 from tests.support.corpora import WORDS, write_jsonl
 from tests.support.runs import read_dataset, simulated
 
@@ -80,10 +80,10 @@ def embed(cfg: RunConfig, executor: LocalExecutor | None = None) -> Summary:
 def least_cosine(output: Path) -> float:
     """Of what the int8 columns of the live rows stand for, with their float32 vectors."""
     _, snapshot = newest_dataset(Store(), str(output))
-    table, ranges = read_dataset(output), matryoshka.ranges_from_text(snapshot.provenance)
+    table, ranges = read_dataset(output), quantize.int8_ranges_from_text(snapshot.provenance)
     full = schema.stored(table, "embedding").astype(np.float32)
     forms = {name: form for name, form in schema.forms_of(snapshot.provenance).items() if form.dtype == "int8"}
-    decoded = [(form.dim, matryoshka.decode(schema.stored(table, name), form, ranges[name])) for name, form in forms.items()]
+    decoded = [(form.dim, quantize.decode_vectors(schema.stored(table, name), form, ranges[name])) for name, form in forms.items()]
     assert len(decoded) == 2
     return min(float(matryoshka.cosines(values, full[:, :dim]).mean()) for dim, values in decoded)
 
@@ -393,7 +393,7 @@ def test_clipped_components_are_counted_and_warned_of(tmp_path: Path, qwen: str)
     expected = 0
     for name, form in job.int8_columns.items():
         low, high = small.columns[name]
-        level = np.rint((matryoshka.cut(full, form.dim) - low) / ((high - low) / 255))
+        level = np.rint((matryoshka.cut_vectors(full, form.dim) - low) / ((high - low) / 255))
         expected += int(np.count_nonzero((level < 0) | (level > 255)))
     assert (counts.clipped, counts.int8_components) == (expected, 50 * 96)
     assert expected > 48
@@ -409,13 +409,13 @@ def test_clipped_components_are_counted_and_warned_of(tmp_path: Path, qwen: str)
 
 def test_noise_outside_the_ranges_of_one_row_is_not_clipped() -> None:
     vector = np.random.default_rng(0).standard_normal((1, WIDTH)).astype(np.float32)
-    unit = matryoshka.cut(vector, WIDTH)
+    unit = matryoshka.cut_vectors(vector, WIDTH)
     form = VectorForm(WIDTH, "int8")
-    ranges = matryoshka.widened(matryoshka.ranges_of(unit, WIDTH))
+    ranges = quantize.widen_int8_ranges(quantize.measure_int8_ranges(unit, WIDTH))
     noisy = unit * np.random.default_rng(1).normal(1, 1e-3, unit.shape).astype(np.float32)
-    values, clipped = matryoshka.encode_counting(noisy, form, ranges)
+    values, clipped = quantize.encode_counting_clipped(noisy, form, ranges)
     assert clipped == 0
-    assert float(matryoshka.cosines(matryoshka.decode(values, form, ranges), noisy)[0]) > 0.999999
+    assert float(matryoshka.cosines(quantize.decode_vectors(values, form, ranges), noisy)[0]) > 0.999999
 
 
 def test_a_run_with_int8_columns_goes_on_in_the_dtype_it_was_begun_in(tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ from bulkembed.runs.lookup import open_job, recalled_job
 from bulkembed.runs.run import Summary, finish, run
 from bulkembed.source.objects import source_objects
 from bulkembed.storage.store import Store
-from bulkembed.vectors import matryoshka
+from bulkembed.vectors import matryoshka, quantize
 from tests.support.corpora import write_corpus, write_jsonl
 from tests.support.runs import Recorder, read_dataset, simulated
 
@@ -360,18 +360,18 @@ def test_int8_ranges_are_the_same_for_every_shard_and_after_a_resume(tmp_path: P
         write_jsonl(tmp_path / "in" / "part-9.jsonl", [{"id": 9, "text": "new since the ranges were set", "lang": "en"}])
     embed(cfg).require_complete()
     ledger, snapshot = newest_dataset(Store(), str(tmp_path / "out"))
-    ranges = matryoshka.ranges_from_text(snapshot.provenance)
+    ranges = quantize.int8_ranges_from_text(snapshot.provenance)
     assert {name: value.shape for name, value in ranges.items()} == {"embedding_64": (2, 64), "embedding_32": (2, 32)}
     for shard in snapshot.shards:
         footer = pq.read_schema(ledger.data_uri(shard)).metadata
-        mine = matryoshka.ranges_from_text({key.decode().removeprefix("bulkembed."): value.decode() for key, value in footer.items()})
+        mine = quantize.int8_ranges_from_text({key.decode().removeprefix("bulkembed."): value.decode() for key, value in footer.items()})
         assert all(np.array_equal(mine[name], ranges[name]) for name in ranges)
     found = read_dataset(tmp_path / "out")
     assert found["embedding_64"].type == pa.list_(pa.int8(), 64)
     assert found["embedding_64_binary"].type == pa.list_(pa.uint8(), 8)
     full = vectors(found, "embedding")
     for name, form in schema.forms_of(snapshot.provenance).items():
-        decoded = matryoshka.decode(schema.stored(found, name), form, ranges.get(name))
+        decoded = quantize.decode_vectors(schema.stored(found, name), form, ranges.get(name))
         least = {"float32": 0.999999, "int8": 0.999, "binary": 0.6}[form.dtype]
         alike = np.sort(matryoshka.cosines(decoded, full[:, : form.dim]))
         # What the new document has outside the ranges is clipped.

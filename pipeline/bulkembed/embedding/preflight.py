@@ -17,7 +17,7 @@ from bulkembed.embedding.embedder import Embedder
 from bulkembed.errors import GateError
 from bulkembed.records import Model, Pooling
 from bulkembed.text.tokenizer import Tokenizer
-from bulkembed.vectors import matryoshka
+from bulkembed.vectors import matryoshka, quantize
 
 Ids = npt.NDArray[np.int32]
 Vectors = npt.NDArray[np.float32]
@@ -121,8 +121,8 @@ def vector_checks(model: Model, probes: list[Ids], vectors: Vectors, embedder: E
 def form_checks(cfg: RunConfig, vectors: Vectors) -> Iterator[Check]:
     """Each output form of the run, decoded, against the slice of the full vector that it stores."""
     for form in cfg.vectors or ():
-        int8_ranges = matryoshka.ranges_of(vectors, form.dim) if form.dtype == "int8" else None
-        stored = matryoshka.decode(matryoshka.encode(vectors, form, int8_ranges), form, int8_ranges)
+        int8_ranges = quantize.measure_int8_ranges(vectors, form.dim) if form.dtype == "int8" else None
+        stored = quantize.decode_vectors(quantize.encode_vectors(vectors, form, int8_ranges), form, int8_ranges)
         cosines = matryoshka.cosines(stored, vectors[:, : form.dim])
         check = cosine_check(f"vectors {form}", cosines, MIN_FORM_COSINE[form.dtype], "with the slice of the full vector")
         error = norm_error(stored)

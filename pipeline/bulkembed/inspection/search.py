@@ -22,7 +22,7 @@ from bulkembed.errors import ConfigError, ModelError
 from bulkembed.records import Model
 from bulkembed.storage.store import Store
 from bulkembed.text.tokenizer import Tokenizer
-from bulkembed.vectors import matryoshka
+from bulkembed.vectors import matryoshka, quantize
 
 MINE = {field.name for field in (*schema.TAIL, *schema.CHUNKS)}
 
@@ -63,16 +63,16 @@ def query_prompt(described: Model, prompt_name: str | None, instruction: str | N
 def query_vector(snapshot: Snapshot, tokenizer: Tokenizer, embedder: Embedder, query: str, prompt: str) -> npt.NDArray[np.float32]:
     """The query's vector in the dataset's main dimension, float32 of norm 1: quantized documents need no quantized query."""
     full = embedder.embed([tokenizer.encode([query], prompt).of(0)])
-    return np.asarray(matryoshka.cut(full, schema.forms_of(snapshot.provenance)["embedding"].dim)[0])
+    return np.asarray(matryoshka.cut_vectors(full, schema.forms_of(snapshot.provenance)["embedding"].dim)[0])
 
 
 def search(store: Store, ledger: Ledger, snapshot: Snapshot, query: npt.NDArray[np.float32], k: int) -> list[Hit]:
     """The `k` nearest rows by cosine, best first. Reads every vector, one row group at a time."""
     form = schema.forms_of(snapshot.provenance)["embedding"]
-    ranges = matryoshka.ranges_from_text(snapshot.provenance).get("embedding")
+    ranges = quantize.int8_ranges_from_text(snapshot.provenance).get("embedding")
     best: list[Hit] = []
     for rows in row_groups(store, ledger, snapshot):
-        scores = matryoshka.decode(schema.stored(rows, "embedding"), form, ranges) @ query
+        scores = quantize.decode_vectors(schema.stored(rows, "embedding"), form, ranges) @ query
         top = np.argsort(-scores, kind="stable")[:k]
         found = rows.select([name for name in rows.column_names if name not in MINE and not name.startswith("embedding")])
         best += [Hit(float(scores[row]), {name: schema.shown(found[name], int(row)) for name in found.column_names}) for row in top]

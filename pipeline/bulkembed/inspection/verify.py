@@ -25,7 +25,7 @@ from bulkembed.source.objects import SourceObject
 from bulkembed.storage.retry import CORRUPT, describe
 from bulkembed.storage.store import Store
 from bulkembed.text import long_documents
-from bulkembed.vectors import matryoshka
+from bulkembed.vectors import matryoshka, quantize
 
 # How far norms may be from 1. A norm of int8 says little: with the ranges of one document it was off by 0.03 and the cosine was 0, with
 # those of 2,048 single documents were off by 0.15. What is clipped is counted instead.
@@ -96,9 +96,9 @@ def file_problems(table: pa.Table, first: pa.Schema, receipt: Receipt, snapshot:
         yield f"{tokens} tokens, its receipt says {receipt.counts.tokens}"
     if table["id"].null_count:
         yield f"{table['id'].null_count} ids are null"
-    ranges = matryoshka.ranges_from_text(snapshot.provenance)
+    ranges = quantize.int8_ranges_from_text(snapshot.provenance)
     for name, form in forms.items():
-        norms = np.linalg.norm(matryoshka.decode(schema.stored(table, name), form, ranges.get(name)), axis=1)
+        norms = np.linalg.norm(quantize.decode_vectors(schema.stored(table, name), form, ranges.get(name)), axis=1)
         bad = int(np.count_nonzero(~(np.abs(norms - 1) <= NORM_TOLERANCE[form.dtype])))
         if bad:
             yield f"{bad} vectors of column {name} are not finite and of norm 1"
@@ -169,7 +169,7 @@ def compared(job: Job, shard: Shard, table: pa.Table, rows: npt.NDArray[np.int64
     found = {}
     for name, form in job.columns.items():
         ranges = job.ranges.get(name)
-        again = matryoshka.encode(vectors, form, ranges)
+        again = quantize.encode_vectors(vectors, form, ranges)
         stored = schema.stored(table.take(pa.array(rows)), name)
-        found[name] = matryoshka.cosines(matryoshka.decode(stored, form, ranges), matryoshka.decode(again, form, ranges))
+        found[name] = matryoshka.cosines(quantize.decode_vectors(stored, form, ranges), quantize.decode_vectors(again, form, ranges))
     return Resample(len(rows), found, [])

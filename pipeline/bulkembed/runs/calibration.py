@@ -23,7 +23,7 @@ from bulkembed.records import Counts, Failure, LostAttempt, Model, Sampled, Shar
 from bulkembed.runs.job import Job
 from bulkembed.runs.progress import failures_text
 from bulkembed.storage.store import Store
-from bulkembed.vectors import matryoshka
+from bulkembed.vectors import quantize
 
 MIN_VECTORS = 2048  # that final ranges are measured on
 SAMPLE_SHARDS = 64  # that a sample is taken from; more where these have too few rows
@@ -51,18 +51,18 @@ class Int8Ranges:
     @property
     def texts(self) -> dict[str, str]:
         """As they stand in footers and snapshots, and in the fingerprint."""
-        return matryoshka.ranges_to_text(self.columns) | {ROWS_NAME: str(self.vectors)}
+        return quantize.int8_ranges_to_text(self.columns) | {ROWS_NAME: str(self.vectors)}
 
     def hold(self, pending: list[Shard]) -> bool:
         """Whether they hold for a source of which these rows, and all before them, are to be embedded."""
         return self.final or all(shard.stop <= self.objects.get(shard.object_id, 0) for shard in pending)
 
     def to_record(self) -> dict[str, Any]:
-        return {"rows": self.vectors, "seen": self.seen, "objects": self.objects, "ranges": matryoshka.ranges_to_text(self.columns)}
+        return {"rows": self.vectors, "seen": self.seen, "objects": self.objects, "ranges": quantize.int8_ranges_to_text(self.columns)}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Int8Ranges:
-        return cls(matryoshka.ranges_from_text(record["ranges"]), record["rows"], record["seen"], record["objects"])
+        return cls(quantize.int8_ranges_from_text(record["ranges"]), record["rows"], record["seen"], record["objects"])
 
 
 def newest(ledger: Ledger) -> tuple[int, Int8Ranges | None]:
@@ -87,7 +87,7 @@ def with_ranges(job: Job, ranges: Int8Ranges) -> Job:
 
 def texts_of(provenance: Mapping[str, str]) -> dict[str, str]:
     """`Int8Ranges.texts` of a finished dataset; empty without int8 columns."""
-    return {name: text for name, text in provenance.items() if name.startswith(matryoshka.RANGES) or name == ROWS_NAME}
+    return {name: text for name, text in provenance.items() if name.startswith(quantize.INT8_RANGES_PREFIX) or name == ROWS_NAME}
 
 
 def calibrated(job: Job, pending: list[Shard], sample: Sample) -> Job:
@@ -121,7 +121,7 @@ def measured(job: Job, pending: list[Shard], sample: Sample) -> Int8Ranges:
 
 def column_ranges(parts: list[npt.NDArray[np.float32]], dim: int) -> npt.NDArray[np.float32]:
     """Where every row is a reject, there is nothing to quantize."""
-    return matryoshka.widened(matryoshka.joined(parts) if parts else np.zeros((2, dim), np.float32))
+    return quantize.widen_int8_ranges(quantize.join_int8_ranges(parts) if parts else np.zeros((2, dim), np.float32))
 
 
 def sampled_parts(job: Job, pieces: list[Shard], sample: Sample) -> list[Sampled]:

@@ -24,7 +24,7 @@ from bulkembed.source.objects import SourceListing, source_listing
 from bulkembed.source.overlap import refuse_linked_output, refuse_overlap
 from bulkembed.source.planning import Plan
 from bulkembed.storage.store import Store
-from bulkembed.vectors import matryoshka
+from bulkembed.vectors import quantize
 
 HASHED_IN_FOOTERS = ("tokenizer.json", ".safetensors")
 
@@ -111,7 +111,7 @@ def recalled_job(store: Store, output: str, source: str, snapshot: Snapshot, des
     made_with = calibration.texts_of(snapshot.provenance)
     if cfg.fingerprint(described, made_with) != snapshot.fingerprint:
         raise SourceError(f"output {output}: was made by another version of bulkembed ({snapshot.provenance['bulkembed']})")
-    return Job(cfg, described, snapshot.fingerprint, carried, snapshot.provenance, matryoshka.ranges_from_text(snapshot.provenance))
+    return Job(cfg, described, snapshot.fingerprint, carried, snapshot.provenance, quantize.int8_ranges_from_text(snapshot.provenance))
 
 
 def provenance(cfg: RunConfig, described: Model, fingerprint: str) -> dict[str, str]:

@@ -21,7 +21,7 @@ from bulkembed.runs.job import Job
 from bulkembed.source import reader
 from bulkembed.storage.retry import retries_taken
 from bulkembed.text import batches, long_documents
-from bulkembed.vectors import matryoshka
+from bulkembed.vectors import matryoshka, quantize
 
 
 def run_shard(shard: Shard, job: Job, embedder: Embedder, turn: AbstractContextManager[object] | None = None) -> Receipt:
@@ -69,10 +69,10 @@ def embed(prepared: Prepared, job: Job, embedder: Embedder) -> Embedded:
     with timed(prepared.seconds, "embed"):
         vectors = full_vectors(prepared, job, embedder)
         dims = [form.dim for form in job.columns.values()]
-        bad = np.flatnonzero(~matryoshka.usable(vectors, dims))
+        bad = np.flatnonzero(~matryoshka.usable_rows(vectors, dims))
         for row in bad:
             vectors[row] = full_vectors(long_documents.only(prepared, np.array([row])), job, embedder)[0]
-        hopeless = bad[~matryoshka.usable(vectors[bad], dims)]
+        hopeless = bad[~matryoshka.usable_rows(vectors[bad], dims)]
         detail = f"the engine's vector, or its first {min(dims)} components, are zero or not finite"
         reasons = {int(prepared.numbers[row]): ("bad_vector", detail) for row in hopeless}
         vectors = vectors[~np.isin(prepared.numbers, list(reasons))]
@@ -95,11 +95,11 @@ def full_vectors(prepared: Prepared, job: Job, embedder: Embedder) -> npt.NDArra
 
 def encode(embedded: Embedded, job: Job) -> tuple[bytes, Counts]:
     """The data file, and how many of its int8 components were clipped."""
-    footer = job.provenance | {"engine": embedded.engine} | matryoshka.ranges_to_text(job.ranges)
+    footer = job.provenance | {"engine": embedded.engine} | quantize.int8_ranges_to_text(job.ranges)
     vectors, columns, clipped = embedded.vectors, {}, 0
     with timed(embedded.prepared.seconds, "encode"):
         for name, form in job.columns.items():
-            columns[name], outside = matryoshka.encode_counting(vectors, form, job.ranges.get(name))
+            columns[name], outside = quantize.encode_counting_clipped(vectors, form, job.ranges.get(name))
             clipped += outside
         data = parquet_file.parquet_bytes(parquet_file.data_table(embedded.prepared.rows, columns, job.cfg.vectors or ()), footer)
     components = len(vectors) * sum(form.dim for form in job.int8_columns.values())
@@ -132,7 +132,7 @@ def write(embedded: Embedded, data: bytes, counted: Counts, job: Job) -> Receipt
 def sample(shard: Shard, job: Job, embedder: Embedder) -> Sampled:
     """What a shard shows of the ranges of int8 columns; publishes nothing."""
     vectors = embed(prepare(shard, job), job, embedder).vectors
-    found = {name: matryoshka.ranges_of(vectors, form.dim) for name, form in job.int8_columns.items()} if len(vectors) else {}
+    found = {name: quantize.measure_int8_ranges(vectors, form.dim) for name, form in job.int8_columns.items()} if len(vectors) else {}
     return Sampled(shard.rows, len(vectors), found)
 
 
