@@ -1,4 +1,4 @@
-"""Frozen values that cross process borders, and nothing else."""
+"""Frozen values that cross rooms and processes, and nothing else."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import numpy.typing as npt
 if TYPE_CHECKING:  # a configuration needs these records, and --help does not wait for Arrow
     import pyarrow as pa
 
-Format = Literal["parquet", "jsonl"]
+Format = Literal["parquet", "jsonl"]  # of a source object, by its name
 Pooling = Literal["last", "mean", "cls"]
-Dtype = Literal["float32", "float16", "int8", "binary"]
+Dtype = Literal["float32", "float16", "int8", "binary"]  # of stored vectors
 LongDocuments = Literal["truncate", "chunk", "mean", "reject"]
-# Why a shard's process was lost: it or its engine ended, memory ran out, its node went, or another shard was to blame.
+# Why an attempt at a shard was lost: its process or its engine ended, memory ran out, its node failed, or another shard was the cause.
 Cause = Literal["engine", "memory", "node", "bystander"]
 SHARD_ID = re.compile(r"(?P<object>.+)-(?P<start>\d{10})-(?P<stop>\d{10})-of-(?P<total>\d{10})")
 
 
 @dataclass(frozen=True)
 class VectorForm:
-    """One vector column: the first `dim` components, stored as `dtype`. As text: `256:int8`."""
+    """How one vector column is stored: the first `dim` components as `dtype`. Its text form is `256:int8`."""
 
     dim: int
     dtype: Dtype
@@ -34,7 +34,7 @@ class VectorForm:
 
 
 def parse_forms(texts: Sequence[str]) -> tuple[VectorForm, ...]:
-    """Of `256:int8`, ... Raises ValueError."""
+    """The forms that texts such as `256:int8` name, in their order. Raises ValueError."""
     forms = []
     for text in texts:
         dim, _, dtype = text.strip().partition(":")
@@ -78,7 +78,7 @@ class ShardId(NamedTuple):
 
 @dataclass(frozen=True)
 class Shard:
-    """Rows [start, stop) of one source object. The unit of work, of retry and of output."""
+    """Rows [start, stop) of one source object: the unit of work, of retry and of output."""
 
     object_id: str
     uri: str
@@ -87,16 +87,16 @@ class Shard:
     start: int
     stop: int
     total: int  # rows of the whole object
-    offset: int = 0  # JSONL: byte offset of a line start in the decompressed object ...
-    skip: int = 0  # ... and how many rows lie between it and row `start`
-    text_bytes: int = 0  # about: what it will take of an engine; 0 where nobody knows
+    offset: int = 0  # JSONL: the byte offset of a line start in the decompressed object
+    skip: int = 0  # JSONL: how many rows lie between that offset and row `start`
+    text_bytes: int = 0  # estimated size of the text, for balancing; 0 where it is unknown
 
     @property
     def rows(self) -> int:
         return self.stop - self.start
 
     def halves(self) -> tuple[Shard, Shard]:
-        """Of a shard of two rows or more."""
+        """Two shards with half of the rows each. The shard must have at least two rows."""
         middle, half = (self.start + self.stop) // 2, self.text_bytes // 2
         second = replace(self, start=middle, skip=self.skip + middle - self.start, text_bytes=self.text_bytes - half)
         return replace(self, stop=middle, text_bytes=half), second
@@ -109,33 +109,33 @@ class Shard:
 
 @dataclass(frozen=True)
 class Model:
-    """What a model's own files say about it."""
+    """What a model's own files say about it; widths and dimensions are numbers of components."""
 
-    name: str  # as asked for: hub name or folder
+    name: str  # the hub name or folder that the user gave
     revision: str | None  # commit of the hub, None for a folder
     digest: str  # identity of weights and tokenizer: the commit, or a hash of the folder's files
-    width: int  # of the full vector
-    max_tokens: int  # special tokens included
-    cache_values: int  # keys and values that attention keeps for one token, all layers together
+    width: int  # components of the full vector
+    max_tokens: int  # of one text, special tokens included
+    cache_values: int  # numbers in the KV cache for one token, all layers together
     pooling: Pooling
     prompts: tuple[tuple[str, str], ...]  # name, text
     document_prompt: str
     query_prompt: str
-    smallest_dim: int | None  # of a Matryoshka range up to the width
+    smallest_dim: int | None  # the least dimension of a Matryoshka range that ends at the width
     trained_dims: tuple[int, ...]  # Matryoshka dimensions that the model's files list
-    native_dtype: str  # of the weights
-    end_token: str | None  # that must be the last token of every document
+    native_dtype: str  # of the weights in the files
+    end_token: str | None  # the token that must end every document
     file_hashes: tuple[tuple[str, str], ...]  # sha256 of settings, tokenizer and (of a folder) weights, by name below the folder
 
     def trained_for(self, dim: int) -> bool:
-        """Whether the first `dim` components alone are a vector that the model was trained to make."""
+        """Whether the model was trained so that its first `dim` components are a vector of their own."""
         in_range = self.smallest_dim is not None and self.smallest_dim <= dim <= self.width
         return dim == self.width or in_range or dim in self.trained_dims
 
 
 @dataclass(frozen=True)
 class LoadedFiles:
-    """What an embedding actor has loaded, so that the driver can compare nodes."""
+    """Host and SHA-256 sums of the files that an embedding actor has loaded. The driver compares nodes by them."""
 
     host: str
     hashes: tuple[tuple[str, str], ...]  # as in Model.file_hashes, weights included
@@ -143,28 +143,28 @@ class LoadedFiles:
 
 @dataclass(frozen=True)
 class Documents:
-    """A shard as read. `rows` and `texts` are parallel, in source order; `rejects` holds the others."""
+    """The n documents of a shard in source order, and its rejects."""
 
-    rows: pa.Table  # id, kept columns
-    numbers: npt.NDArray[np.int64]  # of each row in the source object
-    texts: list[str]
-    rejects: pa.Table  # schema.REJECTS, plus the id in the source's type
-    repeated_ids: int
+    rows: pa.Table  # n rows: id, kept columns
+    numbers: npt.NDArray[np.int64]  # (n,): the row of each document in the source object
+    texts: list[str]  # n
+    rejects: pa.Table  # the other rows: id in the source's type, schema.REJECTS
+    repeated_ids: int  # rows whose id an earlier row of this shard has
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Token ids of n texts: text i is `flat[offsets[i]:offsets[i + 1]]`."""
+    """The token ids of n texts. Text i has the ids `flat[offsets[i]:offsets[i + 1]]`."""
 
     flat: npt.NDArray[np.int32]
-    offsets: npt.NDArray[np.int64]  # n + 1
-    lost: npt.NDArray[np.int64]  # n: tokens cut off the end, estimated where the text was cut before tokenizing
+    offsets: npt.NDArray[np.int64]  # (n + 1,)
+    n_cut: npt.NDArray[np.int64]  # (n,): tokens cut off the end; an estimate where the text was cut before it was tokenized
 
     @classmethod
-    def join(cls, ids: Sequence[npt.NDArray[np.int32]], lost: npt.NDArray[np.int64]) -> Tokens:
+    def join(cls, ids: Sequence[npt.NDArray[np.int32]], n_cut: npt.NDArray[np.int64]) -> Tokens:
         lengths = np.fromiter(map(len, ids), np.int64, len(ids))
         flat = np.concatenate(ids) if len(ids) else np.empty(0, np.int32)
-        return cls(flat, np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]), lost)
+        return cls(flat, np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]), n_cut)
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
@@ -176,38 +176,40 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Counts:
-    """Of a shard, or of many."""
+    """What was counted while one or more shards were embedded. The counts of shards can be added."""
 
-    rows: int = 0  # of the source: documents + rejects
-    documents: int = 0  # embedded
-    vectors: int = 0  # rows of the data file
-    rejects: int = 0
-    repeated_ids: int = 0  # rows whose id an earlier row of the shard has
-    tokens: int = 0  # that the model saw
-    truncated: int = 0  # documents whose end was cut off ...
-    tokens_cut: int = 0  # ... and how many tokens of them, about
-    chunked: int = 0  # documents of more than one window
-    retries: int = 0  # of requests to the store, in the processes that had this shard
-    int8_components: int = 0  # of all int8 columns
-    clipped: int = 0  # of these, outside the range that their column is quantized with
+    rows: int = 0  # source rows: documents + rejects
+    documents: int = 0  # embedded documents
+    vectors: int = 0  # rows of the data files: more than documents where windows are rows
+    rejects: int = 0  # source rows that were not embedded
+    repeated_ids: int = 0  # rows whose id an earlier row of the same shard has; repeats across shards are not counted
+    tokens: int = 0  # tokens that the model embedded
+    truncated: int = 0  # documents whose end was cut off
+    tokens_cut: int = 0  # estimated tokens that were cut off
+    chunked: int = 0  # documents that were cut into more than one window
+    retries: int = 0  # repeated requests to the store, in the processes that had these shards
+    int8_components: int = 0  # components of all int8 columns
+    clipped: int = 0  # int8 components outside the range of their column
 
     @property
     def clipped_share(self) -> float:
         return self.clipped / max(1, self.int8_components)
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(**{each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)})
+        return Counts(**{count.name: getattr(self, count.name) + getattr(other, count.name) for count in fields(self)})
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A shard ready to embed. Output row `owners[i]` gets piece i, or the mean of all its pieces."""
+    """A shard that is ready to embed: n output rows and the token ids of m pieces.
+
+    Row `owners[i]` gets the vector of piece i, or the mean of all its pieces."""
 
     shard: Shard
     rows: pa.Table  # id, kept columns, (chunk_index, char_start, char_end,) n_tokens, truncated, content_hash
-    numbers: npt.NDArray[np.int64]  # of each row's document in the source object
-    tokens: Tokens  # of the pieces
-    owners: npt.NDArray[np.int64]
+    numbers: npt.NDArray[np.int64]  # (n,): the row of each document in the source object
+    tokens: Tokens  # of the m pieces
+    owners: npt.NDArray[np.int64]  # (m,): the output row of each piece
     rejects: pa.Table
     counts: Counts
     seconds: dict[str, float]
@@ -215,53 +217,53 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Embedded:
-    """A shard with its vectors: float32 of shape (rows, width), in source order."""
+    """A shard with its full-width vectors, in source order."""
 
     prepared: Prepared
-    vectors: npt.NDArray[np.float32]
-    engine: str  # and its version
-    started: float  # unix seconds, of the first and the last engine call
-    finished: float
+    vectors: npt.NDArray[np.float32]  # (rows, width)
+    engine: str  # name and version
+    started: float  # Unix seconds, before the first engine call
+    finished: float  # Unix seconds, after the last engine call
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """What a sample of the source shows of its vectors."""
+    """What a sample of the source shows: its size, and the int8 ranges of its vectors."""
 
-    seen: int = 0  # rows looked at, rejects included
-    vectors: int = 0  # made of them
-    ranges: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)  # of int8 columns, by name: (2, dim); none without vectors
+    seen: int = 0  # source rows that were read, rejects included
+    vectors: int = 0  # vectors that they gave
+    int8_ranges: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)  # (2, dim) by int8 column; empty without vectors
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """A published shard: done marker, metrics and provenance in one."""
+    """What is recorded of a published shard: done marker, metrics and provenance in one."""
 
-    shard: str
-    source: str
+    shard: str  # its id
+    source: str  # URI of its source object
     counts: Counts
-    data_bytes: int
+    data_bytes: int  # size of the data file
     data_sha256: str  # of the data file
-    seconds: dict[str, float]
-    embed_started: float
+    seconds: dict[str, float]  # wall time by stage
+    embed_started: float  # Unix seconds
     embed_finished: float
     provenance: dict[str, str] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Flat: the counts stand beside the rest."""
+        """A flat dict: the counts are keys beside the others."""
         values = asdict(self)
         counts: dict[str, Any] = values.pop("counts")
         return values | counts
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Receipt:
-        counts = Counts(**{each.name: values[each.name] for each in fields(Counts)})
-        return cls(counts=counts, **{each.name: values[each.name] for each in fields(cls) if each.name != "counts"})
+        counts = Counts(**{count.name: values[count.name] for count in fields(Counts)})
+        return cls(counts=counts, **{item.name: values[item.name] for item in fields(cls) if item.name != "counts"})
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A shard or source object that could not be done, and why."""
+    """A shard or a source object that failed, and why."""
 
     where: str
     reason: str
@@ -269,7 +271,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class LostAttempt:
-    """An attempt at a shard whose process or engine was lost; another one follows."""
+    """An attempt at a shard whose process or engine was lost. Another attempt follows."""
 
     where: str
     reason: str

@@ -21,7 +21,7 @@ import typer
 from bulkembed.embedding.embedder import TokenIds
 from bulkembed.embedding.model_files import describe
 from bulkembed.runs.job import load_tokenizer
-from bulkembed.text.batches import pack
+from bulkembed.text.batches import pack_batches
 from bulkembed.tuning.search import DEFAULT_MALLOC
 from scripts.benchmarks import engine
 from scripts.benchmarks.material import Row, corpus, engine_dtype, model_folder, shape_of
@@ -109,7 +109,7 @@ def calls_of(order: str, lengths: npt.NDArray[np.int64]) -> list[npt.NDArray[np.
     if order == "order-source":
         return shards
     budget = int(lengths.sum()) if order == "order-sorted" else BUCKET_TOKENS
-    return [shard[batch] for shard in shards for batch in pack(lengths[shard], budget)]
+    return [shard[batch] for shard in shards for batch in pack_batches(lengths[shard], budget)]
 
 
 def main(model: str, max_tokens: str, question: str) -> None:

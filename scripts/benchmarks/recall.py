@@ -57,7 +57,7 @@ def vectors(queries: int) -> tuple[Vectors, Vectors]:
     with in_process.quiet():
         embedder = in_process.load(model, max_tokens, EngineConfig(dtype=engine_dtype()))
         documents, query_vectors = (
-            matryoshka.cut_vectors(embedder.embed([ids.of(n) for n in range(len(ids.lost))]), model.width)
+            matryoshka.cut_vectors(embedder.embed([ids.of(n) for n in range(len(ids.n_cut))]), model.width)
             for ids in (tokens.encode([row["text"] for row in rows]), tokens.encode(titles))
         )
     return documents, query_vectors

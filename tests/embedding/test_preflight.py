@@ -82,7 +82,7 @@ class Narrow(States):
 class LosesTheEnd(Tokenizer):
     def encode(self, texts: Any, prompt: str = "") -> Tokens:
         tokens = super().encode(texts, prompt)
-        return Tokens.join([tokens.of(number)[:-1] for number in range(len(texts))], tokens.lost)
+        return Tokens.join([tokens.of(number)[:-1] for number in range(len(texts))], tokens.n_cut)
 
 
 class CutsTheEnd(Tokenizer):
@@ -92,7 +92,7 @@ class CutsTheEnd(Tokenizer):
         self.room += 1
         tokens = super().encode(texts, prompt)
         self.room -= 1
-        return Tokens.join([tokens.of(number)[: self.max_tokens] for number in range(len(texts))], tokens.lost)
+        return Tokens.join([tokens.of(number)[: self.max_tokens] for number in range(len(texts))], tokens.n_cut)
 
 
 class DoublesThePrompt(Tokenizer):

@@ -24,9 +24,9 @@ def test_qwen_ids_are_those_of_the_tokenizer_with_the_end_token_kept(qwen: str, 
     found = Tokenizer(path_of(qwen), limit, END).encode([text])
     wanted = whole if len(whole) <= limit else [*whole[: limit - 1], whole[-1]]
     assert found.of(0).tolist() == wanted
-    assert (found.lost > 0).tolist() == [len(whole) > limit]
+    assert (found.n_cut > 0).tolist() == [len(whole) > limit]
     if len(text) <= 12 * (limit - 1):  # longer texts are not tokenized whole, and the rest is estimated
-        assert found.lost.tolist() == [max(0, len(whole) - limit)]
+        assert found.n_cut.tolist() == [max(0, len(whole) - limit)]
     assert found.of(0)[-1] == reference.token_to_id(END)
 
 
@@ -51,8 +51,8 @@ def test_cutting_characters_first_changes_no_token(model: str, piece: str, reque
     tokenizer = Tokenizer(path, 32, None)
     found = tokenizer.encode([text])
     assert found.of(0).tolist() == [*tokenizer.before, *own[: tokenizer.room], *tokenizer.after]
-    assert (found.lost > 0).tolist() == [len(own) > tokenizer.room]
-    assert found.lost[0] == pytest.approx(max(0, len(own) - tokenizer.room), rel=0.1)
+    assert (found.n_cut > 0).tolist() == [len(own) > tokenizer.room]
+    assert found.n_cut[0] == pytest.approx(max(0, len(own) - tokenizer.room), rel=0.1)
 
 
 def test_the_prompt_stands_before_every_text(qwen: str) -> None:

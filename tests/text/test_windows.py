@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkembed.text.windows import windows
+from bulkembed.text.windows import cut_windows
 
 TEXTS = st.text(st.sampled_from("ab \n.!\u3002\u0964\u00e9\u0301\U0001f9d1\u200d"), max_size=300)
 
@@ -32,7 +32,7 @@ def tokenized(draw: st.DrawFn) -> tuple[str, npt.NDArray[np.int64]]:
 @given(tokenized(), st.integers(1, 40), st.integers(0, 40))
 def test_windows_hold_all_of_the_text_in_order(given: tuple[str, npt.NDArray[np.int64]], room: int, overlap: int) -> None:
     text, offsets = given
-    found = windows(text, offsets, room, overlap)
+    found = cut_windows(text, offsets, room, overlap)
     at = 0
     for start, stop in found:
         assert start <= at < stop, "a hole, or a window that adds nothing"
@@ -47,7 +47,7 @@ def test_windows_hold_all_of_the_text_in_order(given: tuple[str, npt.NDArray[np.
 def test_windows_keep_to_their_room(given: tuple[str, npt.NDArray[np.int64]], room: int, overlap: int) -> None:
     """Up to three tokens share a character here, which no window cuts: so many may be over."""
     text, offsets = given
-    for start, stop in windows(text, offsets, room, overlap):
+    for start, stop in cut_windows(text, offsets, room, overlap):
         inside = np.count_nonzero((offsets[:, 0] < stop) & (offsets[:, 1] > start))
         assert inside <= room + 3
 
@@ -70,11 +70,11 @@ def words(text: str) -> npt.NDArray[np.int64]:
 )
 def test_windows_end_where_a_reader_would_end_them(text: str, room: int, pieces: list[str]) -> None:
     offsets = words(text) if text else np.empty((0, 2), np.int64)
-    assert [text[start:stop] for start, stop in windows(text, offsets, room, 0)] == pieces
+    assert [text[start:stop] for start, stop in cut_windows(text, offsets, room, 0)] == pieces
 
 
 def test_overlap_repeats_whole_words() -> None:
     text = "one two three four five six seven eight"
-    found = [text[start:stop] for start, stop in windows(text, words(text), 4, 1)]
+    found = [text[start:stop] for start, stop in cut_windows(text, words(text), 4, 1)]
     assert found[0] == "one two three four "
     assert found[1].startswith("four ")

@@ -165,7 +165,7 @@ def compared(job: Job, shard: Shard, table: pa.Table, rows: npt.NDArray[np.int64
     keys = [name for name in ("id", "chunk_index", "n_tokens", "content_hash") if name in table.column_names]
     if not prepared.rows.select(keys).cast(table.select(keys).schema).equals(table.select(keys)):
         return Resample(0, {}, [f"{shard.id}: its rows are not those that the source gives"])
-    vectors = stages.full_vectors(long_documents.only(prepared, rows), job, embedder)
+    vectors = stages.full_vectors(long_documents.select_rows(prepared, rows), job, embedder)
     found = {}
     for name, form in job.columns.items():
         ranges = job.ranges.get(name)

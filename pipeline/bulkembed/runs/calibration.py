@@ -113,7 +113,7 @@ def measured(job: Job, pending: list[Shard], sample: Sample) -> Int8Ranges:
         parts += sampled_parts(job, sample_pieces(pending, taken, wanted), sample)
         taken = wanted
         seen, vectors = sum(part.seen for part in parts), sum(part.vectors for part in parts)
-    some = [part.ranges for part in parts if part.vectors]
+    some = [part.int8_ranges for part in parts if part.vectors]
     columns = {name: column_ranges([ranges[name] for ranges in some], form.dim) for name, form in job.int8_columns.items()}
     objects = {} if vectors >= MIN_VECTORS else {shard.object_id: shard.stop for shard in pending}  # the last shard of an object counts
     return Int8Ranges(columns, vectors, seen, objects)

@@ -54,11 +54,11 @@ def read(shard: Shard, job: Job) -> tuple[Documents, dict[str, float]]:
 
 def tokenize(shard: Shard, documents: Documents, job: Job, seconds: dict[str, float]) -> Prepared:
     with timed(seconds, "tokenize"):
-        cut = long_documents.split(documents, job.cfg, job.tokenizer)
+        cut = long_documents.split_documents(documents, job.cfg, job.tokenizer)
         hashes = [blake2b(text.encode(), digest_size=16).digest() for text in documents.texts]
-        prepared = long_documents.prepared(shard, documents, cut, hashes, job.cfg.long_documents)
+        prepared = long_documents.prepare_rows(shard, documents, cut, hashes, job.cfg.long_documents)
         if job.cfg.long_documents == "reject":
-            prepared = long_documents.rejected(prepared, long_documents.too_long(prepared, job.tokenizer.max_tokens))
+            prepared = long_documents.move_to_rejects(prepared, long_documents.too_long_reasons(prepared, job.tokenizer.max_tokens))
     return replace(prepared, seconds=seconds, counts=prepared.counts + Counts(retries=retries_taken()))
 
 
@@ -71,12 +71,12 @@ def embed(prepared: Prepared, job: Job, embedder: Embedder) -> Embedded:
         dims = [form.dim for form in job.columns.values()]
         bad = np.flatnonzero(~matryoshka.usable_rows(vectors, dims))
         for row in bad:
-            vectors[row] = full_vectors(long_documents.only(prepared, np.array([row])), job, embedder)[0]
+            vectors[row] = full_vectors(long_documents.select_rows(prepared, np.array([row])), job, embedder)[0]
         hopeless = bad[~matryoshka.usable_rows(vectors[bad], dims)]
         detail = f"the engine's vector, or its first {min(dims)} components, are zero or not finite"
         reasons = {int(prepared.numbers[row]): ("bad_vector", detail) for row in hopeless}
         vectors = vectors[~np.isin(prepared.numbers, list(reasons))]
-    return Embedded(long_documents.rejected(prepared, reasons), vectors, embedder.version, started, time.time())
+    return Embedded(long_documents.move_to_rejects(prepared, reasons), vectors, embedder.version, started, time.time())
 
 
 def full_vectors(prepared: Prepared, job: Job, embedder: Embedder) -> npt.NDArray[np.float32]:
@@ -84,7 +84,7 @@ def full_vectors(prepared: Prepared, job: Job, embedder: Embedder) -> npt.NDArra
     lengths, owners = prepared.tokens.lengths, prepared.owners
     vectors = np.zeros((prepared.rows.num_rows, job.model.width), np.float32)
     alone = len(owners) == len(vectors)
-    for batch in batches.pack(lengths, job.cfg.engine.call_tokens):
+    for batch in batches.pack_batches(lengths, job.cfg.engine.call_tokens):
         found = embedder.embed([prepared.tokens.of(int(piece)) for piece in batch])
         if alone:
             vectors[owners[batch]] = found
@@ -139,7 +139,7 @@ def sample(shard: Shard, job: Job, embedder: Embedder) -> Sampled:
 def give_up(shard: Shard, job: Job, reason: str) -> Receipt:
     """Publishes a shard whose documents all go to the rejects, since the engine does not survive them."""
     prepared = prepare(shard, job)
-    prepared = long_documents.rejected(prepared, {int(number): ("engine_lost", reason) for number in prepared.numbers})
+    prepared = long_documents.move_to_rejects(prepared, {int(number): ("engine_lost", reason) for number in prepared.numbers})
     now = time.time()
     return publish(Embedded(prepared, np.empty((0, job.model.width), np.float32), "none", now, now), job)
 

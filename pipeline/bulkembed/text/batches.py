@@ -1,7 +1,7 @@
-"""Lengths -> batches of similar length under a token budget. Pure; remembers the order.
+"""Lengths of documents -> batches of similar length under a token budget. Pure.
 
-vLLM does not pad, so length alone changes little on it. Batches of equal cost bound the memory
-of a call, keep every actor busy to the end of a shard, and make an ETA in tokens honest.
+vLLM does not pad, so similar lengths gain little there. Batches of equal cost bound the memory of a call, keep every actor busy to
+the end of a shard, and make an ETA in tokens accurate.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 
-def pack(lengths: npt.NDArray[np.int64], token_budget: int) -> list[npt.NDArray[np.int64]]:
-    """Indices of documents, longest first, cut into batches of at most `token_budget` tokens.
+def pack_batches(lengths: npt.NDArray[np.int64], token_budget: int) -> list[npt.NDArray[np.int64]]:
+    """Batches of at most `token_budget` tokens: indices into `lengths`, the longest documents first.
 
-    Every index is in exactly one batch; a document longer than the budget is a batch of its own."""
+    Every index is in exactly one batch. A document longer than the budget is a batch of its own."""
     order = np.argsort(-lengths, kind="stable")
     ends = np.cumsum(lengths[order])
     batches: list[npt.NDArray[np.int64]] = []

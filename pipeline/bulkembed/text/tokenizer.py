@@ -1,8 +1,8 @@
-"""Texts -> token ids, with the model's special tokens kept through every truncation.
+"""Texts -> token ids. Every truncation keeps the model's special tokens.
 
-Tokenizing time grows with the whole text even when nearly all of it is thrown away, so long
-texts are cut first. A cut is safe when what it leaves still has clearly more tokens than the
-limit; where it does not (runs of spaces can be one token), it is made twice as far out.
+Tokenizing time grows with the whole text, even when nearly all of its tokens are dropped. Long texts are therefore cut before they are
+tokenized. A cut is safe when the remaining text still has clearly more tokens than the limit. Where it has not (a run of spaces can be
+one token), the cut is moved to twice the distance.
 """
 
 from __future__ import annotations
@@ -17,17 +17,16 @@ from tokenizers import Tokenizer as RustTokenizer
 from bulkembed.errors import ModelError
 from bulkembed.records import Tokens
 
-CHARACTERS_PER_TOKEN = 12  # well above any language's mean, so that a second cut is rare
+CHARACTERS_PER_TOKEN = 12  # well above the mean of any language, so that a second cut is rare
 MARGIN_TOKENS = 16  # a cut changes how the last few characters before it are tokenized
-BATCH_TEXTS = 256  # encodings hold far more than ids: few of them at a time
-PROBE = "a"
+BATCH_TEXTS = 256  # an encoding holds far more than token ids, so that only few are kept in memory at a time
+PROBE_TEXT = "a"  # shows which special tokens surround a text
 
 
 class Tokenizer:
-    """A model's tokenizer.json, cutting at `max_tokens` (special tokens included).
+    """A model's tokenizer.json with a limit of `max_tokens` a text, special tokens included.
 
-    `end_token`: what must be the last token of every document, or None. Raises ModelError where
-    the tokenizer does not append it."""
+    `end_token`: the token that must end every document, or None. Raises ModelError where the tokenizer does not append it."""
 
     def __init__(self, path: str, max_tokens: int, end_token: str | None) -> None:
         try:
@@ -42,46 +41,47 @@ class Tokenizer:
         if self.room < 1:
             raise ModelError(f"max_tokens: {max_tokens} leaves no room beside the model's special tokens")
         if end_token is not None and self.after[-1:] != [self.rust.token_to_id(end_token)]:
-            last = self.rust.encode(PROBE).tokens[-1]
+            last = self.rust.encode(PROBE_TEXT).tokens[-1]
             raise ModelError(
-                f"{path}: appends no {end_token!r} to a text (the last token of {PROBE!r} is {last!r}), and this model's "
+                f"{path}: appends no {end_token!r} to a text (the last token of {PROBE_TEXT!r} is {last!r}), and this model's "
                 "vector is read at that token; take tokenizer.json from the model's newest revision"
             )
 
     def _special_ids(self, path: str) -> tuple[list[int], list[int]]:
-        """What the post-processor puts before and after a text's own tokens."""
-        whole = self.rust.encode(PROBE).ids
-        bare = self.rust.encode(PROBE, add_special_tokens=False).ids
+        """The special tokens that the post-processor puts before and after a text."""
+        whole = self.rust.encode(PROBE_TEXT).ids
+        bare = self.rust.encode(PROBE_TEXT, add_special_tokens=False).ids
         for at in range(len(whole) - len(bare) + 1):
             if whole[at : at + len(bare)] == bare:
                 return whole[:at], whole[at + len(bare) :]
         raise ModelError(f"{path}: its post-processor changes the tokens of the text itself")
 
     def encode(self, texts: Sequence[str], prompt: str = "") -> Tokens:
-        """Token ids of `prompt + text` for each text, at most `max_tokens` of them."""
+        """The token ids of `prompt + text` for each text, at most `max_tokens` of them."""
         ids: list[list[int]] = []
-        lost = np.zeros(len(texts), np.int64)
+        n_cut = np.zeros(len(texts), np.int64)
         for start in range(0, len(texts), BATCH_TEXTS):
             batch = [prompt + text for text in texts[start : start + BATCH_TEXTS]]
             for number, (own, share) in enumerate(self._own_ids(batch), start):
-                lost[number] = max(0, round(len(own) / share) - self.room)
+                n_cut[number] = max(0, round(len(own) / share) - self.room)
                 ids.append(self.before + own[: self.room] + self.after)
         lengths = np.fromiter(map(len, ids), np.int64, len(ids))
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-        return Tokens(np.fromiter(chain.from_iterable(ids), np.int32, int(offsets[-1])), offsets, lost)
+        return Tokens(np.fromiter(chain.from_iterable(ids), np.int32, int(offsets[-1])), offsets, n_cut)
 
     def count(self, text: str) -> int:
-        """Tokens of a text, special ones left out."""
+        """How many tokens a text has, without special tokens."""
         return len(self.rust.encode(text, add_special_tokens=False).ids)
 
     def character_spans(self, text: str) -> npt.NDArray[np.int64]:
-        """(tokens, 2): the characters [start, stop) of the text that each of its own tokens stands for."""
+        """(tokens, 2): the characters [start, stop) of each token in the text, without special tokens."""
         offsets = self.rust.encode(text, add_special_tokens=False).offsets
         return np.array(offsets, np.int64).reshape(-1, 2)
 
     def _own_ids(self, texts: list[str]) -> Iterator[tuple[list[int], float]]:
-        """Ids without special tokens, of all of the text or of a beginning that has more than `room`;
-        and the share of the text's characters that they stand for."""
+        """For each text: its token ids without special tokens, and the share of its characters that they stand for.
+
+        A long text gives the ids of a beginning that has more than `room` tokens."""
         characters = self.room * CHARACTERS_PER_TOKEN
         encodings = self.rust.encode_batch_fast([text[:characters] for text in texts], add_special_tokens=False)
         for text, encoding in zip(texts, encodings, strict=True):

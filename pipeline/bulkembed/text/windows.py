@@ -1,4 +1,4 @@
-"""A long text -> windows under a token budget, cut where a reader would cut. Pure."""
+"""A long text -> windows under a token budget, which end at paragraphs, lines, sentences or words. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import numpy as np
 import numpy.typing as npt
 
-# Where a window had better end, best first: behind a paragraph, a line, a sentence, a word.
+# Where a window may end, the best place first: after a paragraph, a line, a sentence, a word.
 BORDERS = [
     re.compile(r"\n\s*\n\s*"),
     re.compile(r"\n\s*"),
@@ -16,19 +16,19 @@ BORDERS = [
 ]
 
 
-def windows(text: str, offsets: npt.NDArray[np.int64], room: int, overlap: int) -> list[tuple[int, int]]:
-    """Character ranges of `text`, each of at most `room` tokens, that together hold all of it, in order.
+def cut_windows(text: str, offsets: npt.NDArray[np.int64], room: int, overlap: int) -> list[tuple[int, int]]:
+    """Character ranges of `text` in order. Each has at most `room` tokens, and together they cover the whole text.
 
-    `offsets`: (tokens, 2), the characters of each token. Each window begins up to `overlap` tokens
-    before the end of the one before, and ends in its second half, at the best border there is."""
+    `offsets`: (tokens, 2), the characters of each token. A window starts up to `overlap` tokens before the end of the previous one,
+    and ends at the best border in its second half."""
     overlap = min(overlap, max(0, room // 2 - 1))
     spans: list[tuple[int, int]] = []
     start, first = 0, 0
     while first + room < len(offsets):
-        # Where the first token begins that has no room. Several tokens can share a character: that one is not cut either.
+        # The first token without room starts here. Several tokens can share a character, and such a character is not cut either.
         latest = int(offsets[first + room, 0])
         earliest = int(offsets[first + room // 2, 0])
-        stop = max(start + 1, border(text, max(earliest, start), latest))
+        stop = max(start + 1, best_border(text, max(earliest, start), latest))
         spans.append((start, stop))
         after = max(first + 1, int(np.searchsorted(offsets[:, 0], stop)))
         first = max(first + 1, after - overlap)
@@ -38,8 +38,8 @@ def windows(text: str, offsets: npt.NDArray[np.int64], room: int, overlap: int) 
     return spans
 
 
-def border(text: str, earliest: int, latest: int) -> int:
-    """The best place in (earliest, latest] to end a window; `latest` where there is none."""
+def best_border(text: str, earliest: int, latest: int) -> int:
+    """The best place in (earliest, latest] to end a window; `latest` where the text has no border there."""
     for pattern in BORDERS:
         ends = [match.end() for match in pattern.finditer(text, earliest, latest)]
         if ends and ends[-1] > earliest:
@@ -48,7 +48,7 @@ def border(text: str, earliest: int, latest: int) -> int:
 
 
 def word_start(text: str, earliest: int, latest: int) -> int:
-    """The first start of a word in [earliest, latest), else `earliest`."""
+    """The first start of a word in [earliest, latest); `earliest` where there is none."""
     if earliest == 0 or text[earliest - 1].isspace():
         return earliest
     match = BORDERS[-1].search(text, earliest, latest)
