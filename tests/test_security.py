@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from bulkembed.cli import app
 from bulkembed.config import credentials
-from bulkembed.config.credentials import REFUSED, masked, shows_credentials
+from bulkembed.config.credentials import REFUSED, mask_credentials, shows_credentials
 from bulkembed.config.run_config import RunConfig
 from bulkembed.config.toml_files import load
 from bulkembed.errors import ConfigError
@@ -147,7 +147,7 @@ SETTINGS = [
 def test_no_message_repeats_a_value_of_set(
     tmp_path: Path, qwen: str, setting: str, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(credentials.concealed, "texts", set())
+    monkeypatch.setattr(credentials.hidden_texts, "texts", set())
     write_corpus(tmp_path / "in", files=1)
     key = setting.partition("=")[0].strip()
     flags = {"source": tmp_path / "in", "output": tmp_path / "out", "model": qwen}
@@ -169,12 +169,12 @@ def test_a_mistake_beside_engine_env_does_not_show_it() -> None:
 
 def test_messages_of_other_libraries_lose_the_credentials_in_their_uris() -> None:
     message = 'Could not connect to "http://key:secret@host:9000/bucket" nor https://hub/file?X-Amz-Signature=1, but s3://bucket/x is there'
-    assert masked(message) == 'Could not connect to "http://***" nor https://***, but s3://bucket/x is there'
+    assert mask_credentials(message) == 'Could not connect to "http://***" nor https://***, but s3://bucket/x is there'
 
 
 @pytest.mark.parametrize("place", ["ray://127.0.0.1:10001", "s3://bucket", "http://[::1]:9000", "gs://a/b"])
 def test_a_message_names_the_place_before_its_colon(place: str) -> None:
-    assert masked(f"no Ray at {place}: Connection refused") == f"no Ray at {place}: Connection refused"
+    assert mask_credentials(f"no Ray at {place}: Connection refused") == f"no Ray at {place}: Connection refused"
 
 
 @pytest.mark.parametrize("values", [{"storage": SECRET}, {"engine": {"env": {"A": [SECRET]}}}, {"engine": {"env": SECRET}}])

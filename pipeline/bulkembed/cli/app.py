@@ -14,7 +14,7 @@ import typer
 from bulkembed import __version__, stopping
 from bulkembed.cli import dataset_commands, model_commands, run_commands
 from bulkembed.cli.console import Discreet, err, out, tolerate
-from bulkembed.config.credentials import concealed
+from bulkembed.config.credentials import hidden_texts
 from bulkembed.config.settings import setting_texts
 from bulkembed.errors import BulkembedError, InterruptedRun
 
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     shown = logging.StreamHandler()
     shown.setFormatter(Discreet("%(message)s"))
     logging.basicConfig(level=level if level in logging.getLevelNamesMapping() else "WARNING", handlers=[shown])
-    concealed.add(list(setting_texts(sys.argv[1:] if arguments is None else arguments)))
+    hidden_texts.add(list(setting_texts(sys.argv[1:] if arguments is None else arguments)))
     tolerate()
     try:
         code = app(arguments, standalone_mode=False)
@@ -60,14 +60,14 @@ def main(arguments: list[str] | None = None) -> None:
             log.debug("", exc_info=error)
             code = said(InterruptedRun(stopping.stop.signal))
         else:
-            err.print(concealed.hide(traceback.format_exc()), markup=False)
+            err.print(hidden_texts.hide(traceback.format_exc()), markup=False)
             code = 1
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def shown_mistake(error: Any) -> int:
     """Prints an error of click's; its exit code."""
-    error.message = concealed.hide(error.message)
+    error.message = hidden_texts.hide(error.message)
     error.show()
     return 2
 
@@ -76,5 +76,5 @@ def said(error: BulkembedError | InterruptedRun) -> int:
     """Prints the one line of an error; its exit code."""
     log.debug("", exc_info=error)
     if not isinstance(error, InterruptedRun) or stopping.stop.last_word.acquire(blocking=False):
-        err.print(f"bulkembed: {concealed.hide(str(error))}", markup=False)
+        err.print(f"bulkembed: {hidden_texts.hide(str(error))}", markup=False)
     return error.exit_code

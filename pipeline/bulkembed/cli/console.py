@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bulkembed.config.credentials import concealed
+from bulkembed.config.credentials import hidden_texts
 from bulkembed.errors import OutputError
 
 
@@ -59,4 +59,4 @@ class Discreet(logging.Formatter):
     """Lines of the log, tracebacks too, without what must not be shown."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return concealed.hide(super().format(record))
+        return hidden_texts.hide(super().format(record))

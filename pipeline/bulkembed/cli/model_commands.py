@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bulkembed.cli.console import out
-from bulkembed.cli.options import RunCommand, configured
+from bulkembed.cli.options import RunCommand, takes_run_keys
 from bulkembed.errors import BulkembedError, ConfigError, GateError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ MODEL_KEYS = ["model", "revision", "dims", "dtype", "vectors", "allow_untrained_
 
 
 @app.command(name="tune", cls=RunCommand)
-@partial(configured, unneeded=["output"])
+@partial(takes_run_keys, unneeded=["output"])
 def tune_engine(
     cfg: "RunConfig",
     seconds: Annotated[float, typer.Option("--budget", min=1, help="Seconds that measuring may take, about.")] = 600,
@@ -53,7 +53,7 @@ def tune_engine(
 
 
 @app.command(cls=RunCommand)
-@partial(configured, keys=MODEL_KEYS, unneeded=["source", "output"])
+@partial(takes_run_keys, keys=MODEL_KEYS, unneeded=["source", "output"])
 def check(
     cfg: "RunConfig",
     reference: Annotated[

@@ -15,7 +15,7 @@ from bulkembed.config.error_lines import KEYS, nearest_keys
 from bulkembed.config.keys import Key, name_in_table
 from bulkembed.config.run_config import RunConfig
 from bulkembed.config.settings import TEXT_KEYS, join_settings, unescape
-from bulkembed.config.toml_files import layered, validated
+from bulkembed.config.toml_files import read_layers, validate
 from bulkembed.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def help_text(key: Key) -> str:
     return f"{key.description}{' Repeatable.' if key.repeats else ''} [{default}]"
 
 
-def configured(command: Callable[..., None], keys: Sequence[str] = RUN_KEYS, unneeded: Sequence[str] = ()) -> Callable[..., None]:
+def takes_run_keys(command: Callable[..., None], keys: Sequence[str] = RUN_KEYS, unneeded: Sequence[str] = ()) -> Callable[..., None]:
     """Gives a command --config, --set and the options of `keys`, and hands it the RunConfig that they make.
 
     `unneeded`: required keys that this command does without; it has no option for them."""
@@ -170,11 +170,11 @@ def configured(command: Callable[..., None], keys: Sequence[str] = RUN_KEYS, unn
 
 def load_config(config: Sequence[Path] | None, settings: Sequence[str] | None, unneeded: Sequence[str] = (), **options: Any) -> RunConfig:
     """`options`: by the names of their keys, None or empty where they are not given."""
-    values = layered(config, join_settings(given(options), settings))
-    return validated(dict.fromkeys(unneeded, PLACEHOLDER) | values, settings or ())
+    values = read_layers(config, join_settings(without_absent(options), settings))
+    return validate(dict.fromkeys(unneeded, PLACEHOLDER) | values, settings or ())
 
 
-def given(options: dict[str, Any]) -> dict[str, Any]:
+def without_absent(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value not in (None, False, [])}
 
 
@@ -195,7 +195,7 @@ def places(config: Sequence[Path] | None, settings: Sequence[str] | None, **opti
     others = sorted(join_settings({}, settings).keys() - {"storage"})
     if others:
         raise ConfigError(f"--set {others[0]}: does nothing here; this command takes keys of [storage] alone, as in storage.anon=true")
-    values = layered(config, join_settings(given(options), settings))
-    cfg = validated({"source": PLACEHOLDER, "model": PLACEHOLDER} | values, settings or ())
+    values = read_layers(config, join_settings(without_absent(options), settings))
+    cfg = validate({"source": PLACEHOLDER, "model": PLACEHOLDER} | values, settings or ())
     source, model = cfg.source if "source" in values else None, cfg.model if "model" in values else None
     return Places(cfg.output, source, model, Store(cfg.storage))

@@ -9,7 +9,7 @@ import typer
 
 from bulkembed import stopping
 from bulkembed.cli.console import out
-from bulkembed.cli.options import ApiPrice, HourPrice, Rate, RunCommand, configured
+from bulkembed.cli.options import ApiPrice, HourPrice, Rate, RunCommand, takes_run_keys
 from bulkembed.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ LINE_EVERY_SECONDS = 5.0  # of progress, where there is no terminal
 
 
 @app.command(cls=RunCommand)
-@configured
+@takes_run_keys
 def plan(cfg: "RunConfig", tokens_per_second: Rate = None, price_per_hour: HourPrice = None, api_price: ApiPrice = None) -> None:
     """Show what a run would do: objects, shards, rows, what is done already, and an estimate of tokens."""
     from bulkembed.runs.estimate import Prices
@@ -45,7 +45,7 @@ def show_plan(cfg: "RunConfig", prices: "Prices") -> None:
 
 
 @app.command(cls=RunCommand)
-@configured
+@takes_run_keys
 def run(
     cfg: "RunConfig",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show and estimate as `plan` does; write nothing.")] = False,
@@ -66,7 +66,7 @@ def run(
 
 
 @app.command(cls=RunCommand)
-@configured
+@takes_run_keys
 def retry_rejects(
     cfg: "RunConfig",
     reason: Annotated[

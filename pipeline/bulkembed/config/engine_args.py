@@ -1,4 +1,4 @@
-"""Arguments of vllm.LLM: which a run may give, and which of them can change a vector."""
+"""Arguments of vllm.LLM: which of them a run may give, and which of them can change a vector."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-# Arguments of vllm.LLM that bulkembed sets itself, and the key that says them. None: the model's own files do, or safety does.
+# Arguments that bulkembed sets itself, and the key that decides each. None: the model's own files decide, or safety does.
 OWN_ARGS: dict[str, str | None] = {
     "model": "model",
     "revision": "revision",
@@ -19,8 +19,8 @@ OWN_ARGS: dict[str, str | None] = {
     **dict.fromkeys(("runner", "convert", "task", "pooler_config", "override_pooler_config", "load_format", "download_dir")),
     "hf_token": "HF_TOKEN in the environment",
 }
-# Those that change how fast vectors are made and how much memory that takes, and no number of them beyond rounding. Any other
-# argument is part of a run's identity: what is not known to be harmless is not.
+# Arguments that change speed and memory, and no vector beyond rounding. Every other argument is part of a run's identity, since
+# vLLM may get arguments that nobody here has looked at.
 HARMLESS_ARGS = {
     *("async_scheduling", "block_size", "cpu_offload_gb", "cudagraph_capture_sizes", "disable_custom_all_reduce", "disable_log_stats"),
     *("distributed_executor_backend", "distributed_timeout_seconds", "enable_chunked_prefill", "enable_prefix_caching", "enforce_eager"),
@@ -30,24 +30,26 @@ HARMLESS_ARGS = {
 }
 
 
-def numeric(args: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that can change a vector."""
+def numeric_args(args: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that can change a vector."""
     return {name: value for name, value in args.items() if name not in HARMLESS_ARGS}
 
 
-def recordable(value: Any) -> bool:
-    """Whether it comes back the same from the record of a run."""
+def survives_json(value: Any) -> bool:
+    """Whether a value comes back the same from JSON, in which a run is recorded."""
     try:
         return bool(orjson.loads(orjson.dumps(value)) == value)
     except TypeError:
         return False
 
 
-def refusal(args: Mapping[str, Any]) -> str | None:
-    """Why these are not taken, or None."""
+def problem_with(args: Mapping[str, Any]) -> str | None:
+    """Why a run may not give these arguments, or None."""
     own = next((name for name in args if name in OWN_ARGS), None)
-    if own is None:
-        lost = next((name for name, value in args.items() if not recordable(value)), None)
-        return None if lost is None else f"{lost} holds what JSON does not (a date, inf, nan, more than 64 bits), so it cannot be recorded"
-    key = OWN_ARGS[own]
-    return f"{own} is not taken here: " + (f"give {key}" if key else "bulkembed sets it from the model's own files")
+    if own is not None:
+        key = OWN_ARGS[own]
+        return f"{own} is not taken here: " + (f"give {key}" if key else "bulkembed sets it from the model's own files")
+    unrecordable = next((name for name, value in args.items() if not survives_json(value)), None)
+    if unrecordable is None:
+        return None
+    return f"{unrecordable} holds what JSON does not (a date, inf, nan, more than 64 bits), so it cannot be recorded"

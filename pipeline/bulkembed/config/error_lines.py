@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any
 
-from bulkembed.config.credentials import masked
+from bulkembed.config.credentials import mask_credentials
 from bulkembed.config.engine_args import OWN_ARGS
 from bulkembed.config.keys import is_section, keys_of, name_in_table, without_none
 from bulkembed.config.run_config import RunConfig
@@ -31,7 +31,7 @@ def first_line(error: ValidationError, settings: Sequence[str] = ()) -> str:
     # A mistyped key comes first: the required one that it stands for is missing, too.
     problem = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
     place = tuple(str(part) for part in problem["loc"])
-    given = [setting for setting in settings if related(key_of(setting), place)]
+    given = [setting for setting in settings if overlaps(key_of(setting), place)]
     # A table may be given as one value, whose own keys are not shown either.
     field = ".".join(place[: max((len(key_of(setting)) for setting in given), default=len(place))])
     kind = problem["type"]
@@ -50,7 +50,7 @@ def reason(problem: ErrorDetails, given: Sequence[str]) -> str:
     """What is wrong, without the value."""
     kind = problem["type"]
     if WRONG_TYPE.fullmatch(kind):
-        return expected([str(part) for part in problem["loc"]])
+        return expected_text([str(part) for part in problem["loc"]])
     if kind in BOUNDS:
         bound, words_before = BOUNDS[kind]
         return f"must be {words_before} {problem['ctx'][bound]:g}"
@@ -61,7 +61,7 @@ def reason(problem: ErrorDetails, given: Sequence[str]) -> str:
     return message
 
 
-def expected(place: Sequence[str]) -> str:
+def expected_text(place: Sequence[str]) -> str:
     """`expected an integer, such as 8192`, for the key at `place` or above it."""
     key = next((KEYS[name] for end in range(len(place), 0, -1) if (name := ".".join(place[:end])) in KEYS), None)
     if key is None:
@@ -105,10 +105,10 @@ def is_secret(field: str, kind: str) -> bool:
 def shown_value(value: Any) -> str:
     """Nothing for tables: they may hold anything beside the mistake."""
     parts = value if isinstance(value, list | tuple) else [value]
-    return "" if any(isinstance(part, dict | list) for part in parts) else masked(f" (got {value!r})")
+    return "" if any(isinstance(part, dict | list) for part in parts) else mask_credentials(f" (got {value!r})")
 
 
-def related(key: tuple[str, ...], place: tuple[str, ...]) -> bool:
+def overlaps(key: tuple[str, ...], place: tuple[str, ...]) -> bool:
     """Whether one is the other, or above it."""
     shorter = min(len(key), len(place))
     return key[:shorter] == place[:shorter]

@@ -70,12 +70,12 @@ class EngineConfig(Section):
 
     @property
     def numeric_args(self) -> dict[str, Any]:
-        """The arguments of `args` that can change a vector. A simulated engine's are faults: they change none that is published."""
-        return {} if self.kind == "simulated" else engine_args.numeric(self.args)
+        """The arguments of `args` that can change a vector. Those of the simulated engine are faults, which change no published one."""
+        return {} if self.kind == "simulated" else engine_args.numeric_args(self.args)
 
     @model_validator(mode="after")
     def not_own_args(self) -> Self:
-        if self.kind == "vllm" and (problem := engine_args.refusal(self.args)):
+        if self.kind == "vllm" and (problem := engine_args.problem_with(self.args)):
             raise ValueError(f"args: {problem}")
         return self
 

@@ -11,25 +11,26 @@ from typing import Any
 from bulkembed.config.credentials import texts_in
 from bulkembed.errors import ConfigError
 
-ESCAPE = re.compile(r"\\[\\nt]")
-ESCAPED = {"\\\\": "\\", "\\n": "\n", "\\t": "\t"}
-TEXT_KEYS = {"template", "prompt", "instruction"}  # whose flags take these escapes
+ESCAPE_SEQUENCE = re.compile(r"\\[\\nt]")
+ESCAPED_CHARACTERS = {"\\\\": "\\", "\\n": "\n", "\\t": "\t"}
+TEXT_KEYS = {"template", "prompt", "instruction"}  # their options take these escapes
 
 
 def unescape(text: str) -> str:
-    """`text` with a line break for each \\n, a tab for \\t and a backslash for \\\\: a shell hands them over as two characters."""
-    return ESCAPE.sub(lambda match: ESCAPED[match[0]], text)
+    """Replace \\n by a line break, \\t by a tab and \\\\ by a backslash. A shell hands each over as two characters."""
+    return ESCAPE_SEQUENCE.sub(lambda match: ESCAPED_CHARACTERS[match[0]], text)
 
 
-def join_settings(flags: dict[str, Any], settings: Sequence[str] | None) -> dict[str, Any]:
-    """The keys of `flags` and of every `--set`. Raises ConfigError where a key comes twice: only one value could count."""
-    values = flags
+def join_settings(options: dict[str, Any], settings: Sequence[str] | None) -> dict[str, Any]:
+    """The keys of `options` and of every `--set`. Raises ConfigError where a key comes twice, since only one value could count."""
+    values = options
     for setting in settings or []:
         values = join(values, parse_setting(setting))
     return values
 
 
 def join(base: dict[str, Any], more: dict[str, Any], table: str = "") -> dict[str, Any]:
+    """The keys of both tables. Raises ConfigError where they share a key; `table` stands before its name."""
     joined = dict(base)
     for key, value in more.items():
         name = f"{table}{key}"
@@ -43,7 +44,7 @@ def join(base: dict[str, Any], more: dict[str, Any], table: str = "") -> dict[st
 
 
 def parse_setting(setting: str) -> dict[str, Any]:
-    """`engine.step_tokens=4096` as a table; a value that is not TOML is taken as text."""
+    """`engine.step_tokens=4096` as a table. A value that is not TOML is taken as text."""
     key, equals, value = setting.partition("=")
     if not equals:
         raise ConfigError("--set: expected KEY=VALUE, as in --set engine.step_tokens=4096")
@@ -59,7 +60,7 @@ def parse_setting(setting: str) -> dict[str, Any]:
 
 
 def key_of(setting: str) -> tuple[str, ...]:
-    """`("engine", "step_tokens")` of `engine.step_tokens=4096`; nothing where it has no key."""
+    """`("engine", "step_tokens")` of `engine.step_tokens=4096`. Empty where the setting has no key."""
     try:
         table: Any = tomllib.loads(f"{setting.partition('=')[0]} = 0")
     except tomllib.TOMLDecodeError:
@@ -73,20 +74,21 @@ def key_of(setting: str) -> tuple[str, ...]:
 
 
 def setting_texts(arguments: Sequence[str]) -> Iterator[str]:
-    """What a command line gives with `--set`, and what stands behind one by mistake, as in `--set KEY = VALUE`."""
-    behind = False
+    """Every text that a command line gives with `--set`, or after it by mistake, as in `--set KEY = VALUE`."""
+    after_set = False
     for argument in arguments:
         if argument.startswith("--set="):
-            behind = True
+            after_set = True
             yield from texts_of(argument.removeprefix("--set="))
         elif argument.startswith("-"):
-            behind = argument == "--set"
-        elif behind:
+            after_set = argument == "--set"
+        elif after_set:
             yield from texts_of(argument)
 
 
 def texts_of(setting: str) -> Iterator[str]:
+    """The value of a setting, and every text in it where it is TOML."""
     _, equals, value = setting.partition("=")
     yield value.strip() if equals else setting
-    with suppress(tomllib.TOMLDecodeError):  # it is text
+    with suppress(tomllib.TOMLDecodeError):  # then the value is plain text
         yield from texts_in(tomllib.loads(f"value = {value}"))

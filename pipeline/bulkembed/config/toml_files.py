@@ -1,4 +1,4 @@
-"""TOML files, and what is laid over them -> RunConfig."""
+"""TOML files, and keys that override theirs -> RunConfig."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bulkembed.config.credentials import concealed
+from bulkembed.config.credentials import hidden_texts
 from bulkembed.config.error_lines import KEYS, TABLES, first_line
 from bulkembed.config.run_config import RunConfig
 from bulkembed.errors import ConfigError
@@ -19,10 +19,10 @@ def load(paths: Sequence[Path] | None, overrides: dict[str, Any], settings: Sequ
     """The run that TOML files and `overrides` describe. Raises ConfigError naming the key.
 
     `settings`: those of `overrides` that `--set` gave."""
-    return validated(layered(paths, overrides), settings)
+    return validate(read_layers(paths, overrides), settings)
 
 
-def layered(paths: Sequence[Path] | None, overrides: dict[str, Any]) -> dict[str, Any]:
+def read_layers(paths: Sequence[Path] | None, overrides: dict[str, Any]) -> dict[str, Any]:
     """The keys of TOML files (if any), later ones laid over earlier ones, and `overrides` over all."""
     values: dict[str, Any] = {}
     for path in paths or ():
@@ -30,9 +30,9 @@ def layered(paths: Sequence[Path] | None, overrides: dict[str, Any]) -> dict[str
     return merge(values, overrides)
 
 
-def validated(values: dict[str, Any], settings: Sequence[str] = ()) -> RunConfig:
+def validate(values: dict[str, Any], settings: Sequence[str] = ()) -> RunConfig:
     if isinstance(engine := values.get("engine"), dict):
-        concealed.add([engine.get("env"), engine.get("args")])
+        hidden_texts.add([engine.get("env"), engine.get("args")])
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
