@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from bulkembed import schema, stopping
+from bulkembed import stopping
 from bulkembed.cli import app
 from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset.receipts import Ledger
 from bulkembed.dataset.snapshots import newest_dataset
+from bulkembed.dataset.vector_columns import forms_of, stored_values
 from bulkembed.embedding import hardware
 from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.errors import IncompleteError, InterruptedRun
@@ -81,9 +82,9 @@ def least_cosine(output: Path) -> float:
     """Of what the int8 columns of the live rows stand for, with their float32 vectors."""
     _, snapshot = newest_dataset(Store(), str(output))
     table, ranges = read_dataset(output), quantize.int8_ranges_from_text(snapshot.provenance)
-    full = schema.stored(table, "embedding").astype(np.float32)
-    forms = {name: form for name, form in schema.forms_of(snapshot.provenance).items() if form.dtype == "int8"}
-    decoded = [(form.dim, quantize.decode_vectors(schema.stored(table, name), form, ranges[name])) for name, form in forms.items()]
+    full = stored_values(table, "embedding").astype(np.float32)
+    forms = {name: form for name, form in forms_of(snapshot.provenance).items() if form.dtype == "int8"}
+    decoded = [(form.dim, quantize.decode_vectors(stored_values(table, name), form, ranges[name])) for name, form in forms.items()]
     assert len(decoded) == 2
     return min(float(matryoshka.cosines(values, full[:, :dim]).mean()) for dim, values in decoded)
 
@@ -389,7 +390,7 @@ def test_clipped_components_are_counted_and_warned_of(tmp_path: Path, qwen: str)
     job.ledger.create_int8_ranges(1, small.to_record())  # as if 2,048 rows had been like the first 3
     summary = embed(cfg)
     counts = summary.progress.counts
-    full = schema.stored(read_dataset(tmp_path / "out"), "embedding").astype(np.float32)
+    full = stored_values(read_dataset(tmp_path / "out"), "embedding").astype(np.float32)
     expected = 0
     for name, form in job.int8_columns.items():
         low, high = small.columns[name]

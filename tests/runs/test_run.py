@@ -16,10 +16,10 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
-from bulkembed import schema
 from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset.receipts import Ledger
 from bulkembed.dataset.snapshots import newest_dataset
+from bulkembed.dataset.vector_columns import forms_of, stored_values
 from bulkembed.embedding.model_files import describe
 from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.errors import ConfigError, ModelError, ObjectError, SourceError
@@ -370,8 +370,8 @@ def test_int8_ranges_are_the_same_for_every_shard_and_after_a_resume(tmp_path: P
     assert found["embedding_64"].type == pa.list_(pa.int8(), 64)
     assert found["embedding_64_binary"].type == pa.list_(pa.uint8(), 8)
     full = vectors(found, "embedding")
-    for name, form in schema.forms_of(snapshot.provenance).items():
-        decoded = quantize.decode_vectors(schema.stored(found, name), form, ranges.get(name))
+    for name, form in forms_of(snapshot.provenance).items():
+        decoded = quantize.decode_vectors(stored_values(found, name), form, ranges.get(name))
         least = {"float32": 0.999999, "int8": 0.999, "binary": 0.6}[form.dtype]
         alike = np.sort(matryoshka.cosines(decoded, full[:, : form.dim]))
         # What the new document has outside the ranges is clipped.

@@ -348,9 +348,9 @@ def test_times_that_python_has_no_type_for_are_shown(tmp_path: Path) -> None:
     (found,) = read(tmp_path / "a.parquet", config(keep_columns=["kept"]))
     assert found.rejects["reason"].to_pylist() == ["wrong_type"]
     nanoseconds = pa.chunked_array([pa.array([7, 8], pa.timestamp("ns"))])
-    assert schema.shown(nanoseconds, 1) == "1970-01-01 00:00:00.000000008"
-    assert schema.shown(pa.chunked_array([pa.array([7], pa.time64("ns"))]), 0) == "00:00:00.000000007"
-    assert schema.shown(pa.chunked_array([pa.array([[8]], pa.list_(pa.timestamp("ns")))]), 0) == "[ 1970-01-01 00:00:00.000000008 ]"
+    assert schema.display_value(nanoseconds, 1) == "1970-01-01 00:00:00.000000008"
+    assert schema.display_value(pa.chunked_array([pa.array([7], pa.time64("ns"))]), 0) == "00:00:00.000000007"
+    assert schema.display_value(pa.chunked_array([pa.array([[8]], pa.list_(pa.timestamp("ns")))]), 0) == "[ 1970-01-01 00:00:00.000000008 ]"
 
 
 def test_repeated_ids_of_any_type_are_counted(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkembed import schema
 from bulkembed.errors import ObjectError, SourceError
 from bulkembed.source import reader
+from bulkembed.source.column_types import plain_type
 from tests.support.corpora import documents, write_jsonl
 from tests.support.reading import STORE, config, read, shards_of
 
@@ -133,7 +133,7 @@ def test_ids_of_any_scalar_type_come_back_unchanged(tmp_path: Path, ids: pa.Arra
     pq.write_table(pa.table({"key": ids, "text": ["x", "y"]}), tmp_path / "a.parquet")
     (found,) = read(tmp_path / "a.parquet", config(id_column="key"))
     assert found.rows["id"].to_pylist() == ids.to_pylist()
-    assert found.rows["id"].type == schema.plain(ids.type)
+    assert found.rows["id"].type == plain_type(ids.type)
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.jsonl"])

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bulkembed import schema
+from bulkembed.dataset.vector_columns import vector_columns, vector_type
 from bulkembed.records import VectorForm
 from bulkembed.storage.retry import CORRUPT
 
@@ -18,7 +19,7 @@ VERSIONS = ("engine", "bulkembed")  # may differ within a dataset: an upgrade be
 
 def data_table(rows: pa.Table, vectors: dict[str, npt.NDArray[np.generic]], forms: tuple[VectorForm, ...]) -> pa.Table:
     """Rows (id, kept columns, ..., content_hash) and the vector columns, by name, in their storage dtype."""
-    wanted = schema.output_schema(rows.schema, forms)
+    wanted = output_schema(rows.schema, forms)
     columns: list[pa.Array | pa.ChunkedArray] = []
     for field in wanted:
         if field.name in vectors:
@@ -27,6 +28,15 @@ def data_table(rows: pa.Table, vectors: dict[str, npt.NDArray[np.generic]], form
         else:
             columns.append(rows[field.name])
     return pa.Table.from_arrays(columns, schema=wanted)
+
+
+def output_schema(rows: pa.Schema, forms: tuple[VectorForm, ...]) -> pa.Schema:
+    """The schema of a data file: id, kept columns, (CHUNKS,) vector columns, TAIL. `rows`: the same without vector columns."""
+    tail = [field.name for field in schema.TAIL]
+    front = [field for field in rows if field.name not in tail]
+    return pa.schema(
+        [*front, *(pa.field(name, vector_type(form), nullable=False) for name, form in vector_columns(forms).items()), *schema.TAIL]
+    )
 
 
 def parquet_bytes(table: pa.Table, footer: dict[str, str]) -> bytes:
@@ -77,6 +87,6 @@ def alike(standing: bytes, data: bytes) -> bool:
 def leaf_paths(arrow: pa.Schema) -> list[str]:
     """Parquet's names of the columns: `embedding.list.element` for a list."""
     empty = pa.BufferOutputStream()
-    pq.write_table(schema.without_rows(arrow), empty)
+    pq.write_table(schema.empty_table(arrow), empty)
     parquet = pq.ParquetFile(pa.BufferReader(empty.getvalue())).schema
     return [parquet.column(number).path for number in range(len(parquet.names))]

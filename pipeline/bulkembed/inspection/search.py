@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from bulkembed import schema
 from bulkembed.config.template import instructed
+from bulkembed.dataset import vector_columns
 from bulkembed.dataset.receipts import Ledger
 from bulkembed.dataset.snapshots import Snapshot
 from bulkembed.embedding import model_files
@@ -63,19 +64,19 @@ def query_prompt(described: Model, prompt_name: str | None, instruction: str | N
 def query_vector(snapshot: Snapshot, tokenizer: Tokenizer, embedder: Embedder, query: str, prompt: str) -> npt.NDArray[np.float32]:
     """The query's vector in the dataset's main dimension, float32 of norm 1: quantized documents need no quantized query."""
     full = embedder.embed([tokenizer.encode([query], prompt).of(0)])
-    return np.asarray(matryoshka.cut_vectors(full, schema.forms_of(snapshot.provenance)["embedding"].dim)[0])
+    return np.asarray(matryoshka.cut_vectors(full, vector_columns.forms_of(snapshot.provenance)["embedding"].dim)[0])
 
 
 def search(store: Store, ledger: Ledger, snapshot: Snapshot, query: npt.NDArray[np.float32], k: int) -> list[Hit]:
     """The `k` nearest rows by cosine, best first. Reads every vector, one row group at a time."""
-    form = schema.forms_of(snapshot.provenance)["embedding"]
+    form = vector_columns.forms_of(snapshot.provenance)["embedding"]
     ranges = quantize.int8_ranges_from_text(snapshot.provenance).get("embedding")
     best: list[Hit] = []
     for rows in row_groups(store, ledger, snapshot):
-        scores = quantize.decode_vectors(schema.stored(rows, "embedding"), form, ranges) @ query
+        scores = quantize.decode_vectors(vector_columns.stored_values(rows, "embedding"), form, ranges) @ query
         top = np.argsort(-scores, kind="stable")[:k]
         found = rows.select([name for name in rows.column_names if name not in MINE and not name.startswith("embedding")])
-        best += [Hit(float(scores[row]), {name: schema.shown(found[name], int(row)) for name in found.column_names}) for row in top]
+        best += [Hit(float(scores[row]), {name: schema.display_value(found[name], int(row)) for name in found.column_names}) for row in top]
         best = sorted(best, key=lambda hit: -hit.score)[:k]
     return best
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bulkembed import schema
-from bulkembed.dataset import parquet_file
+from bulkembed.dataset import parquet_file, vector_columns
 from bulkembed.dataset.paths import current_uri
 from bulkembed.dataset.receipts import Ledger
 from bulkembed.dataset.snapshots import Snapshot, current_differs
@@ -41,7 +41,7 @@ def verify(store: Store, ledger: Ledger, snapshot: Snapshot) -> Iterator[str]:
     Checks that every shard's files are there and are the bytes that its receipt stands for, that rows agree with
     the receipts, that all schemas and footers are alike, that every vector is finite and has its norm, and that
     current.txt lists these files."""
-    forms = schema.forms_of(snapshot.provenance)
+    forms = vector_columns.forms_of(snapshot.provenance)
     present = set(ledger.done())
     first: pa.Schema | None = None
     total = Counts()
@@ -98,7 +98,7 @@ def file_problems(table: pa.Table, first: pa.Schema, receipt: Receipt, snapshot:
         yield f"{table['id'].null_count} ids are null"
     ranges = quantize.int8_ranges_from_text(snapshot.provenance)
     for name, form in forms.items():
-        norms = np.linalg.norm(quantize.decode_vectors(schema.stored(table, name), form, ranges.get(name)), axis=1)
+        norms = np.linalg.norm(quantize.decode_vectors(vector_columns.stored_values(table, name), form, ranges.get(name)), axis=1)
         bad = int(np.count_nonzero(~(np.abs(norms - 1) <= NORM_TOLERANCE[form.dtype])))
         if bad:
             yield f"{bad} vectors of column {name} are not finite and of norm 1"
@@ -170,6 +170,6 @@ def compared(job: Job, shard: Shard, table: pa.Table, rows: npt.NDArray[np.int64
     for name, form in job.columns.items():
         ranges = job.ranges.get(name)
         again = quantize.encode_vectors(vectors, form, ranges)
-        stored = schema.stored(table.take(pa.array(rows)), name)
+        stored = vector_columns.stored_values(table.take(pa.array(rows)), name)
         found[name] = matryoshka.cosines(quantize.decode_vectors(stored, form, ranges), quantize.decode_vectors(again, form, ranges))
     return Resample(len(rows), found, [])

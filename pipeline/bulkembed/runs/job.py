@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from bulkembed import schema
 from bulkembed.config.run_config import RunConfig
+from bulkembed.dataset import vector_columns
 from bulkembed.dataset.receipts import Ledger
 from bulkembed.embedding import model_files
 from bulkembed.records import Model, VectorForm
@@ -42,7 +42,7 @@ class Job:
 
     @property
     def columns(self) -> dict[str, VectorForm]:
-        return schema.vector_columns(self.cfg.vectors or ())
+        return vector_columns.vector_columns(self.cfg.vectors or ())
 
     @property
     def int8_columns(self) -> dict[str, VectorForm]:

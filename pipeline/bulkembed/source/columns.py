@@ -6,11 +6,21 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from bulkembed import schema
 from bulkembed.config.run_config import RunConfig
 from bulkembed.errors import ConfigError, ObjectError, SourceError
 from bulkembed.source import json_columns
+from bulkembed.source.column_types import (
+    fill_unknown,
+    has_null,
+    holds_json_text,
+    json_text_field,
+    may_hold_text,
+    parse_arrow_type,
+    plain_type,
+)
 from bulkembed.source.layout import Layout, layout_of
 from bulkembed.source.objects import SourceObject
 from bulkembed.storage.store import Store
@@ -35,13 +45,13 @@ def carried_schema(store: Store, objects: Iterable[SourceObject], cfg: RunConfig
     missing = tuple(name for name in source_columns(cfg) if name not in found and not is_settled(name, found, cfg))
     if first and missing:
         try:
-            schema.require_columns(first[1].names, missing, first[0].uri)
+            require_names(first[1].names, missing, first[0].uri)
         except ObjectError as error:
             raise SourceError(str(error)) from None
     found |= asked
     carried = dict.fromkeys((cfg.id_column, *cfg.keep_columns))  # the id may also be kept under its own name
-    fields = [schema.json_text(name) if pa.types.is_null(found[name].type) else found[name] for name in carried]
-    return schema.carried_schema(pa.schema(fields), cfg.id_column, cfg.keep_columns)
+    fields = [json_text_field(name) if pa.types.is_null(found[name].type) else found[name] for name in carried]
+    return output_columns(pa.schema(fields), cfg.id_column, cfg.keep_columns)
 
 
 def source_columns(cfg: RunConfig) -> tuple[str, ...]:
@@ -52,7 +62,7 @@ def merged(known: pa.Field | None, new: pa.Field) -> pa.Field:
     """The field as the objects before have it, and where they hold no value as this one does."""
     if known is None or pa.types.is_null(known.type):
         return new
-    return known.with_type(schema.filled(known.type, new.type))
+    return known.with_type(fill_unknown(known.type, new.type))
 
 
 def is_settled(name: str, found: dict[str, pa.Field], cfg: RunConfig) -> bool:
@@ -60,7 +70,7 @@ def is_settled(name: str, found: dict[str, pa.Field], cfg: RunConfig) -> bool:
     if name in cfg.column_types:
         return name in found or name in cfg.keep_columns
     carried = name in (cfg.id_column, *cfg.keep_columns)
-    return name in found and not (carried and schema.has_null(found[name].type))
+    return name in found and not (carried and has_null(found[name].type))
 
 
 def asked_fields(cfg: RunConfig) -> dict[str, pa.Field]:
@@ -69,8 +79,8 @@ def asked_fields(cfg: RunConfig) -> dict[str, pa.Field]:
     for name, kind in cfg.column_types.items():
         if name not in (cfg.id_column, *cfg.keep_columns):
             raise ConfigError(f"column_types: {name!r} is neither the id nor a kept column")
-        arrow = schema.arrow_type(kind, f"column_types.{name}")
-        fields[name] = schema.json_text(name) if pa.types.is_string(arrow) else pa.field(name, arrow)
+        arrow = parse_arrow_type(kind, f"column_types.{name}")
+        fields[name] = json_text_field(name) if pa.types.is_string(arrow) else pa.field(name, arrow)
     return fields
 
 
@@ -111,8 +121,48 @@ def require_columns(cfg: RunConfig, item: SourceObject, layout: Layout) -> None:
     """Raises ObjectError where a Parquet file lacks a column, or holds numbers where text is expected. JSON has a type a row."""
     if item.format != "parquet" or not layout.rows:
         return
-    schema.require_columns(layout.schema.names, source_columns(cfg), item.uri)
+    require_names(layout.schema.names, source_columns(cfg), item.uri)
     for name in cfg.text_columns:
         kind = layout.schema.field(name).type
-        if not schema.is_text(kind):
+        if not may_hold_text(kind):
             raise ObjectError(f"{item.uri}: text column {name!r} has type {kind}, not text")
+
+
+def require_names(present: list[str], names: tuple[str, ...], where: str) -> None:
+    """Raises ObjectError for a column that is missing, or there twice. It lists the columns that are present."""
+    for name in names:
+        if name not in present:
+            raise ObjectError(f"{where}: no column {name!r}; its columns are {', '.join(present) or 'none'}")
+        if present.count(name) > 1:
+            raise ObjectError(f"{where}: has {present.count(name)} columns named {name!r}")
+
+
+def output_columns(source: pa.Schema, id_column: str, keep_columns: tuple[str, ...]) -> pa.Schema:
+    """The id (renamed `id`) and the kept columns as they go into the output. Raises ConfigError for a type that cannot."""
+    id_type = plain_type(source.field(id_column).type)
+    values = id_type.storage_type if isinstance(id_type, pa.BaseExtensionType) else id_type
+    if pa.types.is_nested(values) or pa.types.is_null(values):
+        raise ConfigError(f"id_column: {id_column!r} has type {id_type}, not a scalar")
+    fields = [output_field("id", source.field(id_column)).with_nullable(False)]
+    fields += [output_field(name, source.field(name)) for name in keep_columns]
+    keys = ("id_column", *("keep_columns" for _ in keep_columns))
+    for key, name, field in zip(keys, (id_column, *keep_columns), fields, strict=True):
+        require_storable(key, name, field)
+    return pa.schema(fields)
+
+
+def output_field(name: str, field: pa.Field) -> pa.Field:
+    return json_text_field(name) if holds_json_text(field) else pa.field(name, plain_type(field.type))
+
+
+def require_storable(key: str, name: str, field: pa.Field) -> None:
+    """Raises ConfigError where Parquet has no such type (a struct without fields), or where Arrow cannot take single rows of it."""
+    try:
+        empty = schema.empty_table(pa.schema([field]))
+        pq.write_table(empty, pa.BufferOutputStream())
+        empty.take(pa.array([], pa.int64()))
+    except (pa.ArrowException, OSError) as error:
+        raise ConfigError(
+            f"{key}: {name!r} has type {field.type}, which Arrow cannot write to Parquet row by row ({str(error).splitlines()[0]}); name "
+            f'another column, or for JSON lines set column_types.{name} = "string", which takes any value as text'
+        ) from None

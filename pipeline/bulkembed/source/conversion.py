@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bulkembed.errors import ObjectError
-from bulkembed.schema import LISTS, plain, shown
+from bulkembed.schema import display_value
+from bulkembed.source.column_types import LISTS, plain_type
 
 Reasons = dict[int, tuple[str, str]]  # row of the shard -> (reason, detail)
 MAX_MICROSECONDS = (2**63 - 1) // 1000  # that are nanoseconds in 64 bits
@@ -83,7 +84,7 @@ def decoded(array: pa.Array) -> pa.Array:
     """The values that a dictionary, a view or a narrow decimal stands for."""
     if pa.types.is_dictionary(array.type):
         return decoded(array.dictionary_decode())
-    return array if pa.types.is_nested(array.type) else array.cast(plain(array.type))
+    return array if pa.types.is_nested(array.type) else array.cast(plain_type(array.type))
 
 
 def scalars(array: pa.Array, wanted: pa.DataType, path: str) -> pa.Array:
@@ -164,7 +165,9 @@ def without_overflow(column: pa.ChunkedArray, microseconds: pa.ChunkedArray, nam
     """Timestamps in nanoseconds, or values that hold some, with null for each that 64 bits of nanoseconds cannot hold, and the rows of
     those. `microseconds`: the same values, with such timestamps in microseconds."""
     bad = np.flatnonzero(np.concatenate([np.zeros(0, np.bool_), *(beyond(chunk, column.type) for chunk in microseconds.chunks)])).tolist()
-    return without(column, bad), {row: ("wrong_type", f"{name} is {str(shown(microseconds, row))[:100]}, not {column.type}") for row in bad}
+    return without(column, bad), {
+        row: ("wrong_type", f"{name} is {str(display_value(microseconds, row))[:100]}, not {column.type}") for row in bad
+    }
 
 
 def beyond(array: pa.Array, kind: pa.DataType) -> npt.NDArray[np.bool_]:

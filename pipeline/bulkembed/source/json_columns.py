@@ -10,9 +10,9 @@ from typing import Any, BinaryIO
 import orjson
 import pyarrow as pa
 
-from bulkembed import schema
 from bulkembed.errors import ObjectError
 from bulkembed.source import json_lines
+from bulkembed.source.column_types import json_text_field
 from bulkembed.source.json_lines import Numeral
 from bulkembed.source.objects import SourceObject
 from bulkembed.storage.retry import CORRUPT, describe
@@ -110,7 +110,7 @@ def schema_of(store: Store, item: SourceObject, columns: Sequence[str]) -> tuple
 
 
 def column_field(name: str, kind: pa.DataType | None) -> pa.Field:
-    return schema.json_text(name) if kind is None else pa.field(name, kind)
+    return json_text_field(name) if kind is None else pa.field(name, kind)
 
 
 def sampled(file: BinaryIO, columns: Sequence[str]) -> tuple[dict[str, Held], bool]:

@@ -19,8 +19,8 @@ from typing import Any, BinaryIO, cast
 import orjson
 import pyarrow as pa
 
-from bulkembed import schema
 from bulkembed.errors import ObjectError
+from bulkembed.source.column_types import LISTS, holds_json_text
 from bulkembed.source.conversion import Reasons
 from bulkembed.storage.compression import codec_of
 from bulkembed.storage.store import BYTE_ORDER_MARK
@@ -155,7 +155,7 @@ def restore_digits(rows: list[dict[str, Any]], lines: list[bytes], names: Iterab
 
 def typed(values: Sequence[Any], field: pa.Field, name: str, reasons: Reasons) -> pa.Array:
     """The values of column `name` in the type of the run. Those that do not come back the same are null, and rejected."""
-    if schema.holds_json_text(field):
+    if holds_json_text(field):
         return pa.array(json_texts(values, name, reasons), field.type)
     array, doubtful = attempt(values, field.type)
     if not doubtful:
@@ -221,7 +221,7 @@ def with_numbers(value: Any, kind: pa.DataType) -> Any:
         return float(value.token) if pa.types.is_floating(kind) and value.in_double else value
     if isinstance(value, float) and pa.types.is_decimal(kind):
         return Decimal(repr(value))
-    if isinstance(value, list) and isinstance(kind, schema.LISTS):
+    if isinstance(value, list) and isinstance(kind, LISTS):
         return [with_numbers(item, kind.value_type) for item in value]
     if isinstance(value, dict) and pa.types.is_struct(kind):
         types = {field.name: field.type for field in kind}

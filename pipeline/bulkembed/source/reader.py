@@ -28,6 +28,7 @@ from bulkembed.config.run_config import RunConfig
 from bulkembed.errors import ObjectError
 from bulkembed.records import Documents, Shard
 from bulkembed.source import conversion, json_lines
+from bulkembed.source.columns import require_names
 from bulkembed.source.conversion import Reasons
 from bulkembed.storage.retry import CORRUPT, describe
 from bulkembed.storage.store import MAX_LINE_BYTES, Store, changed, first_line, lines
@@ -146,7 +147,7 @@ def parquet_rows(store: Store, shard: Shard, cfg: RunConfig, carried: pa.Schema)
     wanted = tuple(dict.fromkeys((cfg.id_column, *cfg.text_columns, *cfg.keep_columns)))
     with store.open(shard.uri, shard.version) as file:
         parquet = pq.ParquetFile(file, metadata=metadata, pre_buffer=True, page_checksum_verification=True)
-        schema.require_columns(parquet.schema_arrow.names, wanted, shard.uri)
+        require_names(parquet.schema_arrow.names, wanted, shard.uri)
         table = rows_of(parquet, shard, wanted)
         int96 = int96_columns(parquet, (cfg.id_column, *cfg.keep_columns))
         if int96:
