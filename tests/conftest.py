@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -25,9 +26,12 @@ RAY_FIXTURES = {"ray_session", "head"}  # each is a Ray that stays for the sessi
 
 
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Marks what uses a Ray. Of two workers of pytest-xdist, one gets all that share a Ray, or a file."""
     for item in items:
-        if RAY_FIXTURES & set(item.fixturenames):
+        shared = RAY_FIXTURES & set(item.fixturenames)
+        if shared:
             item.add_marker("ray")
+        item.add_marker(pytest.mark.xdist_group(shared.pop() if shared else item.path.stem))
 
 
 @pytest.fixture(autouse=True)
@@ -46,10 +50,16 @@ def only_marked_tests_start_ray_or_vllm(request: pytest.FixtureRequest, monkeypa
 @pytest.fixture(scope="session")
 def qwen(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A Qwen3-Embedding-shaped model with random weights (64 dims)."""
-    folder = tmp_path_factory.mktemp("models") / "Qwen3-Embedding-tiny"
-    # In a process of its own: importing torch and transformers here would cost every test run.
-    subprocess.run([sys.executable, ROOT / "scripts/samples/random_qwen3.py", folder], check=True, capture_output=True)
-    return str(folder)
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all workers: the second one waits for the first
+    model = folder / "Qwen3-Embedding-tiny"
+    with (folder / "model.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not model.exists():
+            # In a process of its own: importing torch and transformers here would cost every test run.
+            subprocess.run([sys.executable, ROOT / "scripts/samples/random_qwen3.py", model], check=True, capture_output=True)
+    return str(model)
 
 
 @pytest.fixture(scope="session")
@@ -90,3 +100,9 @@ def shared_ray(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
     monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+
+
+@pytest.fixture
+def ray_here(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands in this process run on the Ray of `ray_session`, and leave it there."""
+    monkeypatch.setattr("bulkembed.cluster.connect.disconnect", lambda: None)

@@ -98,13 +98,15 @@ def test_damaged_files_give_rows_or_one_clear_error(tmp_path: Path, suffix: str)
 
 
 BOMB = """
-import resource, sys
+import sys
 from pathlib import Path
 from bulkembed.source.layout import layout_of
 from bulkembed.source.objects import source_objects
 from bulkembed.storage.store import Store
 layout = layout_of(Store(), source_objects(Store(), sys.argv[1])[0])
-print(layout.rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+# Not of `getrusage`: its peak begins with that of the process that started this one.
+(peak,) = (line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+print(layout.rows, int(peak) // 1024)
 """
 
 
@@ -114,13 +116,13 @@ def test_an_archive_of_one_endless_line_stays_in_bounded_memory(tmp_path: Path, 
     piece = b"x" * (1 << 24)
     with gzip.open(path, "wb", 1) if kind == "gz" else zstd.open(path, "wb") as file:
         file.write(b'{"id": 1, "text": "first"}\n{"id": 2, "text": "')
-        for _ in range(64):
+        for _ in range(40):
             file.write(piece)
         file.write(b'"}\n{"id": 3, "text": "last"}\n')
     result = subprocess.run([sys.executable, "-c", BOMB, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True)
     rows, peak = map(int, result.stdout.split())
     assert rows == 3
-    assert peak < 500, "MB; the line alone has 1,024"
+    assert peak < 500, "MB; the line alone has 640"
 
 
 def test_a_line_that_is_too_long_is_rejected_and_shifts_no_row(tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,12 +201,16 @@ VALUES = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from(sorted(RunConfig.model_fields)) | st.text(max_size=10), VALUES, max_size=6))
+KEYS_OF_CONFIGS = st.sampled_from(sorted(RunConfig.model_fields)) | st.text(st.characters(categories=["L", "N", "P"]), max_size=10)
+
+
+@given(st.dictionaries(KEYS_OF_CONFIGS, VALUES, max_size=6))
 def test_any_configuration_is_taken_or_refused_in_one_line(values: dict[str, Any]) -> None:
     try:
         load(None, {"source": "in", "output": "out", "model": "m"} | values)
     except ConfigError as error:
-        assert str(error)
+        assert "\n" not in str(error)
+        assert any(str(error).startswith(key) for key in [*RunConfig.model_fields, *values]), "the line begins with a key"
 
 
 KEYS = ["../../escape", "a\nb", 'quo"te', "über/straße", "x" * 180, "..", "semi;colon", "per%2Fcent", "tab\tkey"]

@@ -91,6 +91,7 @@ class Chaos:
         self.random = random.Random(options.seed)  # noqa: S311
         self.killed: Counter[str] = Counter()
         self.starts = 0
+        self.finished = 0  # shards, when the last victim was killed
         self.memory: list[float] = []  # MB of the driver, sampled
 
     def run(self) -> None:
@@ -105,21 +106,31 @@ class Chaos:
                 raise SystemExit(f"chaos: the run does not end; see {WORK}/run-{self.starts}.log")
 
     def disturb(self, process: subprocess.Popen[bytes]) -> int:
-        due = time.monotonic() + self.wait()
+        self.due = time.monotonic() + self.wait()
         while process.poll() is None:
             time.sleep(0.2)
             with contextlib.suppress(psutil.NoSuchProcess):
                 self.memory.append(psutil.Process(process.pid).memory_info().rss / 1e6)
-            if time.monotonic() >= due and self.killed.total() < self.options.kills:
-                self.strike(process)
-                due = time.monotonic() + self.wait()
+            if victim := self.next_victim():
+                self.strike(process, victim)
+                self.due = time.monotonic() + self.wait()
         return process.returncode
 
     def wait(self) -> float:
         return self.random.uniform(0.3, 1.7) * float(self.options.every)
 
-    def strike(self, process: subprocess.Popen[bytes]) -> None:
-        victim = self.random.choices(["actor", "task", "node", "driver"], [5, 3, 1, 1])[0]
+    def next_victim(self) -> str | None:
+        """None where it is not time for one: kinds that are stated are killed one after each shard that is finished."""
+        if not self.options.victims:
+            due = time.monotonic() >= self.due and self.killed.total() < self.options.kills
+            return self.random.choices(["actor", "task", "node", "driver"], [5, 3, 1, 1])[0] if due else None
+        finished = len(list(WORK.glob("out/_meta/receipts/*/*.json")))
+        if finished <= self.finished or self.killed.total() == len(self.options.victims):
+            return None
+        self.finished = finished
+        return str(self.options.victims[self.killed.total()])
+
+    def strike(self, process: subprocess.Popen[bytes], victim: str) -> None:
         if victim == "driver":
             process.send_signal(self.random.choice([signal.SIGKILL, signal.SIGTERM]))
             process.wait()
@@ -225,6 +236,9 @@ def storage(options: argparse.Namespace, source: Path) -> Iterator[tuple[str, st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument(
+        "--victims", type=lambda text: text.split(","), help="kinds in their order, instead of draws: actor,node,task,driver"
+    )
     parser.add_argument("--every", type=float, default=2, help="seconds between kills, about")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--documents", type=int, default=20_000)

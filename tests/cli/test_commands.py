@@ -1,13 +1,11 @@
-"""The command line as a user meets it: real processes, exit codes, one line for every mistake."""
+"""The command line as a user meets it: exit codes, and one line for every mistake."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from bulkembed.config.settings import parse_setting
 from bulkembed.dataset.snapshots import newest_dataset
 from bulkembed.storage.store import Store
 from bulkembed.text.tokenizer import Tokenizer
-from tests.support.commands import job, start, wait_for_receipts
+from tests.support.commands import in_process, job
 from tests.support.corpora import write_corpus, write_jsonl
 from tests.support.processes import ROOT, bulkembed
 from tests.support.runs import in_one_process, read_dataset, simulated
@@ -35,10 +33,10 @@ def test_plan_run_status_verify_search(tmp_path: Path, qwen: str) -> None:
         'dims = [64, 32]\nmax_tokens = 64\nkeep_columns = ["lang"]\n'
         '[engine]\nkind = "simulated"\n[shards]\nmax_rows = 20\n'
     )
-    planned = bulkembed("plan", "--config", config)
+    planned = in_process("plan", "--config", config)
     assert planned.returncode == 0
     assert "12 shards, 200 rows" in planned.stdout
-    dry = bulkembed("run", "--config", config, "--dry-run")
+    dry = in_process("run", "--config", config, "--dry-run")
     assert dry.returncode == 0
     assert "nothing written" in dry.stdout
     assert not (tmp_path / "out").exists()
@@ -46,14 +44,14 @@ def test_plan_run_status_verify_search(tmp_path: Path, qwen: str) -> None:
     assert done.returncode == 0, done.stderr
     assert "12/12 shards  200 documents" in done.stdout
     assert done.stderr == "", "a good run has nothing to say there"
-    again = bulkembed("run", "--config", config)
+    again = in_process("run", "--config", config)
     assert "nothing is left to do" in again.stdout
     assert read_dataset(tmp_path / "out")["id"].to_pylist() == [row["id"] for row in rows]
-    status = bulkembed("status", "--output", tmp_path / "out")
+    status = in_process("status", "--output", tmp_path / "out")
     assert "live: snapshot 1" in status.stdout
-    verified = bulkembed("verify", "--output", tmp_path / "out")
+    verified = in_process("verify", "--output", tmp_path / "out")
     assert "12 files, 200 documents" in verified.stdout
-    found = bulkembed("search", "--output", tmp_path / "out", "--query", "anything", "-k", "3")
+    found = in_process("search", "--output", tmp_path / "out", "--query", "anything", "-k", "3")
     assert found.returncode == 0, found.stderr
     assert found.stdout.count("lang: xx") == 3
 
@@ -73,32 +71,39 @@ def test_plan_run_status_verify_search(tmp_path: Path, qwen: str) -> None:
         (["--id-column", "key"], "no column 'key'; its columns are id, text, lang"),
         (["--max-tokens", "many"], "bulkembed: max_tokens: expected an integer, such as 8192"),
         (["--config", "/no/such.toml"], "bulkembed: --config /no/such.toml: No such file"),
-        (["--set", "engine.num_gpus=1"], "bulkembed: engine: 1 actors of 1 GPUs each do not fit"),
+        (["--set", "engine.num_gpus=1", "--set", "ray.address=local"], "bulkembed: engine: 1 actors of 1 GPUs each do not fit"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, qwen: str, change: list[str], message: str) -> None:
     write_corpus(tmp_path / "in", files=1)
-    result = bulkembed(*job(tmp_path, qwen, *change))
+    result = in_process(*job(tmp_path, qwen, *change))
     assert result.returncode == 2, result.stderr
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert not list(tmp_path.glob("out/data/*/*"))
 
 
-@pytest.mark.usefixtures("shared_ray")
+def test_a_mistake_is_one_line_of_a_process_too(tmp_path: Path, qwen: str) -> None:
+    write_corpus(tmp_path / "in", files=1)
+    result = bulkembed(*job(tmp_path, qwen, "--dims", "65"))
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert result.stderr.startswith("bulkembed: dims: 65 is more than the 64")
+
+
+@pytest.mark.usefixtures("ray_here")
 def test_every_form_and_policy_by_flags(tmp_path: Path, qwen: str) -> None:
     write_corpus(tmp_path / "in")
     flags = ("--vectors", "64:float16,32:int8,16:binary", "--allow-untrained-dims", "--long-documents", "chunk", "--chunk-tokens", "32")
-    result = bulkembed(*job(tmp_path, qwen, *flags, "--chunk-overlap", "4", "--instruction", "Find it"))
+    result = in_process(*job(tmp_path, qwen, *flags, "--chunk-overlap", "4", "--instruction", "Find it"))
     assert result.returncode == 0, result.stderr
     assert "not trained for vectors of 16 dimensions" in result.stdout
     found = read_dataset(tmp_path / "out")
     assert found.column_names[:5] == ["id", "lang", "chunk_index", "char_start", "char_end"]
     assert found.column_names[5:8] == ["embedding", "embedding_32", "embedding_16"]
     assert f"chunked      {sum(index == 1 for index in found['chunk_index'].to_pylist())} documents" in result.stdout
-    again = bulkembed("verify", "--output", tmp_path / "out", "--sample", "20", "--source", tmp_path / "in")
+    again = in_process("verify", "--output", tmp_path / "out", "--sample", "20", "--source", tmp_path / "in")
     assert again.returncode == 0, again.stderr
-    hits = bulkembed("search", "--output", tmp_path / "out", "--query", "vector", "-k", "2", "--instruction", "Find it")
+    hits = in_process("search", "--output", tmp_path / "out", "--query", "vector", "-k", "2", "--instruction", "Find it")
     assert hits.stdout.count("lang: xx") == 2
 
 
@@ -113,94 +118,37 @@ def test_an_incomplete_run_names_what_failed_and_exits_1(tmp_path: Path, qwen: s
     assert "no snapshot" in result.stdout
 
 
-SLOW = ("--set", "engine.tokens_per_second=3000")
-
-
-@pytest.mark.ray
-def test_kill_9_in_mid_run_loses_and_doubles_nothing(tmp_path: Path, qwen: str) -> None:
-    rows = write_corpus(tmp_path / "in")
-    process = start(job(tmp_path, qwen, *SLOW))
-    wait_for_receipts(tmp_path / "out", 3, process)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    time.sleep(2)  # Ray's processes notice that their driver is gone
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/data/*/*.parquet")}
-    receipts = {path.stem for path in tmp_path.glob("out/_meta/receipts/*/*.json")}
-    assert 3 <= len(receipts) < 12
-    result = bulkembed(*job(tmp_path, qwen))
-    assert result.returncode == 0, result.stderr
-    assert read_dataset(tmp_path / "out")["id"].to_pylist() == [row["id"] for row in rows]
-    assert len(list(tmp_path.glob("out/data/*/*.parquet"))) == 12
-    for path, written in before.items():
-        if path.stem in receipts:
-            assert path.stat().st_mtime_ns == written, "a finished shard was embedded again"
-
-
-@pytest.mark.usefixtures("shared_ray")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_lets_shards_in_flight_finish_and_ends_with_its_code(tmp_path: Path, qwen: str, number: signal.Signals, code: int) -> None:
-    write_corpus(tmp_path / "in")
-    process = start(job(tmp_path, qwen, "--set", "engine.tokens_per_second=1000"))
-    before = len(wait_for_receipts(tmp_path / "out", 2, process))
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert "stopping: shards in flight have 25 s" in errors
-    assert "run the same command again to resume" in errors
-    # What was in flight is published: no data without its receipt.
-    receipts = {path.stem for path in tmp_path.glob("out/_meta/receipts/*/*.json")}
-    assert before < len(receipts) < 12
-    assert {path.stem for path in tmp_path.glob("out/data/*/*.parquet")} == receipts
-    assert bulkembed(*job(tmp_path, qwen)).returncode == 0
-
-
-@pytest.mark.usefixtures("shared_ray")
-def test_a_second_signal_ends_the_run_at_once(tmp_path: Path, qwen: str) -> None:
-    write_corpus(tmp_path / "in")
-    process = start(job(tmp_path, qwen, "--set", "engine.tokens_per_second=100", "--set", "shards.max_rows=5"))
-    wait_for_receipts(tmp_path / "out", 1, process)
-    process.send_signal(signal.SIGTERM)
-    time.sleep(1)
-    process.send_signal(signal.SIGTERM)
-    sent = time.monotonic()
-    process.communicate(timeout=60)
-    assert process.returncode == 143
-    assert time.monotonic() - sent < 10
-    result = bulkembed(*job(tmp_path, qwen))
-    assert result.returncode == 0, result.stderr
-
-
-@pytest.mark.usefixtures("shared_ray")
+@pytest.mark.usefixtures("ray_here")
 def test_retry_rejects_embeds_them_after_a_fix(tmp_path: Path, qwen: str) -> None:
     (tmp_path / "in").mkdir()
     texts = ["@ @" if n == 7 else "" if n == 30 else "word" for n in range(40)]
     write_jsonl(tmp_path / "in" / "a.jsonl", [{"id": n, "text": text, "lang": "xx"} for n, text in enumerate(texts)])
     token = int(Tokenizer(f"{qwen}/tokenizer.json", 64, None).encode(["@ "]).of(0)[0])
-    broken = bulkembed(*job(tmp_path, qwen, "--set", f"engine.args.nan_on={token}"))
+    broken = in_process(*job(tmp_path, qwen, "--set", f"engine.args.nan_on={token}"))
     assert broken.returncode == 0, broken.stderr
     assert 7 not in read_dataset(tmp_path / "out")["id"].to_pylist()
-    nothing = bulkembed("retry-rejects", *job(tmp_path, qwen, "--reason", "engine_lost")[1:])
+    nothing = in_process("retry-rejects", *job(tmp_path, qwen, "--reason", "engine_lost")[1:])
     assert "no shard of this run has such rejects" in nothing.stdout
-    fixed = bulkembed("retry-rejects", *job(tmp_path, qwen, "--reason", "bad_vector")[1:])
+    fixed = in_process("retry-rejects", *job(tmp_path, qwen, "--reason", "bad_vector")[1:])
     assert fixed.returncode == 0, fixed.stderr
     assert "1 shards with 1 rejects" in fixed.stdout
     assert read_dataset(tmp_path / "out")["id"].to_pylist() == [n for n in range(40) if n != 30]
     assert "snapshot 2: 39 documents" in fixed.stdout
-    assert bulkembed("verify", "--output", tmp_path / "out").returncode == 0
+    assert in_process("verify", "--output", tmp_path / "out").returncode == 0
 
 
-@pytest.mark.usefixtures("shared_ray")
+@pytest.mark.usefixtures("ray_here")
 @pytest.mark.parametrize(("most", "code"), [("0.5", 0), ("30", 0), ("0.1", 1), ("10", 1)])
 def test_max_rejects_stops_a_run_that_eats_a_broken_corpus(tmp_path: Path, qwen: str, most: str, code: int) -> None:
     (tmp_path / "in").mkdir()
     write_jsonl(tmp_path / "in" / "a.jsonl", [{"id": n, "text": "" if n % 4 == 0 else "word", "lang": "xx"} for n in range(100)])
-    result = bulkembed(*job(tmp_path, qwen, "--set", f"max_rejects={most}"))
+    result = in_process(*job(tmp_path, qwen, "--set", f"max_rejects={most}"))
     assert result.returncode == code, result.stderr
     assert ("bulkembed: max_rejects: " in result.stderr) == (code == 1)
 
 
 @pytest.mark.ray
-def test_source_and_output_on_s3(tmp_path: Path, qwen: str, s3: dict[str, Any]) -> None:
+def test_source_and_output_on_s3(tmp_path: Path, qwen: str, s3: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Credentials and endpoint from the environment, as on any AWS host."""
     rows = write_corpus(tmp_path / "in")
     store, root = Store(s3), f"s3://corpus/cli-{tmp_path.name}"
@@ -211,9 +159,11 @@ def test_source_and_output_on_s3(tmp_path: Path, qwen: str, s3: dict[str, Any]) 
     result = bulkembed(*arguments, **environment)
     assert result.returncode == 0, result.stderr
     assert "planted-secret" not in result.stdout + result.stderr
-    assert bulkembed("verify", "--output", f"{root}-out", **environment).returncode == 0
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert in_process("verify", "--output", f"{root}-out").returncode == 0
     assert read_dataset(f"{root}-out", **s3)["id"].to_pylist() == [row["id"] for row in rows]
-    refused = bulkembed("run", "--source", "s3://no-such-bucket/x", "--output", f"{root}-x", "--model", qwen, **environment)
+    refused = in_process("run", "--source", "s3://no-such-bucket/x", "--output", f"{root}-x", "--model", qwen)
     assert refused.returncode == 2
     assert "s3://no-such-bucket/x" in refused.stderr
     assert "Traceback" not in refused.stderr
@@ -221,7 +171,7 @@ def test_source_and_output_on_s3(tmp_path: Path, qwen: str, s3: dict[str, Any]) 
 
 def test_nothing_is_finished_yet(tmp_path: Path) -> None:
     for command in (["verify"], ["files"], ["search", "--query", "x"]):
-        result = bulkembed(*command, "--output", tmp_path)
+        result = in_process(*command, "--output", tmp_path)
         assert result.returncode == 2
         assert "no finished dataset" in result.stderr
 
@@ -252,10 +202,9 @@ def test_any_text_is_a_setting_or_a_clear_error(value: str) -> None:
     assert "a" in found
 
 
-@pytest.mark.usefixtures("shared_ray")
 def test_receipts_are_plain_json(tmp_path: Path, qwen: str) -> None:
     write_corpus(tmp_path / "in", files=1)
-    bulkembed(*job(tmp_path, qwen))
+    in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen))
     ledger, snapshot = newest_dataset(Store(), str(tmp_path / "out"))
     receipt = json.loads(Path(ledger.receipt_uri(snapshot.shards[0])).read_text())
     assert receipt["rows"] == receipt["documents"] + receipt["rejects"] == 20

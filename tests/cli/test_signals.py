@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -17,9 +17,10 @@ from bulkembed import stopping
 from bulkembed.errors import InterruptedRun
 from bulkembed.runs.lookup import open_job
 from bulkembed.text.tokenizer import Tokenizer
+from tests.support.commands import in_process, job, start, wait_for_receipts
 from tests.support.corpora import write_corpus
 from tests.support.processes import ROOT
-from tests.support.runs import in_one_process, simulated
+from tests.support.runs import in_one_process, read_dataset, simulated
 
 # Where a main thread may be. Each says "there" once it is.
 STUCK = {
@@ -61,9 +62,18 @@ def ended(process: subprocess.Popen[str], seconds: float) -> list[str]:
     return [line for line in errors.splitlines() if line.startswith("bulkembed: ")]
 
 
+@pytest.fixture(scope="module")
+def stuck() -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """A process stuck in each place, all started at once."""
+    begun = {place: started("-c", f"{PROGRAM}\nsignals.TIDY_SECONDS = 600\n{code}") for place, code in STUCK.items()}
+    yield begun
+    for process in begun.values():
+        process.kill()
+
+
 @pytest.mark.parametrize("place", STUCK)
-def test_a_second_signal_ends_the_process_wherever_it_is(place: str) -> None:
-    process = started("-c", f"{PROGRAM}\nsignals.TIDY_SECONDS = 600\n{STUCK[place]}")
+def test_a_second_signal_ends_the_process_wherever_it_is(place: str, stuck: dict[str, subprocess.Popen[str]]) -> None:
+    process = stuck[place]
     wait_for_line(process, "there")
     children = psutil.Process(process.pid).children()
     process.send_signal(signal.SIGTERM)
@@ -167,3 +177,67 @@ def test_a_second_signal_while_the_snapshot_is_published_ends_the_run(tmp_path: 
     process.send_signal(signal.SIGTERM)
     assert ended(process, 3) == []
     assert process.returncode == 143
+
+
+SLOW = ("--set", "engine.tokens_per_second=3000")
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_kill_9_in_mid_run_loses_and_doubles_nothing(tmp_path: Path, qwen: str) -> None:
+    rows = write_corpus(tmp_path / "in")
+    process = start(job(tmp_path, qwen, *SLOW, "--set", "ray.address=local"))
+    wait_for_receipts(tmp_path / "out", 3, process)
+    family = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    psutil.wait_procs(family, timeout=10)  # Ray's processes notice that their driver is gone
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/data/*/*.parquet")}
+    receipts = {path.stem for path in tmp_path.glob("out/_meta/receipts/*/*.json")}
+    assert 3 <= len(receipts) < 12
+    result = in_process(*job(tmp_path, qwen))
+    assert result.returncode == 0, result.stderr
+    assert read_dataset(tmp_path / "out")["id"].to_pylist() == [row["id"] for row in rows]
+    assert len(list(tmp_path.glob("out/data/*/*.parquet"))) == 12
+    for path, written in before.items():
+        if path.stem in receipts:
+            assert path.stat().st_mtime_ns == written, "a finished shard was embedded again"
+
+
+@pytest.mark.usefixtures("shared_ray", "ray_here")
+def test_a_signal_lets_shards_in_flight_finish_and_ends_with_its_code(tmp_path: Path, qwen: str) -> None:
+    """Two runs beside each other."""
+    codes = {signal.SIGTERM: 143, signal.SIGINT: 130}
+    places = {number: tmp_path / number.name for number in codes}
+    for place in places.values():
+        write_corpus(place / "in")
+    slow = ("--set", "engine.tokens_per_second=1000", "--set", "engine.num_cpus=1")
+    runs = {number: start(job(place, qwen, *slow)) for number, place in places.items()}
+    finished = {number: len(wait_for_receipts(places[number] / "out", 2, run)) for number, run in runs.items()}
+    for number, run in runs.items():
+        run.send_signal(number)
+    for number, run in runs.items():
+        _, errors = run.communicate(timeout=60)
+        assert run.returncode == codes[number]
+        assert "stopping: shards in flight have 25 s" in errors
+        assert "run the same command again to resume" in errors
+        # What was in flight is published: no data without its receipt.
+        receipts = {path.stem for path in places[number].glob("out/_meta/receipts/*/*.json")}
+        assert finished[number] < len(receipts) < 12
+        assert {path.stem for path in places[number].glob("out/data/*/*.parquet")} == receipts
+        assert in_process(*job(places[number], qwen)).returncode == 0
+
+
+@pytest.mark.usefixtures("shared_ray", "ray_here")
+def test_a_second_signal_ends_the_run_at_once(tmp_path: Path, qwen: str) -> None:
+    write_corpus(tmp_path / "in")
+    process = start(job(tmp_path, qwen, "--set", "engine.tokens_per_second=100", "--set", "shards.max_rows=5"))
+    wait_for_receipts(tmp_path / "out", 1, process)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    sent = time.monotonic()
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert time.monotonic() - sent < 10
+    result = in_process(*job(tmp_path, qwen))
+    assert result.returncode == 0, result.stderr

@@ -165,7 +165,7 @@ def test_a_poisonous_document_ends_in_the_rejects_and_no_other(
     rows = [{"id": number, "text": f"{'@' if number == 6 else 'word'} " * 5, "lang": "xx"} for number in range(16)]
     write_jsonl(tmp_path / "in" / "a.jsonl", rows)
     engine = {"kind": "simulated", "args": {fault: token(qwen, "@ ")}, "stall_seconds": 1}
-    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, ray={"layout": layout}, engine=engine, shards={"max_rows": 4})
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, ray={"layout": layout}, engine=engine, shards={"max_rows": 2})
     summary = on_ray(cfg)
     summary.require_complete()
     assert read_dataset(tmp_path / "out")["id"].to_pylist() == [row["id"] for row in rows if row["id"] != 6]
@@ -257,6 +257,7 @@ def test_asking_for_gpus_that_are_not_there_says_so(tmp_path: Path, qwen: str) -
         on_ray(cfg)
 
 
+# One Ray of its own, and an actor of each job.
 ACTOR_ENVIRONMENT = """
 import json, os, sys
 import psutil, ray
@@ -265,30 +266,34 @@ from bulkembed.cluster.ray_executor import ray_executor
 from bulkembed.config.run_config import RunConfig
 from bulkembed.runs.lookup import open_job
 
-job, _ = open_job(RunConfig.model_validate_json(sys.argv[1]))
-inherited = connect.connect(job.cfg.ray, job)
-with ray_executor(job, 1, inherited) as executor:
-    ((loaded, actor),) = executor.pool.loading.items()
-    ray.get(loaded)  # sets the rest of its environment
-    has, asked = ray.get(actor.__ray_call__.remote(lambda _self: (dict(os.environ), dict(ray.get_runtime_context().runtime_env))))
-others = [process.environ() for process in psutil.Process().children() if "MARK" in process.environ()]
-print(json.dumps([has, asked, len(others), os.environ.get("MARK")]))
+jobs = [open_job(RunConfig.model_validate_json(text))[0] for text in sys.argv[1:]]
+inherited = connect.connect(jobs[0].cfg.ray, jobs[0])
+for job in jobs:
+    with ray_executor(job, 1, inherited) as executor:
+        ((loaded, actor),) = executor.pool.loading.items()
+        ray.get(loaded)  # sets the rest of its environment
+        has, asked = ray.get(actor.__ray_call__.remote(lambda _self: (dict(os.environ), dict(ray.get_runtime_context().runtime_env))))
+    others = [process.environ() for process in psutil.Process().children() if "MARK" in process.environ()]
+    print(json.dumps([has, asked, len(others), os.environ.get("MARK")]))
 connect.disconnect()
 """
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("env", [{}, {"MARK": "here", "OMP_NUM_THREADS": "1"}])
-def test_a_local_actor_has_its_environment_and_asks_for_what_ray_lacks_alone(tmp_path: Path, qwen: str, env: dict[str, str]) -> None:
+def test_a_local_actor_has_its_environment_and_asks_for_what_ray_lacks_alone(tmp_path: Path, qwen: str) -> None:
     write_corpus(tmp_path / "in", files=1)
-    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "env": env}, ray={"num_cpus": 2})
-    command = [sys.executable, "-c", ACTOR_ENVIRONMENT, cfg.model_dump_json()]
+    environments: list[dict[str, str]] = [{}, {"MARK": "here", "OMP_NUM_THREADS": "1"}]
+    cfgs = [
+        simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "env": env}, ray={"num_cpus": 2})
+        for env in environments
+    ]
+    command = [sys.executable, "-c", ACTOR_ENVIRONMENT, *(cfg.model_dump_json() for cfg in cfgs)]
     ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    has, asked, marked, own = json.loads(ran.stdout.splitlines()[-1])
-    needed = engine_environment(cfg.engine, 2)
-    assert needed.items() <= has.items()
-    assert asked.get("env_vars", {}) == {name: value for name, value in env.items() if name != "MARK"}  # which may be a secret
-    assert (marked, own) == (0, None)
+    for env, cfg, line in zip(environments, cfgs, ran.stdout.splitlines()[-2:], strict=True):
+        has, asked, marked, own = json.loads(line)
+        assert engine_environment(cfg.engine, 2).items() <= has.items()
+        assert asked.get("env_vars", {}) == {name: value for name, value in env.items() if name != "MARK"}  # which may be a secret
+        assert (marked, own) == (0, None)
 
 
 @pytest.mark.usefixtures("ray_session")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -48,18 +50,29 @@ def run(*arguments: object) -> tuple[int, str, float]:
     return process.returncode, printed, time.monotonic() - started
 
 
-def test_a_slow_engine_is_not_taken_for_one_that_hangs() -> None:
-    assert run("slow", 1, 10)[:2] == (0, "survived\n")
+@pytest.fixture(scope="module")
+def runs() -> Iterator[dict[str, Future[tuple[int, str, float]]]]:
+    """All of them beside each other: most of their time is spent asleep."""
+    with ThreadPoolExecutor() as pool:
+        yield {
+            "slow": pool.submit(run, "slow", 1, 10),
+            "stuck": pool.submit(run, "stuck", 1, 5),
+            "too slow": pool.submit(run, "slow", 0.1, 1),
+        }
 
 
-def test_an_engine_that_hangs_after_some_documents_is_ended() -> None:
-    code, printed, seconds = run("stuck", 1, 5)
+def test_a_slow_engine_is_not_taken_for_one_that_hangs(runs: dict[str, Future[tuple[int, str, float]]]) -> None:
+    assert runs["slow"].result()[:2] == (0, "survived\n")
+
+
+def test_an_engine_that_hangs_after_some_documents_is_ended(runs: dict[str, Future[tuple[int, str, float]]]) -> None:
+    code, printed, seconds = runs["stuck"].result()
     assert (code, printed) == (1, "")
     assert 2.4 < seconds < 10
 
 
-def test_one_document_that_takes_too_long_is_a_hang() -> None:
-    assert run("slow", 0.1, 1)[0] == 1
+def test_one_document_that_takes_too_long_is_a_hang(runs: dict[str, Future[tuple[int, str, float]]]) -> None:
+    assert runs["too slow"].result()[0] == 1
 
 
 def test_the_clock_is_set_once_a_while(monkeypatch: pytest.MonkeyPatch) -> None:

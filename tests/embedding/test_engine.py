@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,18 +16,16 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
+import ray
 
-from bulkembed.config.sections import EngineConfig
-from bulkembed.embedding import reference, vllm_engine, vllm_patches
-from bulkembed.embedding.environment import engine_environment
+from bulkembed.embedding import reference
 from bulkembed.embedding.model_files import describe
 from bulkembed.storage.store import Store
 from scripts.samples import demo_corpus
-from tests.support.corpora import write_corpus
 from tests.support.processes import ROOT, bulkembed
 from tests.support.runs import read_dataset
 
-pytestmark = [pytest.mark.engine, pytest.mark.ray]
+pytestmark = pytest.mark.engine
 
 COUNT = 200
 MAX_TOKENS = 200
@@ -52,19 +50,35 @@ def reference_vectors(library: reference.Library, model: str, path: Path) -> ref
 DIMS = {"minilm": [384, 128], "qwen": [64, 32]}
 
 
-@pytest.fixture
-def embedded(corpus: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Callable[[str, str], Path]:
-    """The whole corpus, embedded by `bulkembed run`: the second time nothing is left to do."""
+@pytest.fixture(scope="module")
+def rays_address(ray_session: None) -> str:
+    return str(ray.get_runtime_context().gcs_address)
+
+
+Embedded = Callable[[str, str], Path]
+
+
+@pytest.fixture(scope="module")
+def embedded(corpus: Path, tmp_path_factory: pytest.TempPathFactory, qwen: str, minilm: str, rays_address: str) -> Embedded:
+    """The whole corpus, embedded once by `bulkembed run` for each model and dtype."""
+    outputs: dict[tuple[str, str], Path] = {}
 
     def run(name: str, dtype: str) -> Path:
-        output = tmp_path_factory.getbasetemp() / f"engine-{name}-{dtype}"
-        where = ("run", "--source", corpus, "--output", output, "--model", request.getfixturevalue(name), "--max-tokens", MAX_TOKENS)
-        what = ("--dims", ",".join(map(str, DIMS[name])), "--allow-untrained-dims", "--set", f"engine.dtype={dtype}")
-        result = bulkembed(*where, *what, "--set", "shards.max_rows=50")
-        assert result.returncode == 0, result.stderr
-        return output
+        if (name, dtype) not in outputs:
+            output = tmp_path_factory.mktemp(f"engine-{name}-{dtype}") / "out"
+            result = bulkembed(*run_arguments(corpus, output, {"qwen": qwen, "minilm": minilm}[name], dtype), RAY_ADDRESS=rays_address)
+            assert result.returncode == 0, result.stderr
+            outputs[name, dtype] = output
+        return outputs[name, dtype]
 
     return run
+
+
+def run_arguments(source: Path, output: Path, model: str, dtype: str) -> list[object]:
+    dims = DIMS["minilm" if "MiniLM" in model else "qwen"]
+    where = ["run", "--source", source, "--output", output, "--model", model, "--max-tokens", MAX_TOKENS]
+    what = ["--dims", ",".join(map(str, dims)), "--allow-untrained-dims", "--set", f"engine.dtype={dtype}"]
+    return [*where, *what, "--set", "shards.max_rows=50"]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +92,7 @@ def test_vectors_are_those_of_the_reference(
     dtype: str,
     least: float,
     corpus: Path,
-    embedded: Callable[[str, str], Path],
+    embedded: Embedded,
     request: pytest.FixtureRequest,
 ) -> None:
     dims = DIMS[name]
@@ -92,23 +106,40 @@ def test_vectors_are_those_of_the_reference(
         assert np.min(np.sum(vectors * cut, axis=1)) >= limit
 
 
-@pytest.mark.usefixtures("shared_ray")
-def test_queries_carry_the_models_own_prompt_and_find_their_document(minilm: str, corpus: Path, tmp_path: Path) -> None:
-    source = pq.read_table(corpus / "a.parquet").slice(0, 40)
-    (tmp_path / "in").mkdir()
-    pq.write_table(source, tmp_path / "in" / "a.parquet")
-    result = bulkembed("run", "--source", tmp_path / "in", "--output", tmp_path / "out", "--model", minilm, "--set", "ray.layout=split")
+@pytest.fixture(scope="module")
+def in_other_company(minilm: str, corpus: Path, tmp_path_factory: pytest.TempPathFactory, rays_address: str) -> Path:
+    """The same documents in small shards and small calls, in the other layout of the cluster."""
+    output = tmp_path_factory.mktemp("engine-other-company") / "out"
+    where = ("--source", corpus, "--output", output, "--model", minilm, "--max-tokens", MAX_TOKENS)
+    small = ("--set", "shards.max_rows=7", "--set", "engine.call_tokens=500", "--set", "ray.layout=split")
+    result = bulkembed("run", *where, *small, RAY_ADDRESS=rays_address)
     assert result.returncode == 0, result.stderr
-    row = source.slice(7, 1).to_pylist()[0]
-    found = bulkembed("search", "--output", tmp_path / "out", "--query", row["text"], "-k", "1")
+    return output
+
+
+def test_the_same_documents_in_other_company_have_the_same_vectors(in_other_company: Path, embedded: Embedded) -> None:
+    outputs = (in_other_company, embedded("minilm", "bfloat16"))
+    a, b = (read_dataset(output)["embedding"].combine_chunks().flatten().to_numpy().reshape(COUNT, 384) for output in outputs)
+    assert np.min(np.sum(a * b, axis=1)) >= 0.9999
+
+
+def test_verify_embeds_a_sample_again(in_other_company: Path, corpus: Path) -> None:
+    verified = bulkembed("verify", "--output", in_other_company, "--sample", "30", "--source", corpus)
+    assert verified.returncode == 0, verified.stderr
+    assert "30 rows again" in verified.stdout
+
+
+def test_queries_carry_the_models_own_prompt_and_find_their_document(in_other_company: Path, corpus: Path) -> None:
+    rows = pq.read_table(corpus / "a.parquet").to_pylist()
+    row = next(row for row in rows[7:] if len(row["text"]) < 1000)
+    found = bulkembed("search", "--output", in_other_company, "--query", row["text"], "-k", "1")
     assert found.returncode == 0, found.stderr
     score, name = found.stdout.split()
     assert (name, float(score) > 0.999) == (row["id"], True)
 
 
-def test_s3_gives_the_vectors_of_local_files(
-    minilm: str, corpus: Path, embedded: Callable[[str, str], Path], tmp_path: Path, s3: dict[str, Any]
-) -> None:
+@pytest.mark.ray
+def test_s3_gives_the_vectors_of_local_files(minilm: str, corpus: Path, embedded: Embedded, tmp_path: Path, s3: dict[str, Any]) -> None:
     store, root = Store(s3), f"s3://corpus/{tmp_path.name}"
     store.put(f"{root}/in/a.parquet", (corpus / "a.parquet").read_bytes())
     environment = {"AWS_ACCESS_KEY_ID": s3["key"], "AWS_SECRET_ACCESS_KEY": s3["secret"], "AWS_ENDPOINT_URL": s3["endpoint_url"]}
@@ -162,13 +193,12 @@ def test_a_wrong_pooling_is_found(qwen: str) -> None:
 
 
 @pytest.mark.usefixtures("shared_ray")
-def test_other_arguments_of_the_engine_are_another_dataset(qwen: str, tmp_path: Path) -> None:
+def test_other_arguments_of_the_engine_are_another_dataset(qwen: str, corpus: Path, embedded: Embedded, tmp_path: Path) -> None:
     """Vectors of two quantizations, or of two models of one name, are never mixed."""
-    write_corpus(tmp_path / "in", files=1)
-    common = ("run", "--source", tmp_path / "in", "--output", tmp_path / "out", "--model", qwen, "--max-tokens", 64)
+    shutil.copytree(embedded("qwen", "bfloat16"), tmp_path / "out")
     overrides = 'engine.args.hf_overrides={rope_parameters={rope_type="default", rope_theta=10.0}}'
-    for flags in ((), ("--set", overrides)):
-        assert bulkembed(*common, *flags).returncode == 0
+    result = bulkembed(*run_arguments(corpus, tmp_path / "out", qwen, "bfloat16"), "--set", overrides)
+    assert result.returncode == 0, result.stderr
     plain, other = sorted(tmp_path.glob("out/data/*"), key=lambda path: path.stat().st_mtime_ns)
     made = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("out/_meta/snapshots/*"))]
     assert [snapshot["fingerprint"] for snapshot in made] == [plain.name, other.name]
@@ -179,181 +209,7 @@ def test_other_arguments_of_the_engine_are_another_dataset(qwen: str, tmp_path: 
 
 
 @pytest.mark.usefixtures("shared_ray")
-def test_the_same_documents_in_other_company_have_the_same_vectors(
-    minilm: str, corpus: Path, embedded: Callable[[str, str], Path], tmp_path: Path
-) -> None:
-    common = ("--source", corpus, "--model", minilm, "--max-tokens", MAX_TOKENS)
-    alone = bulkembed("run", *common, "--output", tmp_path / "a", "--set", "shards.max_rows=7", "--set", "engine.call_tokens=500")
-    assert alone.returncode == 0, alone.stderr
-    outputs = (tmp_path / "a", embedded("minilm", "bfloat16"))
-    a, b = (read_dataset(each)["embedding"].combine_chunks().flatten().to_numpy().reshape(COUNT, 384) for each in outputs)
-    assert np.min(np.sum(a * b, axis=1)) >= 0.9999
-    again = bulkembed("verify", "--output", tmp_path / "a", "--sample", "30", "--source", corpus)
-    assert again.returncode == 0, again.stderr
-    assert "30 rows again" in again.stdout
-
-
-NORMS = """
-import json, sys
-import torch
-from bulkembed.embedding import in_process
-from bulkembed.config.sections import EngineConfig
-from bulkembed.embedding.model_files import describe
-
-with in_process.quiet():
-    for _ in range(2):
-        in_process.load(describe(sys.argv[1], None), 64, EngineConfig(dtype=sys.argv[2]))
-from vllm import ir
-
-def exact(x, weight):
-    x, weight = x.double(), weight.double()
-    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * weight
-
-torch.manual_seed(0)
-wide = torch.randn(50, 192).to(getattr(torch, sys.argv[2]))
-heads = wide.reshape(50, 6, 32)
-errors = []
-for x in (wide, wide[:, 64:128], heads[:, 2:4], heads[:, 1], heads.transpose(0, 1), wide[:1], wide[:0]):
-    weight, residual = torch.randn(x.shape[-1]).to(x.dtype), torch.randn(x.shape).to(x.dtype)
-    before = x.clone(), residual.clone()
-    normed = ir.ops.rms_norm(x, weight, 1e-6)
-    added, summed = ir.ops.fused_add_rms_norm(x, residual, weight, 1e-6)
-    assert torch.equal(x, before[0]) and torch.equal(residual, before[1])
-    for found, wanted in ((normed, exact(x, weight)), (added, exact(x.double() + residual, weight)), (summed, x.double() + residual)):
-        assert found.dtype == x.dtype and found.shape == wanted.shape
-        errors.append(((found - wanted).abs() / (wanted.abs() + 0.1)).max().item() if found.numel() else 0.0)
-print(json.dumps({"first": [op.get_priority()[0] for op in (ir.ops.rms_norm, ir.ops.fused_add_rms_norm)], "error": max(errors)}))
-"""
-
-
-@pytest.mark.parametrize(("dtype", "most"), [("bfloat16", 0.02), ("float32", 1e-5)])
-def test_a_loaded_engine_norms_with_the_fused_kernels_whatever_the_layout_of_its_tensors(qwen: str, dtype: str, most: float) -> None:
-    ran = subprocess.run([sys.executable, "-c", NORMS, qwen, dtype], capture_output=True, text=True, check=False, timeout=120)
-    assert ran.returncode == 0, ran.stderr
-    assert json.loads(ran.stdout.splitlines()[-1]) == {"first": [vllm_patches.PROVIDER] * 2, "error": pytest.approx(0, abs=most)}
-
-
-LAYERS = """
-import dataclasses, json, sys
-import numpy as np
-from bulkembed.embedding import in_process
-from bulkembed.config.sections import EngineConfig
-from bulkembed.embedding.model_files import describe
-
-documents = [np.random.default_rng(n).integers(300, 4000, n).astype(np.int32) for n in (1, 700, 2, 1024, 300, 1025)]
-seen = {"mlp": [], "gate_up_proj": [], "out": []}
-with in_process.quiet():
-    described = dataclasses.replace(describe(sys.argv[1], None), pooling=sys.argv[3])
-    engine = in_process.load(described, 1200, EngineConfig(dtype=sys.argv[2]))
-
-    def watch(model):
-        for layer in model.model.layers:
-            layer.mlp.gate_up_proj.register_forward_pre_hook(lambda _, given: seen["gate_up_proj"].append(len(given[0])))
-        model.model.layers[-1].mlp.register_forward_pre_hook(lambda _, given: seen["mlp"].append(len(given[0])))
-
-    engine.llm.apply_model(watch)
-    engine.on_vector = lambda: seen["out"].append(1)
-    vectors = engine.embed(documents)
-    out = len(seen["out"])
-    rows = sum(seen["mlp"])
-    states = [engine.token_states(document) for document in documents]
-    cut = engine.token_states(documents[1][:400])
-least = min(float(vector @ each[-1] / np.linalg.norm(each[-1])) for vector, each in zip(vectors, states))
-before = float(np.abs(states[1][:400] - cut).max())
-print(json.dumps({"rows": rows, "out": out, "most": max(seen["gate_up_proj"]), "least": least, "before": before}))
-"""
-
-
-@pytest.mark.parametrize(
-    ("dtype", "pooling", "rows", "pooled"),
-    [("bfloat16", "last", 6, True), ("float32", "last", 6, True), ("float32", "mean", 3052, False)],
-)
-def test_the_last_layer_computes_what_is_pooled_and_all_states_that_are_asked_for(
-    qwen: str, dtype: str, pooling: str, rows: int, pooled: bool
-) -> None:
-    command = [sys.executable, "-c", LAYERS, qwen, dtype, pooling]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert ran.returncode == 0, ran.stderr
-    found = json.loads(ran.stdout.splitlines()[-1])
-    assert found["rows"] == rows
-    assert found["out"] == 6, "each document is said to have come out"
-    assert found["most"] == vllm_patches.TILE_TOKENS
-    assert (found["least"] > 0.9999) == pooled
-    assert found["before"] == pytest.approx(0, abs=0.05 if dtype == "bfloat16" else 1e-4)
-
-
-TILES = """
-import json, sys
-import numpy as np
-from bulkembed.embedding import in_process
-from bulkembed.config.sections import EngineConfig
-from bulkembed.embedding.model_files import describe
-
-rows = []
-with in_process.quiet():
-    engine = in_process.load(describe(sys.argv[1], None), 256, EngineConfig(dtype="float32"))
-    documents = [np.random.default_rng(n).integers(1000, 30000, 250).astype(np.int32) for n in range(20)]
-
-    def watch(model):
-        for layer in model.model.encoder.layer:
-            layer.intermediate.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
-
-    engine.llm.apply_model(watch)
-    together = engine.embed(documents)
-    alone = np.concatenate([engine.embed([document]) for document in documents])
-least = float((together * alone).sum(1).min())
-print(json.dumps({"most": max(rows), "sum": sum(rows), "least": least}))
-"""
-
-
-def test_a_bert_layers_widest_activations_are_of_a_tile(minilm: str) -> None:
-    ran = subprocess.run([sys.executable, "-c", TILES, minilm], capture_output=True, text=True, check=False, timeout=120)
-    assert ran.returncode == 0, ran.stderr
-    found = json.loads(ran.stdout.splitlines()[-1])
-    assert (found["most"], found["sum"]) == (vllm_patches.BERT_TILE_TOKENS, 2 * 20 * 250 * 6)
-    assert found["least"] > 0.99999
-
-
-def test_a_document_without_tokens_is_named_before_the_engine_fails_on_it() -> None:
-    with pytest.raises(ValueError, match="without tokens"):
-        list(vllm_engine.pooled_outputs(None, [[101, 102], []], None))
-
-
-GROWTH = """
-import ctypes, json, sys
-import numpy as np
-from bulkembed.embedding import in_process
-from bulkembed.config.sections import EngineConfig
-from bulkembed.embedding.model_files import describe
-
-class Heap(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()]
-
-libc = ctypes.CDLL("libc.so.6")
-libc.mallinfo2.restype = Heap
-with in_process.quiet():
-    engine = in_process.load(describe(sys.argv[1], None), 400, EngineConfig(dtype="bfloat16"))
-used = []
-for first, last in ((1, 10), (10, 100), (100, 200), (200, 300)):
-    for more in range(first, last):  # steps of up to 8,192 tokens, no two of one size
-        engine.embed([np.full(394, 1000, np.int32)] * 20 + [np.full(more, 1000, np.int32)])
-    used.append(libc.mallinfo2().uordblks)
-print(json.dumps(used))
-"""
-
-
-def test_memory_does_not_grow_with_every_number_of_tokens_that_was_seen(qwen: str) -> None:
-    settings = engine_environment(EngineConfig(), 2)
-    command = [sys.executable, "-c", GROWTH, qwen]
-    ran = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, check=False, timeout=120)
-    assert ran.returncode == 0, ran.stderr
-    first, *later = json.loads(ran.stdout.splitlines()[-1])
-    assert max(later) - first < 2 << 20
-
-
-def test_an_engine_in_a_process_of_its_own_gives_the_same_vectors(
-    corpus: Path, qwen: str, embedded: Callable[[str, str], Path], tmp_path: Path
-) -> None:
+def test_an_engine_in_a_process_of_its_own_gives_the_same_vectors(corpus: Path, qwen: str, embedded: Embedded, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     pq.write_table(pq.read_table(corpus / "a.parquet").slice(0, 30), tmp_path / "in" / "a.parquet")
     apart = ("--set", "engine.dtype=float32", "--set", 'engine.env={VLLM_ENABLE_V1_MULTIPROCESSING = "1"}')

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkembed.config.sections import EngineConfig
+from bulkembed.embedding import vllm_engine
 from bulkembed.embedding.vllm_engine import KV_BLOCK_TOKENS, kv_cache_bytes
 from tests.support.models import MODEL
 
@@ -26,3 +28,8 @@ def test_the_cache_of_a_cpu_engine_holds_any_step(data: st.DataObject, step_toke
 
 def test_a_given_cache_is_taken_as_it_is() -> None:
     assert kv_cache_bytes(MODEL, 512, EngineConfig(kv_cache_gib=3)) == 3 << 30
+
+
+def test_a_document_without_tokens_is_named_before_the_engine_fails_on_it() -> None:
+    with pytest.raises(ValueError, match="without tokens"):
+        list(vllm_engine.pooled_outputs(None, [[101, 102], []], None))

@@ -15,6 +15,7 @@ import ray.autoscaler
 import yaml
 
 from jobs import nightly_backfill, reindex_corpus
+from tests.support.commands import in_process
 from tests.support.corpora import write_corpus, write_jsonl
 from tests.support.processes import ROOT
 from tests.support.runs import read_dataset
@@ -36,20 +37,20 @@ def config(tmp_path: Path, qwen: str) -> Path:
     return path
 
 
-@pytest.mark.usefixtures("shared_ray")
+@pytest.mark.usefixtures("shared_ray", "ray_here")
 def test_nightly_backfill_embeds_what_changed(tmp_path: Path, config: Path) -> None:
     first = module("nightly_backfill", BULKEMBED_CONFIG=str(config))
     assert first.returncode == 0, first.stderr
     write_jsonl(tmp_path / "in" / "tonight.jsonl", [{"id": 5, "text": "new tonight"}])
-    second = module("nightly_backfill", "--config", config)
+    second = in_process(*nightly_backfill.arguments(["--config", str(config)], {}))
     assert second.returncode == 0, second.stderr
     assert "1/1 shards  1 documents" in second.stdout
     assert read_dataset(tmp_path / "out").num_rows == 101
 
 
-@pytest.mark.usefixtures("shared_ray")
+@pytest.mark.usefixtures("shared_ray", "ray_here")
 def test_reindex_shows_its_plan_until_it_is_told_yes(tmp_path: Path, config: Path) -> None:
-    asked = module("reindex_corpus", "--config", config, "--dims", "32")
+    asked = in_process(*reindex_corpus.arguments(["--config", str(config), "--dims", "32"]))
     assert asked.returncode == 0, asked.stderr
     assert not (tmp_path / "out").exists()
     done = module("reindex_corpus", "--yes", "--config", config, "--dims", "32")

@@ -199,6 +199,8 @@ def test_rows_survive_a_kill_and_children_do_not(tmp_path: Path) -> None:
     assert not psutil.wait_procs(children, timeout=10)[1]
 
 
+@pytest.mark.engine
+@pytest.mark.ray
 def test_every_row_runs_without_a_gpu(tmp_path: Path) -> None:
     env = os.environ | {"PYTHON": sys.executable}
     ran = subprocess.run(

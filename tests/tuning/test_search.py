@@ -24,9 +24,8 @@ from bulkembed.report import plain_text
 from bulkembed.runs.job import Job
 from bulkembed.tuning import search, session
 from bulkembed.tuning.search import Changes, Trial
-from tests.support.commands import SIMULATED
+from tests.support.commands import SIMULATED, in_process
 from tests.support.corpora import write_corpus
-from tests.support.processes import bulkembed
 
 NEVER = 1e12
 
@@ -104,18 +103,18 @@ def test_every_setting_is_one_that_a_run_takes(axes: list[search.Axis]) -> None:
             assert table == option
 
 
-@pytest.mark.ray
+@pytest.mark.usefixtures("ray_here")
 def test_tune_writes_settings_that_a_run_takes(tmp_path: Path, qwen: str) -> None:
     write_corpus(tmp_path / "in")
     flags = ["--source", tmp_path / "in", "--model", qwen, *SIMULATED]
-    tuned = bulkembed("tune", *flags, "--budget", 30, "--documents", 50, "--write", tmp_path / "tuned.toml")
+    tuned = in_process("tune", *flags, "--budget", 8, "--documents", 50, "--write", tmp_path / "tuned.toml")
     assert tuned.returncode == 0, tuned.stderr
     assert "50 documents" in tuned.stdout
     assert "as configured" in tuned.stdout
     assert "step_tokens=" in tuned.stdout
-    done = bulkembed("run", *flags, "--output", tmp_path / "out", "--config", tmp_path / "tuned.toml")
+    done = in_process("run", *flags, "--output", tmp_path / "out", "--config", tmp_path / "tuned.toml")
     assert done.returncode == 0, done.stderr
-    again = bulkembed("tune", *flags, "--write", tmp_path / "tuned.toml")
+    again = in_process("tune", *flags, "--write", tmp_path / "tuned.toml")
     assert (again.returncode, "is there already" in again.stderr) == (2, True)
 
 
