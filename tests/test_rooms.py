@@ -149,3 +149,12 @@ def test_the_map_of_the_house_has_a_line_for_every_module() -> None:
         elif module := re.match(r" {4}(\w+)\.py ", line):
             listed.append(f"{room}{module[1]}")
     assert sorted(listed) == sorted(name for name in MODULES if not name.endswith("/__init__"))
+
+
+def test_the_map_of_the_house_says_what_each_room_may_import() -> None:
+    rows = re.findall(
+        r"^\| ((?:`\w+/`(?:, )?)+) \| (.+) \|$", (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    stated = {room: set(allowed.split(", ")) - {"-"} for rooms, allowed in rows for room in re.findall(r"\w+", rooms)}
+    assert stated.pop("cli") == {"all"}
+    assert stated == {room: allowed for room, allowed in ROOMS.items() if room not in (TOP, "cli")}
