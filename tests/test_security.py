@@ -227,14 +227,14 @@ inherited = connect.connect(job.cfg.ray, job)
 import ray  # which looks at once where it may listen, and so comes after
 
 with ray_executor(job, 1, inherited) as executor:
-    (actor,) = executor.loading.values()
+    (actor,) = executor.pool.loading.values()
     finish(job, plan, lambda progress: None, executor).require_complete()
     has = ray.get(actor.__ray_call__.remote(lambda _self: dict(os.environ)))
     family = [psutil.Process(), *psutil.Process().children(recursive=True)]
     sockets = {each.laddr.ip for process in family for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN}
     print(json.dumps([has["TOKEN"], has["MALLOC_PERTURB_"], sorted(sockets), os.environ.get("TOKEN")]))
     logging.error("%r %r", job, job.cfg)
-cluster.disconnect()
+connect.disconnect()
 """
 
 
