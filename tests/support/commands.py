@@ -35,7 +35,7 @@ def in_process(*arguments: object) -> subprocess.CompletedProcess[str]:
     With the fixture `ray_here`, its runs use this process's Ray."""
     words = [str(argument) for argument in arguments]
     out, err = io.StringIO(), io.StringIO()
-    with mock.patch.object(credentials.concealed, "texts", set()), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with mock.patch.object(credentials.hidden_texts, "texts", set()), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             app.main(words)
         except SystemExit as ended:
