@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from bulkembed.config.error_lines import KEYS, nearest_keys
+from bulkembed.config.error_lines import KEYS, MIN_LIKENESS, likeness, nearest_keys
 from bulkembed.config.keys import Key, name_in_table
 from bulkembed.config.run_config import RunConfig
 from bulkembed.config.settings import TEXT_KEYS, join_settings, unescape
@@ -84,7 +84,9 @@ ApiPrice = Annotated[
 
 
 class Command(TyperCommand):
-    """A command that refuses an option of one value where it is given twice; click takes the last without a word."""
+    """A command that answers an unknown option with a similar one, and refuses an option of one value that is given twice.
+
+    click would take the last of the two without a word."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         try:
@@ -93,29 +95,31 @@ class Command(TyperCommand):
             if not hasattr(error, "possibilities"):  # as click's NoSuchOption has, which typer keeps to itself
                 raise
             written: str = vars(error)["option_name"]
-            raise ConfigError(f"{written}: no such option{self.meant(written, error.possibilities or ())}") from None
+            raise ConfigError(f"{written}: no such option{self.advice(written)}") from None
         for parameter, count in Counter(order).items():
             if count > 1 and not getattr(parameter, "multiple", True) and not getattr(parameter, "is_flag", False):
                 raise ConfigError(f"{parameter.opts[0]}: is given {count} times, and takes one value")
         return super().parse_args(ctx, args)
 
-    def meant(self, written: str, similar: Sequence[str]) -> str:
-        """What somebody who gave an unknown option may have meant. `similar`: options of the command, the most similar one first."""
-        return f"; did you mean {similar[0]}?" if similar else ""
+    def advice(self, written: str) -> str:
+        """What somebody who gave an unknown option may have meant, or nothing."""
+        options = {likeness(written, option): option for parameter in self.params for option in parameter.opts}
+        best = max(options)
+        return f"; did you mean {options[best]}?" if best >= MIN_LIKENESS else ""
 
 
 class RunCommand(Command):
     """A command that takes the keys of a run."""
 
-    def meant(self, written: str, similar: Sequence[str]) -> str:
-        """A key of a table, which has no option of its own, or the most similar option."""
+    def advice(self, written: str) -> str:
+        """A key of a table, which has no option of its own, comes before a similar option."""
         key = written.lstrip("-").replace("-", "_")
         keys = [name for name in nearest_keys(key) if name_in_table(name) == key and name not in RUN_KEYS]
-        return f"; give {' or '.join(f'--set {name}=VALUE' for name in keys)}" if keys else super().meant(written, similar)
+        return f"; give {' or '.join(f'--set {name}=VALUE' for name in keys)}" if keys else super().advice(written)
 
 
 def option_of(key: Key) -> inspect.Parameter:
-    """The option of a key. Its value goes to the configuration as text, which has one answer for a wrong one, whoever gave it."""
+    """The option of a key. The configuration gets its value as text, so that a wrong value has the same answer from everywhere."""
     kind: Any = bool if key.annotation is bool else list[str] if key.repeats else str
     option = typer.Option(
         flag_of(key),

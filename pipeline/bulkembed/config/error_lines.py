@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 KEYS = {key.name: key for key in keys_of(RunConfig)}
 TABLES = [name for name, field in RunConfig.model_fields.items() if is_section(without_none(field.annotation))]
 WRONG_TYPE = re.compile(r"(int|float|bool|string|tuple|dict|model)_(type|parsing|parsing_size|from_float)|literal_error")
-MIN_LIKENESS = 0.7  # from which a name is taken for another one, mistyped
+MIN_LIKENESS = 0.75  # from which a name is taken for another one, mistyped
 SAME_TABLE = 0.1  # added to the likeness of names in one table
 BOUNDS = {"greater_than_equal": ("ge", "at least"), "greater_than": ("gt", "more than")}
 

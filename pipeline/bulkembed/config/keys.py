@@ -1,4 +1,4 @@
-"""The keys of a configuration as people read them: name, type, default, description. For flags, docs and error lines."""
+"""The keys of a configuration as people read them: name, type, default, description. Options, docs and error lines show them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VECTOR_KEY, ROW_SCHEMA = Identity.VECTOR_KEY, Identity.ROW_SCHEMA
 
 @dataclass(frozen=True)
 class DefaultText:
-    """Says what a key holds where it is not given: the value of its default alone does not tell."""
+    """Marks a key whose default value does not say what a run does without it."""
 
     text: str
 
