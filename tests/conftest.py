@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
 from bulkembed import stopping
+from bulkembed.storage.store import Store
 from tests.support.processes import ROOT
 from tests.support.s3 import s3_server
 
@@ -74,6 +76,21 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """Storage options of an S3 server."""
     with s3_server(tmp_path_factory.mktemp("s3")) as options:
         yield options
+
+
+@pytest.fixture
+def bucket(s3: dict[str, Any], tmp_path: Path) -> tuple[Store, str]:
+    """A prefix of a test's own on the S3 server."""
+    return Store(s3), f"s3://corpus/{tmp_path.name}"
+
+
+@pytest.fixture(params=["local", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Store, str]:
+    """A folder, and a prefix on the S3 server."""
+    if request.param == "local":
+        return Store(), str(tmp_path)
+    bucket: tuple[Store, str] = request.getfixturevalue("bucket")
+    return bucket
 
 
 @pytest.fixture

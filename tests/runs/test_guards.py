@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow.dataset
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,9 +17,8 @@ from bulkembed.config.toml_files import load
 from bulkembed.dataset.snapshots import Snapshot, newest_dataset, newest_snapshot
 from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.errors import ConfigError, HeldBack, IncompleteError, SourceError
-from bulkembed.inspection.verify import verify
 from bulkembed.records import Failure, LostAttempt, Receipt, Shard
-from bulkembed.report.plain_text import plan_text, summary_text
+from bulkembed.report.plain_text import plan_text
 from bulkembed.runs import guards, stages
 from bulkembed.runs.executor import LocalExecutor
 from bulkembed.runs.guards import Contents
@@ -30,7 +27,7 @@ from bulkembed.runs.lookup import open_job
 from bulkembed.runs.run import finish, run
 from bulkembed.source.objects import object_id
 from bulkembed.storage.store import Store, absolute
-from tests.support.corpora import write_jsonl
+from tests.support.corpora import write_jsonl, write_small_corpus
 from tests.support.processes import bulkembed
 from tests.support.runs import in_one_process, read_dataset, simulated
 
@@ -121,21 +118,13 @@ def test_spellings_of_one_source_are_the_same(tmp_path: Path, monkeypatch: pytes
     assert absolute("in/a*.jsonl") != absolute("in/b*.jsonl")
 
 
-def corpus(folder: Path, files: int = 4, rows: int = 5) -> None:
-    """As in the issue's own case: documents with ids from 0 on, in files of a few rows."""
-    folder.mkdir(exist_ok=True)
-    for number in range(files):
-        part = [{"id": rows * number + row, "text": f"doc {row}", "lang": "xx"} for row in range(rows)]
-        write_jsonl(folder / f"{number}.jsonl", part)
-
-
 def number_of_snapshots(tmp_path: Path) -> int:
     newest = newest_snapshot(Store(), str(tmp_path / "out"))
     return newest.number if newest else 0
 
 
 def test_a_trial_with_a_limit_does_not_replace_the_dataset(tmp_path: Path, qwen: str) -> None:
-    corpus(tmp_path / "in")
+    write_small_corpus(tmp_path / "in")
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen)
     in_one_process(cfg)
     trial = cfg.model_copy(update={"limit": 3})
@@ -155,9 +144,9 @@ def test_a_trial_with_a_limit_does_not_replace_the_dataset(tmp_path: Path, qwen:
 
 
 def test_another_source_does_not_replace_the_dataset(tmp_path: Path, qwen: str) -> None:
-    corpus(tmp_path / "in")
-    corpus(tmp_path / "half", files=2)
-    corpus(tmp_path / "moved")
+    write_small_corpus(tmp_path / "in")
+    write_small_corpus(tmp_path / "half", files=2)
+    write_small_corpus(tmp_path / "moved")
     in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen))
     for source in ("half", "in/0.jsonl", "in/[0-2].jsonl"):
         with pytest.raises(HeldBack, match=f"made from {tmp_path}/in, this run is from "):
@@ -169,7 +158,7 @@ def test_another_source_does_not_replace_the_dataset(tmp_path: Path, qwen: str) 
 
 @pytest.mark.parametrize("files", [1, 2, 3])
 def test_a_source_that_shrinks_does_not_replace_the_dataset(tmp_path: Path, qwen: str, files: int) -> None:
-    corpus(tmp_path / "in", rows=20)
+    write_small_corpus(tmp_path / "in", rows=20)
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen)
     in_one_process(cfg)
     for number in range(files):
@@ -181,7 +170,7 @@ def test_a_source_that_shrinks_does_not_replace_the_dataset(tmp_path: Path, qwen
 
 
 def test_another_fingerprint_of_the_same_source_is_published(tmp_path: Path, qwen: str) -> None:
-    corpus(tmp_path / "in", rows=20)
+    write_small_corpus(tmp_path / "in", rows=20)
     in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen))
     in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen, dims=[32])).require_complete()
     assert number_of_snapshots(tmp_path) == 2
@@ -190,7 +179,7 @@ def test_another_fingerprint_of_the_same_source_is_published(tmp_path: Path, qwe
 
 
 def test_a_source_without_rows_publishes_nothing(tmp_path: Path, qwen: str) -> None:
-    corpus(tmp_path / "in", rows=1)
+    write_small_corpus(tmp_path / "in", rows=1)
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, allow_deletes=100)
     in_one_process(cfg)
     for path in (tmp_path / "in").iterdir():
@@ -205,7 +194,7 @@ def test_a_source_without_rows_publishes_nothing(tmp_path: Path, qwen: str) -> N
 
 
 def test_unreadable_objects_are_named_and_publish_nothing(tmp_path: Path, qwen: str) -> None:
-    corpus(tmp_path / "in", rows=20)
+    write_small_corpus(tmp_path / "in", rows=20)
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen)
     in_one_process(cfg)
     (tmp_path / "in" / "1.jsonl").rename(tmp_path / "in" / "1.parquet")
@@ -215,7 +204,7 @@ def test_unreadable_objects_are_named_and_publish_nothing(tmp_path: Path, qwen: 
 
 
 def test_a_run_that_was_planned_before_the_dataset_grew_is_held_back_at_the_end(tmp_path: Path, qwen: str) -> None:
-    corpus(tmp_path / "in")
+    write_small_corpus(tmp_path / "in")
     job, plan = open_job(simulated(tmp_path / "in", tmp_path / "out", qwen, limit=3))
     in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen))
     with pytest.raises(HeldBack, match="nothing was published: 17 of 20 rows of snapshot 1"):
@@ -268,7 +257,7 @@ def test_max_rejects_holds_on_the_second_try(tmp_path: Path, qwen: str, max_reje
 
 def test_a_share_of_rejects_is_one_of_all_that_is_done(tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guards, "REJECTS_AFTER", 60)
-    corpus(tmp_path / "in", files=1, rows=200)
+    write_small_corpus(tmp_path / "in", files=1, rows=200)
     write_jsonl(tmp_path / "in/0.jsonl", [{"id": n, "text": "word" if n % 4 else "", "lang": "x"} for n in range(200)])
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, max_rejects=0.2)
     assert run(cfg, lambda progress: None, Counting(2)).snapshot is None
@@ -279,7 +268,7 @@ def test_a_share_of_rejects_is_one_of_all_that_is_done(tmp_path: Path, qwen: str
 
 
 def test_rejects_that_are_embedded_after_a_fix_no_longer_count(tmp_path: Path, qwen: str) -> None:
-    corpus(tmp_path / "in", rows=20)
+    write_small_corpus(tmp_path / "in", rows=20)
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, max_rejects=3, max_tokens=16)
     broken = cfg.model_copy(update={"max_rejects": None})
     job, plan = open_job(broken)
@@ -293,7 +282,7 @@ def test_rejects_that_are_embedded_after_a_fix_no_longer_count(tmp_path: Path, q
 
 
 def test_retry_rejects_takes_back_no_receipt_of_a_run_that_is_held_back(tmp_path: Path, qwen: str) -> None:
-    corpus(tmp_path / "in")
+    write_small_corpus(tmp_path / "in")
     write_jsonl(tmp_path / "in/0.jsonl", [{"id": 1, "text": ""}, {"id": 2, "text": "fine"}])
     in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen, keep_columns=[]))
     receipts = sorted(tmp_path.glob("out/_meta/receipts/*/*"))
@@ -304,10 +293,10 @@ def test_retry_rejects_takes_back_no_receipt_of_a_run_that_is_held_back(tmp_path
 
 
 def test_retry_rejects_mends_a_run_that_its_rejects_hold_back(tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    corpus(tmp_path / "in")
+    write_small_corpus(tmp_path / "in")
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, keep_columns=[])
     in_one_process(cfg)
-    corpus(tmp_path / "in", rows=6)
+    write_small_corpus(tmp_path / "in", rows=6)
     with monkeypatch.context() as broken:
         broken.setattr(stages, "run_shard", lambda shard, job, *_: stages.give_up(shard, job, "planted"))
         for _ in range(2):
@@ -320,7 +309,7 @@ def test_retry_rejects_mends_a_run_that_its_rejects_hold_back(tmp_path: Path, qw
 
 
 def test_held_back_is_one_line_and_exit_code_3(tmp_path: Path, qwen: str, capsys: pytest.CaptureFixture[str]) -> None:
-    corpus(tmp_path / "in")
+    write_small_corpus(tmp_path / "in")
     in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen, keep_columns=[]))
     flags = ["--source", f"{tmp_path}/in", "--output", f"{tmp_path}/out", "--model", qwen, "--max-tokens", "64", "--limit", "3"]
     flags += ["--set", "engine.kind=simulated"]
@@ -332,95 +321,6 @@ def test_held_back_is_one_line_and_exit_code_3(tmp_path: Path, qwen: str, capsys
     assert "held back    17 of 20 rows" in capsys.readouterr().out
     app(["plan", *flags, "--allow-deletes", "17"], standalone_mode=False)
     assert "held back" not in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("name", ["out", "out 1", "ünï [bold]x[/] :cat: a\tb", "x" * 200])
-def test_files_prints_what_current_txt_holds(tmp_path: Path, qwen: str, name: str, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    corpus(tmp_path / "in")
-    job, plan = open_job(simulated(tmp_path / "in", tmp_path / name, qwen))
-    summary = finish(job, plan, lambda progress: None, Counting())
-    assert f"  files        4, listed in {tmp_path}/{name}/current.txt" in summary_text(job, summary, 1.0)
-    capfdbinary.readouterr()
-    app(["files", "--output", str(tmp_path / name)], standalone_mode=False)
-    printed = capfdbinary.readouterr().out
-    assert printed == (tmp_path / name / "current.txt").read_bytes()
-    assert [Path(line).is_file() for line in printed.decode().splitlines()] == [True] * 4
-
-
-def test_the_files_hold_the_live_rows_where_the_folder_holds_more(tmp_path: Path, qwen: str) -> None:
-    corpus(tmp_path / "in", rows=40)
-    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen)
-    run(cfg, lambda progress: None, Counting(6))
-    for number in (0, 2):
-        path = tmp_path / "in" / f"{number}.jsonl"
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-        write_jsonl(path, [row | {"text": "changed"} for row in rows[1:]])
-    in_one_process(cfg).require_complete()
-    files = (tmp_path / "out/current.txt").read_text(encoding="utf-8").splitlines()
-    live = [each for each in range(160) if each not in (0, 80)]
-    assert pyarrow.dataset.dataset(files).to_table()["id"].to_pylist() == live
-    everything = pyarrow.dataset.dataset(tmp_path / "out/data", format="parquet").to_table()["id"].to_pylist()
-    assert len(everything) > len(live) == len(set(live))
-
-
-@pytest.mark.parametrize("spelled", ["out", "out/", "file:out", "local:out", "link/../out"])
-def test_current_txt_lies_beside_the_data_and_names_them(
-    tmp_path: Path, qwen: str, spelled: str, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
-) -> None:
-    """The system follows `link` before it goes up by `..`."""
-    corpus(tmp_path / "in")
-    (tmp_path / "far" / "away").mkdir(parents=True)
-    (tmp_path / "link").symlink_to(tmp_path / "far" / "away")
-    monkeypatch.chdir(tmp_path)
-    in_one_process(simulated("in", spelled, qwen))
-    (current,) = tmp_path.rglob("current.txt")
-    assert (current.parent / "data").is_dir()
-    app(["files", "--output", spelled], standalone_mode=False)
-    printed = capfdbinary.readouterr().out
-    assert printed == current.read_bytes()
-    assert [Path(line).is_file() for line in printed.decode().splitlines()] == [True] * 4
-
-
-def test_a_run_that_is_held_back_still_repairs_current_txt(tmp_path: Path, qwen: str) -> None:
-    corpus(tmp_path / "in")
-    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen)
-    in_one_process(cfg)
-    current = tmp_path / "out/current.txt"
-    live = current.read_bytes()
-    current.write_bytes(b"stale")
-    with pytest.raises(HeldBack):
-        in_one_process(cfg.model_copy(update={"limit": 3}))
-    assert current.read_bytes() == live
-
-
-def test_verify_names_a_current_txt_that_readers_should_not_trust(tmp_path: Path, qwen: str) -> None:
-    corpus(tmp_path / "in")
-    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen)
-    in_one_process(cfg)
-    current, store = tmp_path / "out/current.txt", Store()
-    live = current.read_bytes()
-    for stale in (None, live[:-1], b""):
-        current.unlink() if stale is None else current.write_bytes(stale)
-        (problem,) = verify(store, *newest_dataset(store, str(tmp_path / "out")))
-        assert problem == f"{current}: does not list the files of snapshot 1; run the job again, which writes it"
-        in_one_process(cfg)
-        assert current.read_bytes() == live
-        assert not list(verify(store, *newest_dataset(store, str(tmp_path / "out"))))
-    before = newest_dataset(store, str(tmp_path / "out"))
-    in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen, prompt="x: "))
-    assert not list(verify(store, *before)), "a run that ended meanwhile is no problem"
-
-
-@pytest.mark.parametrize("output", ["a\nb", "a\r", "a\u2028b", "\x0bx"])
-def test_an_output_that_current_txt_could_not_name_is_refused(output: str) -> None:
-    with pytest.raises(ConfigError, match="output: must not hold a line break"):
-        load(None, {"source": "in", "output": output, "model": "m"})
-
-
-@pytest.mark.parametrize("output", ["s3://bucket//out", "s3://bucket/out//", "gs:////out"])
-def test_an_output_that_a_store_reads_in_two_ways_is_refused(output: str) -> None:
-    with pytest.raises(ConfigError, match="output: must not hold // behind its scheme"):
-        load(None, {"source": "in", "output": output, "model": "m"})
 
 
 @pytest.mark.parametrize("values", [{"max_deletes": -1}, {"max_deletes": float("nan")}, {"allow_deletes": -1}, {"allow_deletes": 0.5}])

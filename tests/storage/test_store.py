@@ -12,13 +12,6 @@ from bulkembed.storage import retry
 from bulkembed.storage.store import Store
 
 
-@pytest.fixture(params=["local", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Store, str]:
-    if request.param == "local":
-        return Store(), str(tmp_path)
-    return Store(request.getfixturevalue("s3")), f"s3://corpus/{tmp_path.name}"
-
-
 def test_put_read_list_names(place: tuple[Store, str]) -> None:
     store, root = place
     store.put(f"{root}/a/b.bin", b"one")

@@ -55,3 +55,11 @@ def write_corpus(folder: Path, files: int = 4, rows: int = 50) -> list[dict[str,
 
 def write_jsonl(path: Path, rows: list[Any]) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def write_small_corpus(folder: Path, files: int = 4, rows: int = 5) -> None:
+    """JSON lines of documents with ids from 0 on, in files of a few rows."""
+    folder.mkdir(exist_ok=True)
+    for number in range(files):
+        part = [{"id": rows * number + row, "text": f"doc {row}", "lang": "xx"} for row in range(rows)]
+        write_jsonl(folder / f"{number}.jsonl", part)
