@@ -28,6 +28,7 @@ from bulkembed.source.columns import carried_schema
 from bulkembed.source.layout import layout_of
 from bulkembed.storage.store import Store
 from tests.support.corpora import documents, write_jsonl
+from tests.support.models import recipe
 from tests.support.processes import ROOT
 from tests.support.runs import in_one_process, read_dataset, simulated
 
@@ -73,9 +74,9 @@ def read_all(path: Path, model: str) -> int:
     store = Store()
     cfg = RunConfig.model_validate({"source": str(path), "output": "none", "model": model, "keep_columns": ["lang"]})
     (item,) = objects.source_objects(store, str(path))
-    carried = carried_schema(store, [item], cfg)
+    carried = carried_schema(store, [item], recipe(cfg), cfg.source)
     found = planning.plan(store, [item], [], 13, None, lambda item, layout: None)
-    shards = [reader.read(store, shard, cfg, carried) for shard in found.pending]
+    shards = [reader.read(store, shard, recipe(cfg), carried) for shard in found.pending]
     return sum(len(shard.texts) + shard.rejects.num_rows for shard in shards)
 
 

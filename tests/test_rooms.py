@@ -16,7 +16,7 @@ TOP = "(top)"
 # What each room may import, beside itself and the files at the top of the package.
 ROOMS = {
     TOP: set[str](),
-    "config": {"storage", "embedding"},
+    "config": {"storage"},
     "storage": set[str](),
     "source": {"config", "storage"},
     "text": {"config"},

@@ -128,7 +128,7 @@ def resume_run(model: Path, shards: int) -> Row:
     example = job.run(tiny_documents(10), model, "--max-tokens", "64", settings=settings).receipts[0]
     cfg = config(model, tiny_documents(shards), out)
     opened, plan = open_job(RunConfig.model_validate(cfg))
-    opened.ledger.write_run_record(opened.carried, opened.cfg.remembered(), opened.provenance)
+    opened.ledger.write_run_record(opened.carried, opened.provenance)
     folder = Path(opened.ledger.receipt_uri("x")).parent
     folder.mkdir(parents=True)
     done = plan.pending[: shards * 99 // 100]

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bulkembed.config.recipe import Recipe
+from bulkembed.config.resolution import resolve
 from bulkembed.config.run_config import RunConfig
 from bulkembed.config.sections import EngineConfig
 from bulkembed.embedding import preflight, vllm_engine
@@ -79,11 +81,11 @@ def build(group: Group, task: Task, described: Model) -> VLLMEmbedder:
     return VLLMEmbedder(str(task.folder(group.shape)), described, task.max_tokens, engine)
 
 
-def run_config(loaded: Loaded) -> RunConfig:
+def recipe_of(loaded: Loaded) -> Recipe:
     task = loaded.task
     engine = EngineConfig(dtype=task.dtype, step_tokens=task.step_tokens)
     asked = RunConfig(source="-", output="-", model=loaded.model.name, max_tokens=task.max_tokens, engine=engine)
-    return asked.resolve(loaded.model)
+    return resolve(asked, loaded.model, task.dtype)
 
 
 def tokenizer_of(loaded: Loaded) -> Tokenizer:
@@ -91,7 +93,7 @@ def tokenizer_of(loaded: Loaded) -> Tokenizer:
 
 
 def failed_checks(loaded: Loaded) -> list[str]:
-    checks = preflight.run_checks(loaded.model, run_config(loaded), tokenizer_of(loaded), loaded.engine)
+    checks = preflight.run_checks(loaded.model, recipe_of(loaded), tokenizer_of(loaded), loaded.engine)
     return [f"{check.name}: {check.detail}" for check in checks if not check.passed]
 
 

@@ -1,4 +1,3 @@
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,6 @@ import pytest
 from bulkembed.config.run_config import RunConfig
 from bulkembed.config.toml_files import load
 from bulkembed.errors import ConfigError
-from tests.support.models import MODEL
 
 GIVEN = {"source": "in", "output": "out", "model": "m"}
 
@@ -92,120 +90,6 @@ def test_an_unreadable_file_is_an_error(tmp_path: Path, content: str | None, mes
         path.write_text(content)
     with pytest.raises(ConfigError, match=message):
         load([path], {})
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"dims": [65]}, "more than the 64"),
-        ({"dims": [64, 16]}, "not trained for vectors of 16 dimensions, only for 32..64"),
-        ({"max_tokens": 513}, "more than the 512"),
-        ({"vectors": "36:binary"}, "multiple of 8"),
-        ({"prompt_name": "passage"}, "has no prompt 'passage', only query, note"),
-        ({"prompt": "Note: Note: "}, "twice"),
-        ({"prompt_name": "note", "template": "Note: {text}"}, "'Note: ', a prompt of m's own, would stand before every document twice"),
-        ({"prompt": "Note: ", "template": "Note:\n{text}"}, "twice"),
-        ({"template": "Note: Note: {text}"}, "twice"),
-        ({"long_documents": "chunk", "chunk_tokens": 400, "max_tokens": 300}, "more than max_tokens"),
-    ],
-)
-def test_what_the_model_cannot_do_is_refused(values: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        RunConfig.model_validate(GIVEN | values).resolve(MODEL)
-
-
-@pytest.mark.parametrize(
-    ("values", "prompt"),
-    [
-        ({}, ""),
-        ({"prompt_name": "query"}, "Instruct: Find it\nQuery:"),
-        ({"instruction": "Find code"}, "Instruct: Find code\nQuery:"),
-        ({"prompt": "Title: "}, "Title: "),
-        ({"prompt": "##"}, "##"),
-        ({"prompt": "ha ha "}, "ha ha "),
-        ({"prompt": "#", "template": "# {text}"}, "#"),
-    ],
-)
-def test_the_prompt_of_the_documents(values: dict[str, Any], prompt: str) -> None:
-    assert RunConfig.model_validate(GIVEN | values).resolve(MODEL).prompt == prompt
-
-
-def test_an_instruction_needs_a_model_that_takes_one() -> None:
-    with pytest.raises(ConfigError, match="no query prompt of the form"):
-        RunConfig.model_validate(GIVEN | {"instruction": "x"}).resolve(replace(MODEL, query_prompt="query: "))
-
-
-def test_untrained_dims_can_be_insisted_on() -> None:
-    forms = RunConfig.model_validate(GIVEN | {"dims": [16], "allow_untrained_dims": True}).resolve(MODEL).vectors
-    assert [str(form) for form in forms or ()] == ["16:float32"]
-
-
-def test_what_is_remembered_makes_the_same_run() -> None:
-    cfg = RunConfig.model_validate(GIVEN | {"vectors": "64:float16,32:int8", "long_documents": "mean", "prompt_name": "note"}).resolve(
-        MODEL
-    )
-    again = RunConfig.model_validate(GIVEN | cfg.remembered()).resolve(MODEL)
-    assert again.fingerprint(MODEL) == cfg.fingerprint(MODEL)
-
-
-def test_arguments_that_change_vectors_come_back_with_the_run() -> None:
-    given = {"engine": {"args": {"quantization": "fp8", "max_num_seqs": 7}}}
-    cfg = RunConfig.model_validate(GIVEN | given).resolve(MODEL)
-    again = RunConfig.model_validate(GIVEN | cfg.remembered()).resolve(MODEL)
-    assert again.engine.args == {"quantization": "fp8"}
-    assert again.fingerprint(MODEL) == cfg.fingerprint(MODEL)
-
-
-def fingerprint(**values: Any) -> str:
-    return RunConfig.model_validate(GIVEN | values).resolve(MODEL).fingerprint(MODEL)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"dims": [32]},
-        {"dtype": "float16"},
-        {"max_tokens": 100},
-        {"prompt": "x"},
-        {"keep_columns": ["a"]},
-        {"id_column": "a"},
-        {"text_columns": ["a"]},
-        {"template": "{text}!"},
-        {"engine": {"kind": "simulated"}},
-        {"long_documents": "chunk"},
-        {"long_documents": "mean", "chunk_tokens": 100},
-        {"vectors": "64:float32,64:int8"},
-        {"prompt_name": "query"},
-        {"engine": {"dtype": "float16"}},
-        {"engine": {"args": {"quantization": "fp8"}}},
-        {"engine": {"args": {"hf_overrides": {"rope_theta": 5.0}}}},
-        {"engine": {"args": {"model_impl": "transformers"}}},
-        {"engine": {"args": {"an_argument_of_tomorrow": 1}}},
-    ],
-)
-def test_what_changes_a_vector_or_a_row_changes_the_fingerprint(change: dict[str, Any]) -> None:
-    assert fingerprint(**change) != fingerprint()
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"source": "elsewhere"},
-        {"output": "elsewhere"},
-        {"shards": {"max_rows": 1}},
-        {"ray": {"num_cpus": 3}},
-        {"limit": 3},
-        {"engine": {"step_tokens": 99, "replicas": 7}},
-        {"engine": {"args": {"max_num_seqs": 512, "enforce_eager": True, "gpu_memory_utilization": 0.5}}},
-        {"storage": {"key": "secret"}},
-        {"dims": [64]},
-        {"vectors": "64:float32"},
-        {"max_tokens": 512},
-        {"prompt": ""},
-    ],
-)
-def test_nothing_else_does(change: dict[str, Any]) -> None:
-    assert fingerprint(**change) == fingerprint()
 
 
 def test_credentials_are_not_shown() -> None:

@@ -82,7 +82,9 @@ def test_another_kind_of_host_resumes_the_same_run(on_host: Path, qwen: str) -> 
     in_one_process(cfg)
     (on_host / "cpu").write_text(ZEN3)
     job, plan = open_job(cfg)
-    assert (job.cfg.engine.dtype, plan.pending) == ("bfloat16", list[Shard]())
+    assert (job.engine.dtype, plan.pending) == ("bfloat16", list[Shard]())
     other, fresh = open_job(cfg.model_copy(update={"output": str(on_host / "elsewhere")}))
-    assert (other.cfg.engine.dtype, fresh.rows_pending) == ("float32", 200)
-    assert open_job(cfg.in_dtype("float32"))[1].rows_pending == 200  # what is asked for by name is done
+    assert (other.engine.dtype, fresh.rows_pending) == ("float32", 200)
+    assert (
+        open_job(cfg.model_copy(update={"engine": cfg.engine.model_copy(update={"dtype": "float32"})}))[1].rows_pending == 200
+    )  # what is asked for by name is done

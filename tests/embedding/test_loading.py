@@ -90,7 +90,7 @@ def test_nothing_of_a_node_with_another_model_is_published(tmp_path: Path, folde
 def test_another_version_of_bulkembed_loads_and_publishes_nothing(tmp_path: Path, qwen: str) -> None:
     write_corpus(tmp_path / "in", files=1)
     job, planned = open_job(simulated(tmp_path / "in", tmp_path / "out", qwen))
-    other = replace(job, provenance=job.provenance | {"bulkembed": "0.0.9"})
+    other = replace(job, version="0.0.9")
     said = rf"bulkembed: {HOST} has version .*, the driver 0\.0\.9; nothing of it is published"
     problem = worker.Worker().load_model(other)
     assert re.match(said, str(problem))

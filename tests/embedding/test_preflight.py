@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from bulkembed.config.recipe import Recipe
 from bulkembed.config.run_config import RunConfig
 from bulkembed.embedding import preflight
 from bulkembed.embedding.embedder import TokenIds, Vectors
@@ -18,6 +19,7 @@ from bulkembed.records import Model, Pooling, Tokens
 from bulkembed.runs.job import load_tokenizer
 from bulkembed.text.tokenizer import Tokenizer
 from bulkembed.vectors import quantize
+from tests.support.models import recipe
 
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 
@@ -100,10 +102,10 @@ class DoublesThePrompt(Tokenizer):
         return super().encode([prompt + text for text in texts], prompt)
 
 
-def setting(qwen: str, **values: Any) -> tuple[Model, RunConfig]:
+def setting(qwen: str, **values: Any) -> tuple[Model, Recipe]:
     model = describe(qwen, None)
     given = {"source": "none", "output": "none", "model": qwen, "max_tokens": 80, "engine": {"kind": "simulated"}}
-    return model, RunConfig.model_validate(given | values).resolve(model)
+    return model, recipe(RunConfig.model_validate(given | values), model)
 
 
 @pytest.mark.parametrize(
@@ -117,8 +119,8 @@ def setting(qwen: str, **values: Any) -> tuple[Model, RunConfig]:
     ],
 )
 def test_what_is_right_passes(qwen: str, values: dict[str, Any]) -> None:
-    model, cfg = setting(qwen, **values)
-    preflight.require_checks(model, cfg, load_tokenizer(model, cfg.chunk_tokens or 80), States("last"))
+    model, made = setting(qwen, **values)
+    preflight.require_checks(model, made, load_tokenizer(model, made.vector_key.chunk_tokens), States("last"))
 
 
 @pytest.mark.parametrize(
@@ -135,20 +137,20 @@ def test_what_is_right_passes(qwen: str, values: dict[str, Any]) -> None:
     ],
 )
 def test_a_sabotaged_engine_is_caught(qwen: str, embedder: States, check: str) -> None:
-    model, cfg = setting(qwen)
+    model, made = setting(qwen)
     with pytest.raises(GateError, match=f"fails the check {check!r}"):
-        preflight.require_checks(model, cfg, load_tokenizer(model, 80), embedder)
+        preflight.require_checks(model, made, load_tokenizer(model, 80), embedder)
 
 
 @pytest.mark.parametrize("sabotaged", [LosesTheEnd, CutsTheEnd, DoublesThePrompt])
 def test_sabotaged_tokens_are_caught(qwen: str, sabotaged: type[Tokenizer]) -> None:
-    model, cfg = setting(qwen, instruction=INSTRUCTION)
+    model, made = setting(qwen, instruction=INSTRUCTION)
     with pytest.raises(GateError, match="fails the check 'tokens'"):
-        preflight.require_checks(model, cfg, sabotaged(f"{qwen}/tokenizer.json", 80, model.end_token), States("last"))
+        preflight.require_checks(model, made, sabotaged(f"{qwen}/tokenizer.json", 80, model.end_token), States("last"))
 
 
 def test_short_vectors_that_are_not_renormalised_are_caught(qwen: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, cfg = setting(qwen, dims=[64, 32])
+    model, made = setting(qwen, dims=[64, 32])
     monkeypatch.setattr(quantize, "cut_vectors", lambda vectors, dim: vectors[:, :dim])
     with pytest.raises(GateError, match=r"fails the check 'vectors 32:float32'.*norm"):
-        preflight.require_checks(model, cfg, load_tokenizer(model, 80), States("last"))
+        preflight.require_checks(model, made, load_tokenizer(model, 80), States("last"))

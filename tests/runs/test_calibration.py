@@ -158,7 +158,7 @@ def test_a_small_source_that_has_not_grown_has_nothing_to_do(tmp_path: Path, qwe
     assert records(tmp_path / "out")[-1]["rows"] == 7
     (tmp_path / "in" / "2.jsonl").unlink()  # what is left was seen
     assert open_job(cfg)[1].pending == []
-    assert not open_job(config(tmp_path, qwen, limit=2))[0].needs_ranges
+    assert not open_job(config(tmp_path, qwen, limit=2))[0].needs_int8_ranges
 
 
 def test_a_source_of_nothing_but_rejects(tmp_path: Path, qwen: str) -> None:
@@ -307,9 +307,9 @@ def test_the_sample_grows_until_it_has_enough_and_no_further(tmp_path: Path, qwe
     assert len({(shard.object_id, row) for shard in executor.sampled for row in range(shard.start, shard.stop)}) == executor.sampled_rows
     if bad == 0.97:
         assert found.seen == 12_704
-        assert not found.final
+        assert not found.is_final
     else:
-        assert found.final
+        assert found.is_final
         assert found.vectors < 2 * MIN_VECTORS
         assert {shard.uri[-7:] for shard in executor.sampled} == {"a.jsonl", "b.jsonl", "c.jsonl", "d.jsonl"}
     again = calibration.measured(job, plan.pending, Noting().sample)
@@ -322,7 +322,7 @@ def test_a_sample_of_books_is_not_thousands_of_books(tmp_path: Path, qwen: str) 
     cfg = config(tmp_path, qwen, long_documents="chunk", chunk_tokens=16)
     job, plan = open_job(cfg)
     found = calibration.measured(job, plan.pending, Noting().sample)
-    assert found.final
+    assert found.is_final
     assert found.vectors < 2 * MIN_VECTORS
     assert found.seen < 60
 
@@ -426,12 +426,12 @@ def test_a_run_with_int8_columns_goes_on_in_the_dtype_it_was_begun_in(tmp_path: 
     embed(config(tmp_path, qwen))
     monkeypatch.setattr(hardware, "engine_dtype", lambda address: "float32")
     job, plan = open_job(config(tmp_path, qwen))
-    assert (job.cfg.engine.dtype, plan.pending) == ("bfloat16", [])
+    assert (job.engine.dtype, plan.pending) == ("bfloat16", [])
 
 
 def test_ranges_are_kept_under_the_key_of_the_configuration(tmp_path: Path) -> None:
     ledger = Ledger(Store(), str(tmp_path), "key")
-    assert (ledger.read_int8_ranges(), ledger.has_begun()) == ((0, None), False)
+    assert ledger.read_int8_ranges() == (0, None)
     ledger.create_int8_ranges(1, {"rows": 1})
     ledger.create_int8_ranges(1, {"rows": 2})
-    assert (ledger.read_int8_ranges(), ledger.has_begun()) == ((1, {"rows": 1}), True)
+    assert ledger.read_int8_ranges() == (1, {"rows": 1})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from bulkembed.runs import estimate, stages
 from bulkembed.runs.estimate import Interval, Prices, cheaper
 from bulkembed.runs.lookup import open_job
 from tests.support.corpora import WORDS, write_corpus, write_jsonl
+from tests.support.models import MODEL, recipe
 from tests.support.reading import config
 from tests.support.runs import in_one_process, simulated
 
@@ -51,7 +53,7 @@ def estimates(objects: list[Tokens], policy: str, most_rows: int = 2048, known_r
     counted = [np.minimum(tokens, 8192) if policy == "truncate" else tokens for tokens in objects]
     before = [np.concatenate([[0], np.cumsum(tokens)]) for tokens in counted]
     ordered = estimate.in_strata(shards_of(objects, most_rows, known_rows))
-    sizes = estimate.weights(ordered, cfg)
+    sizes = estimate.weights(ordered, recipe(cfg, replace(MODEL, max_tokens=8192)).vector_key)
     found = []
     for seed in range(SEEDS):
         where, fractions = estimate.draw(sizes, estimate.PLACES, np.random.default_rng(seed))

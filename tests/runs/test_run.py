@@ -22,12 +22,13 @@ from bulkembed.dataset.vector_columns import forms_of, stored_values
 from bulkembed.embedding.model_files import describe
 from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.errors import ConfigError, ModelError, ObjectError, SourceError
-from bulkembed.inspection.verify import Resample, resample, verify
+from bulkembed.inspection.resample import Resample, resample
+from bulkembed.inspection.verify import verify
 from bulkembed.records import Failure, LostAttempt, Receipt, Shard
 from bulkembed.runs import stages
 from bulkembed.runs.executor import LocalExecutor
 from bulkembed.runs.job import Job
-from bulkembed.runs.lookup import open_job, recalled_job
+from bulkembed.runs.lookup import open_job, recall_job
 from bulkembed.runs.run import Summary, finish, run
 from bulkembed.source.objects import source_objects
 from bulkembed.storage.store import Store
@@ -117,7 +118,7 @@ def test_the_footer_says_what_the_vectors_were_made_with(tmp_path: Path, qwen: s
     embed(cfg)
     (path, *_) = (tmp_path / "out" / "data").glob("*/*.parquet")
     footer = {key.decode(): value.decode() for key, value in pq.read_schema(path).metadata.items()}
-    wanted = {"model": qwen, "revision": "", "dims": "64", "dtype": "float32", "prompt": "passage: ", "normalization": "l2"}
+    wanted = {"model": qwen, "revision": "", "vectors": "64:float32", "prompt": "passage: ", "normalization": "l2"}
     assert {key.removeprefix("bulkembed."): value for key, value in footer.items()}.items() >= wanted.items()
     assert footer["bulkembed.engine"] == "simulated 2"
 
@@ -468,7 +469,7 @@ def test_verify_catches_a_swapped_row(tmp_path: Path, qwen: str) -> None:
 def again(tmp_path: Path, qwen: str, rows: int = 40) -> Resample:
     store, output, source = Store(), str(tmp_path / "out"), str(tmp_path / "in")
     _, snapshot = newest_dataset(store, output)
-    job = recalled_job(store, output, source, snapshot, describe(qwen, None))
+    job = recall_job(store, output, source, snapshot, describe(qwen, None))
     return resample(job, snapshot, source_objects(store, source), SimulatedEmbedder(WIDTH, 1e9), rows, seed=1)
 
 

@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 from bulkembed.errors import ConfigError, SourceError
 from bulkembed.records import Documents
 from bulkembed.source import json_columns
-from bulkembed.source.columns import carried_schema
 from bulkembed.source.objects import source_objects
 from bulkembed.storage.store import Store
-from tests.support.reading import config, read
+from tests.support.reading import carried_of, config, read
 
 NAN = float("nan")
 
@@ -220,7 +219,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path: Path, mark: byt
     (tmp_path / "a.jsonl").write_bytes(mark)
     objects = source_objects(Store(), str(tmp_path))
     with pytest.raises(SourceError, match="hold no rows"):
-        carried_schema(Store(), objects, config())
+        carried_of(objects, config())
 
 
 def test_nan_in_a_field_that_is_not_read_is_no_matter(tmp_path: Path) -> None:

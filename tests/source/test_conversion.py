@@ -20,10 +20,11 @@ from bulkembed import schema
 from bulkembed.errors import ConfigError, ObjectError
 from bulkembed.records import Documents
 from bulkembed.source import reader
-from bulkembed.source.columns import carried_schema, require_columns
+from bulkembed.source.columns import require_columns
 from bulkembed.source.layout import layout_of
 from bulkembed.source.objects import source_objects
-from tests.support.reading import STORE, config, read, shards_of
+from tests.support.models import recipe
+from tests.support.reading import STORE, carried_of, config, read, shards_of
 from tests.support.runs import in_one_process, read_dataset, simulated
 
 NAN = float("nan")
@@ -196,7 +197,7 @@ def test_columns_that_are_null_throughout_have_no_type(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": [1], "title": pa.nulls(1), "text": ["t"]}), tmp_path / "a.parquet")
     (item, _) = source_objects(STORE, str(tmp_path))
     cfg = config(text_columns=["title", "text"], template="{title}|{text}")
-    require_columns(cfg, item, layout_of(STORE, item))
+    require_columns(recipe(cfg), item, layout_of(STORE, item))
     (found_texts,) = (part.texts for part in read(tmp_path / "a.parquet", cfg))
     assert found_texts == ["|t"]
 
@@ -269,7 +270,7 @@ def test_a_page_with_a_flipped_byte_is_an_error_of_its_object(tmp_path: Path) ->
     path.write_bytes(raw)
     (shard,) = shards_of(path)
     with pytest.raises(ObjectError, match=r"a\.parquet: rows 0-1000 are unreadable: .*checksum"):
-        reader.read(STORE, shard, config(), carried_schema(STORE, source_objects(STORE, str(path)), config()))
+        reader.read(STORE, shard, recipe(config()), carried_of(source_objects(STORE, str(path)), config()))
 
 
 def test_nan_in_a_kept_column_does_not_replace_a_published_file(tmp_path: Path, qwen: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from bulkembed.config.recipe import Recipe
+from bulkembed.config.resolution import resolve
+from bulkembed.config.run_config import RunConfig
 from bulkembed.records import Model
 
 MODEL = Model(
@@ -21,3 +24,8 @@ MODEL = Model(
     end_token="<e>",
     file_hashes=(),
 )
+
+
+def recipe(cfg: RunConfig, model: Model = MODEL) -> Recipe:
+    """The recipe of a configuration, on a host that is fastest in float32 where it leaves the dtype to the host."""
+    return resolve(cfg, model, "float32" if cfg.engine.dtype == "auto" else cfg.engine.dtype)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from bulkembed.config.run_config import RunConfig
 from bulkembed.records import Documents, Shard
 from bulkembed.source import planning, reader
 from bulkembed.source.columns import carried_schema
-from bulkembed.source.objects import source_objects
+from bulkembed.source.objects import SourceObject, source_objects
 from bulkembed.storage.store import Store
+from tests.support.models import recipe
 
 STORE = Store()
 
@@ -26,6 +29,10 @@ def shards_of(path: Path, max_rows: int = 10**6) -> list[Shard]:
     return plan.pending
 
 
+def carried_of(objects: list[SourceObject], cfg: RunConfig) -> pa.Schema:
+    return carried_schema(STORE, objects, recipe(cfg), cfg.source)
+
+
 def read(path: Path, cfg: RunConfig, max_rows: int = 10**6) -> list[Documents]:
-    carried = carried_schema(STORE, source_objects(STORE, str(path)), cfg)
-    return [reader.read(STORE, shard, cfg, carried) for shard in shards_of(path, max_rows)]
+    carried = carried_of(source_objects(STORE, str(path)), cfg)
+    return [reader.read(STORE, shard, recipe(cfg), carried) for shard in shards_of(path, max_rows)]

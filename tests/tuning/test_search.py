@@ -26,6 +26,7 @@ from bulkembed.tuning import search, session
 from bulkembed.tuning.search import Changes, Trial
 from tests.support.commands import SIMULATED, in_process
 from tests.support.corpora import write_corpus
+from tests.support.models import MODEL, recipe
 
 NEVER = 1e12
 
@@ -120,7 +121,8 @@ def test_tune_writes_settings_that_a_run_takes(tmp_path: Path, qwen: str) -> Non
 
 def test_a_signal_is_no_problem_of_the_setting_that_is_measured(monkeypatch: pytest.MonkeyPatch, stop: stopping.Stop) -> None:
     """Not even where Ray's processes had the same signal, and an actor is lost by it."""
-    job = Job(RunConfig(source="in", output="out", model="m"), Any, "", Any, {}, {})  # type: ignore[arg-type]
+    cfg = RunConfig(source="in", output="out", model="m")
+    job = Job(cfg, MODEL, recipe(cfg), Any)
     host = session.Host(job, [], [])
     monkeypatch.setattr("bulkembed.tuning.session.ray_executor", broken_engine)
     assert host.measure({}, 1) == Trial({}, 0, "an actor is lost")

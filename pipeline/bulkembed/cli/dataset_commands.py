@@ -19,7 +19,8 @@ from bulkembed.cli.options import (
 from bulkembed.errors import BulkembedError, ConfigError
 
 if TYPE_CHECKING:
-    from bulkembed.inspection.verify import Resample
+    from bulkembed.dataset.snapshots import Snapshot
+    from bulkembed.inspection.resample import Resample
     from bulkembed.storage.store import Store
 
 app = typer.Typer()
@@ -62,7 +63,7 @@ def verify(
         problems += 1
         err.print(problem, markup=False)
     if sample and at.source:
-        found = embedded_again(at.store, at.output, at.source, sample, at.model, seed)
+        found = embedded_again(at.store, at.output, snapshot, at.source, sample, at.model, seed)
         out.print(plain_text.resample_text(found), markup=False)
         for problem in found.problems:
             problems += 1
@@ -84,20 +85,18 @@ def files(config: ConfigFiles = None, output: Output = None, settings: StorageSe
         typer.echo(current_text(at.output, snapshot), nl=False)
 
 
-def embedded_again(store: "Store", output: str, source: str, rows: int, model: str | None, seed: int) -> "Resample":
-    from bulkembed.dataset.snapshots import newest_dataset
+def embedded_again(store: "Store", output: str, snapshot: "Snapshot", source: str, rows: int, model: str | None, seed: int) -> "Resample":
     from bulkembed.embedding import in_process
+    from bulkembed.inspection.resample import resample
     from bulkembed.inspection.search import dataset_model
-    from bulkembed.inspection.verify import resample
-    from bulkembed.runs.lookup import recalled_job
+    from bulkembed.runs.lookup import recall_job
     from bulkembed.source.objects import source_objects
 
-    snapshot = newest_dataset(store, output)[1]
     described = dataset_model(snapshot, model)
-    job = recalled_job(store, output, source, snapshot, described)
+    job = recall_job(store, output, source, snapshot, described)
     objects = source_objects(store, source)
     with in_process.quiet():
-        return resample(job, snapshot, objects, in_process.load(described, job.cfg.max_tokens or 0, job.cfg.engine), rows, seed)
+        return resample(job, snapshot, objects, in_process.load(described, job.recipe.vector_key.max_tokens, job.engine), rows, seed)
 
 
 @app.command(cls=Command)
@@ -115,26 +114,20 @@ def search(
     settings: StorageSettings = None,
 ) -> None:
     """Search the newest dataset with its own model and query prompt (reads every vector)."""
-    import orjson
-
-    from bulkembed.config.sections import EngineConfig
     from bulkembed.dataset.snapshots import newest_dataset
     from bulkembed.embedding import in_process
     from bulkembed.inspection.search import dataset_model, query_prompt, query_vector
     from bulkembed.inspection.search import search as nearest
     from bulkembed.report import plain_text
     from bulkembed.runs.job import load_tokenizer
+    from bulkembed.runs.lookup import recipe_of
 
     at = places(config, settings, output=output, model=model)
     ledger, snapshot = newest_dataset(at.store, at.output)
-    made_with = snapshot.provenance
+    key = recipe_of(at.output, snapshot).vector_key
     described = dataset_model(snapshot, at.model)
     prompt = query_prompt(described, prompt_name, instruction)
-    kind = engine or made_with["engine_kind"]
-    args = orjson.loads(made_with["engine_args"]) if kind == "vllm" else {}
-    chosen = EngineConfig.model_validate({"kind": kind, "dtype": made_with["engine_dtype"], "args": args})
-    max_tokens = int(made_with["max_tokens"])
     with in_process.quiet():
-        loaded = in_process.load(described, max_tokens, chosen)
-        vector = query_vector(snapshot, load_tokenizer(described, max_tokens), loaded, query, prompt)
+        loaded = in_process.load(described, key.max_tokens, key.engine(engine or key.engine_kind))
+        vector = query_vector(snapshot, load_tokenizer(described, key.max_tokens), loaded, query, prompt)
     out.print(plain_text.hits_text(nearest(at.store, ledger, snapshot, vector, k)), markup=False)

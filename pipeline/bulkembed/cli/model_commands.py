@@ -65,7 +65,8 @@ def check(
     ] = False,
 ) -> None:
     """Load a model on this machine and check its vectors, as every run does before its first shard."""
-    from bulkembed.embedding import in_process, preflight
+    from bulkembed.config.resolution import resolve
+    from bulkembed.embedding import hardware, in_process, preflight
     from bulkembed.embedding import reference as others
     from bulkembed.embedding.model_files import describe, locate
     from bulkembed.report import plain_text
@@ -74,16 +75,17 @@ def check(
     described = describe(cfg.model, cfg.revision)
     if reference and cfg.max_tokens is None:
         cfg = cfg.model_copy(update={"max_tokens": min(described.max_tokens, others.MAX_TOKENS)})
-    cfg = cfg.resolve(described)
-    tokenizer = load_tokenizer(described, cfg.max_tokens or 0)
+    recipe = resolve(cfg, described, hardware.resolved_dtype(cfg.engine.dtype, cfg.ray.address))
+    key = recipe.vector_key
+    tokenizer = load_tokenizer(described, key.max_tokens)
     with in_process.quiet():
-        embedder = in_process.load(described, cfg.max_tokens or 0, cfg.engine)
-        checks = list(preflight.run_checks(described, cfg, tokenizer, embedder))
+        embedder = in_process.load(described, key.max_tokens, cfg.engine.model_copy(update={"dtype": key.engine_dtype}))
+        checks = list(preflight.run_checks(described, recipe, tokenizer, embedder))
         if reference:
             path = str(locate(cfg.model, cfg.revision, weights=True))
             for library in others.LIBRARIES:
-                checks += others.compare_vectors(library, path, described, cfg, tokenizer, embedder)
-    out.print(plain_text.checks_text(described, cfg, embedder.version, checks), markup=False)
+                checks += others.compare_vectors(library, path, described, key, tokenizer, embedder)
+    out.print(plain_text.checks_text(described, key, embedder.version, checks), markup=False)
     failed = [each.name for each in checks if not each.passed]
     if failed:
         raise GateError(f"model: {cfg.model} fails {len(failed)} of {len(checks)} checks: {', '.join(failed)}")

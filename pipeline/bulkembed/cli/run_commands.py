@@ -80,7 +80,7 @@ def retry_rejects(
 
     job, planned = open_job(cfg)
     require_retryable(planned)  # before any receipt is taken back
-    if job.needs_ranges:
+    if job.needs_int8_ranges:
         out.print("its int8 ranges are to be measured first: `bulkembed run` makes every row anew, rejects too")
         return
     found = job.ledger.receipts_with_rejects(planned.done, set(reason or []))

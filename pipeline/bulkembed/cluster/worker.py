@@ -45,7 +45,7 @@ def outcome_of(shard: Shard, job: Job, work: Callable[[], T]) -> T | Failure | L
 
 def require_version(job: Job) -> None:
     """Raises ConfigError where this node has another version than the driver, which could read the shard differently."""
-    planned = job.provenance["bulkembed"]
+    planned = job.version
     if planned != __version__:
         raise ConfigError(
             f"bulkembed: {socket.gethostname()} has version {__version__}, the driver {planned}; nothing of it is published; "
@@ -135,8 +135,8 @@ class Worker:
         os.environ.update(job.cfg.engine.env)  # set here and not by Ray, which would log the secrets that it may hold
         try:
             require_version(job)
-            loaded, files = loading.load(job.model, job.cfg.max_tokens or 0, job.cfg.engine)
-            preflight.require_checks(job.model, job.cfg, job.tokenizer, loaded)
+            loaded, files = loading.load(job.model, job.recipe.vector_key.max_tokens, job.engine)
+            preflight.require_checks(job.model, job.recipe, job.tokenizer, loaded)
         except BulkembedError as error:
             return error
         except Exception as error:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
-import orjson
 from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from bulkembed.config.credentials import REFUSED, shows_credentials
 from bulkembed.config.keys import ROW_SCHEMA, VECTOR_KEY, DefaultText
 from bulkembed.config.sections import EngineConfig, RayConfig, Section, ShardConfig
-from bulkembed.config.template import check_template, doubled_prompt, instructed
-from bulkembed.embedding import hardware
-from bulkembed.errors import ConfigError
-from bulkembed.records import Dtype, LongDocuments, Model, VectorForm, parse_forms
+from bulkembed.config.template import check_template
+from bulkembed.records import Dtype, LongDocuments, VectorForm, parse_forms
 from bulkembed.storage.local_paths import absolute_model, absolute_place
 
 
@@ -202,89 +198,6 @@ class RunConfig(Section):
                 clash = f"would be the second column of that name: the output's 'id' holds {self.id_column!r}, the id column"
             raise ValueError(f"keep_columns: 'id' {clash}")
         return self
-
-    def resolve(self, model: Model) -> RunConfig:
-        """This configuration with the model's own defaults filled in, and checked against it:
-        `vectors`, `max_tokens`, `chunk_tokens`, `prompt` and `engine.dtype` are set, what they were made of is not."""
-        max_tokens = self.max_tokens or model.max_tokens
-        if max_tokens > model.max_tokens:
-            raise ConfigError(f"max_tokens: {max_tokens} is more than the {model.max_tokens} that {model.name} takes")
-        chunk_tokens = (self.chunk_tokens or max_tokens) if self.long_documents in ("chunk", "mean") else None
-        if chunk_tokens is not None and chunk_tokens > max_tokens:
-            raise ConfigError(f"chunk_tokens: {chunk_tokens} is more than max_tokens, which is {max_tokens}")
-        filled = {
-            "vectors": self.resolved_vectors(model),
-            "max_tokens": max_tokens,
-            "chunk_tokens": chunk_tokens,
-            "prompt": self.resolved_prompt(model),
-        }
-        resolved = self.model_copy(update=filled | {"dims": None, "prompt_name": None, "instruction": None})
-        return resolved.in_dtype(hardware.engine_dtype(self.ray.address)) if self.engine.dtype == "auto" else resolved
-
-    def in_dtype(self, dtype: str) -> RunConfig:
-        """The same with a model in `dtype`."""
-        return self.model_copy(update={"engine": self.engine.model_copy(update={"dtype": dtype})})
-
-    def resolved_vectors(self, model: Model) -> tuple[VectorForm, ...]:
-        dims = self.dims or (model.width,)
-        forms = self.vectors or tuple(VectorForm(dim, self.dtype) for dim in dims)
-        for form in forms:
-            if form.dim > model.width:
-                raise ConfigError(f"dims: {form.dim} is more than the {model.width} dimensions of {model.name}")
-            if form.dtype == "binary" and form.dim % 8:
-                raise ConfigError(f"dims: binary vectors are packed in bytes, so {form.dim} must be a multiple of 8")
-            if not model.trained_for(form.dim) and not self.allow_untrained_dims:
-                trained = (
-                    f"{model.smallest_dim}..{model.width}"
-                    if model.smallest_dim
-                    else ", ".join(map(str, (*model.trained_dims, model.width)))
-                )
-                raise ConfigError(
-                    f"dims: {model.name} was not trained for vectors of {form.dim} dimensions, only for {trained} "
-                    "(--allow-untrained-dims embeds all the same)"
-                )
-        return forms
-
-    def resolved_prompt(self, model: Model) -> str:
-        prompt = model.document_prompt if self.prompt is None else self.prompt
-        if self.prompt_name is not None:
-            prompts = dict(model.prompts)
-            if self.prompt_name not in prompts:
-                raise ConfigError(f"prompt_name: {model.name} has no prompt {self.prompt_name!r}, only {', '.join(prompts) or 'none'}")
-            prompt = prompts[self.prompt_name]
-        if self.instruction is not None:
-            prompt = instructed(model, self.instruction)
-        own = doubled_prompt(prompt, self.template, model)
-        if own is not None:
-            raise ConfigError(f"prompt: {own!r}, a prompt of {model.name}'s own, would stand before every document twice")
-        return prompt
-
-    def remembered(self) -> dict[str, Any]:
-        """The keys of a resolved configuration that change a vector or a row, as a configuration takes them."""
-        return {
-            "prompt": self.prompt,
-            "id_column": self.id_column,
-            "text_columns": self.text_columns,
-            "template": self.template,
-            "keep_columns": self.keep_columns,
-            "column_types": self.column_types,
-            "max_tokens": self.max_tokens,
-            "long_documents": self.long_documents,
-            "chunk_tokens": self.chunk_tokens,
-            "chunk_overlap": self.chunk_overlap,
-            "vectors": [str(form) for form in self.vectors or ()],
-            "engine": {"kind": self.engine.kind, "dtype": self.engine.dtype, "args": self.engine.numeric_args},
-        }
-
-    def fingerprint(self, model: Model, int8_ranges: Mapping[str, str] | None = None) -> str:
-        """Identity of what changes a vector or a row, of a resolved configuration. Not of sizes of
-        cluster, batch or shard, nor of paths: changing those resumes the same run.
-
-        Without its `int8_ranges` (see calibration), a run with int8 columns has the key that its ranges are kept under."""
-        identity = {"model": model.digest, "pooling": model.pooling, **self.remembered()}
-        if int8_ranges:
-            identity["int8_ranges"] = dict(int8_ranges)
-        return hashlib.sha256(orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 
 def repeated(names: Sequence[str]) -> list[str]:

@@ -50,3 +50,25 @@ def instructed(model: Model, task: str) -> str:
     if match is None:
         raise ConfigError(f"instruction: {model.name} has no query prompt of the form 'Instruct: ...\\nQuery:'")
     return f"{match['before']}{task}{match['after']}"
+
+
+def canonical(template: str | None, columns: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """The one spelling of a checked template, and its text columns in the order in which it has them. Without a template, the
+    only text column stands alone."""
+    if template is None:
+        return f"{{{columns[0]}}}", tuple(columns)
+    pieces = [(literal, name) for literal, name, _, _ in string.Formatter().parse(template)]
+    text = "".join(escaped(literal) + ("" if name is None else f"{{{name}}}") for literal, name in pieces)
+    return text, tuple(dict.fromkeys(name for _, name in pieces if name is not None))
+
+
+def escaped(literal: str) -> str:
+    return literal.replace("{", "{{").replace("}", "}}")
+
+
+def pieces_of(template: str, columns: Sequence[str]) -> list[tuple[str, int | None]]:
+    """A canonical template as (literal, number of the text column behind it)."""
+    if template == f"{{{columns[0]}}}":  # without a template, the name of the column may hold any character
+        return [("", 0)]
+    parsed = string.Formatter().parse(template)
+    return [(literal, None if name is None else columns.index(name)) for literal, name, _, _ in parsed]

@@ -14,7 +14,8 @@ from bulkembed.storage.retry import CORRUPT
 
 ROWS_PER_GROUP = 8192
 PREFIX = "bulkembed."  # of the names in a footer
-VERSIONS = ("engine", "bulkembed")  # may differ within a dataset: an upgrade between two nights is no fault of the data
+# They may differ within a dataset: bulkembed is upgraded between two nights, and a model of the same files gets another commit or name.
+INFORMATION = ("engine", "bulkembed", "model", "revision")
 
 
 def data_table(rows: pa.Table, vectors: dict[str, npt.NDArray[np.generic]], forms: tuple[VectorForm, ...]) -> pa.Table:
@@ -77,7 +78,7 @@ def alike(standing: bytes, data: bytes) -> bool:
     made, wanted = footer_of(old.schema), footer_of(new.schema)
     names = [field.name for field in new.schema if not pa.types.is_fixed_size_list(field.type)]
     return (
-        {**made, **dict.fromkeys(VERSIONS)} == {**wanted, **dict.fromkeys(VERSIONS)}
+        {**made, **dict.fromkeys(INFORMATION)} == {**wanted, **dict.fromkeys(INFORMATION)}
         and old.schema.remove_metadata().equals(new.schema.remove_metadata())
         # As bytes: NaN is not equal to itself.
         and parquet_bytes(old.select(names), {}) == parquet_bytes(new.select(names), {})

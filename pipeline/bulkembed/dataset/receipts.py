@@ -76,11 +76,10 @@ class Ledger:
         record = self.read_run_record()
         return record and pa.ipc.read_schema(pa.BufferReader(base64.b64decode(record["carried_schema"])))
 
-    def write_run_record(self, carried: pa.Schema, config: dict[str, Any], provenance: dict[str, str]) -> None:
-        """Says what the fingerprint stands for, and proves that the output can be written to. `config`: see RunConfig.remembered."""
+    def write_run_record(self, carried: pa.Schema, provenance: dict[str, str]) -> None:
+        """Says what the fingerprint stands for, and proves that the output can be written to."""
         record = {
             "fingerprint": self.fingerprint,
-            "config": config,
             "carried": {field.name: str(field.type) for field in carried},
             "carried_schema": base64.b64encode(carried.serialize().to_pybytes()).decode(),
             "provenance": provenance,
@@ -96,10 +95,6 @@ class Ledger:
     def create_int8_ranges(self, number: int, record: dict[str, Any]) -> None:
         """Publishes int8 ranges unless another run took the number: call `read_int8_ranges` again."""
         create_numbered(self.store, paths.int8_ranges_folder(self.output, self.fingerprint), number, record)
-
-    def has_begun(self) -> bool:
-        """Whether a run has begun here: with this fingerprint, or with int8 ranges of this key."""
-        return self.read_run_record() is not None or self.read_int8_ranges()[0] > 0
 
 
 def fingerprints(store: Store, output: str) -> list[str]:

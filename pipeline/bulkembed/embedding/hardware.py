@@ -7,6 +7,8 @@ import platform
 from pathlib import Path
 from typing import Literal
 
+from bulkembed.config.recipe import EngineDtype
+
 CPU_INFORMATION = Path("/proc/cpuinfo")
 DEVICES = Path("/dev")
 # CPU flags, widest first. A CPU without native bfloat16 emulates it with float32 operations, 7 times slower than float32 itself.
@@ -37,6 +39,11 @@ def cluster_address(configured: str | None) -> str | None:
     Both "local" and an empty text mean a Ray on this host."""
     address = (configured or "").strip() or os.environ.get("RAY_ADDRESS", "").strip()
     return None if address.lower() in ("", "local") else address
+
+
+def resolved_dtype(asked: Literal["auto", "bfloat16", "float16", "float32"], address: str | None) -> EngineDtype:
+    """The engine dtype that was asked for; of auto, what the hosts of the run are fastest in."""
+    return engine_dtype(address) if asked == "auto" else asked
 
 
 def engine_dtype(address: str | None) -> Literal["bfloat16", "float32"]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bulkembed.config.run_config import RunConfig
+from bulkembed.config.recipe import Recipe
 from bulkembed.embedding.embedder import Embedder
 from bulkembed.errors import GateError
 from bulkembed.records import Model, Pooling
@@ -51,24 +51,24 @@ class Check:
     detail: str  # what was measured, for people
 
 
-def require_checks(model: Model, cfg: RunConfig, tokenizer: Tokenizer, embedder: Embedder) -> None:
+def require_checks(model: Model, recipe: Recipe, tokenizer: Tokenizer, embedder: Embedder) -> None:
     """Raises GateError naming the first check that fails."""
-    for check in run_checks(model, cfg, tokenizer, embedder):
+    for check in run_checks(model, recipe, tokenizer, embedder):
         if not check.passed:
             raise GateError(f"model: {model.name} fails the check {check.name!r}: {check.detail}; nothing was embedded")
 
 
-def run_checks(model: Model, cfg: RunConfig, tokenizer: Tokenizer, embedder: Embedder) -> Iterator[Check]:
-    """All checks, one after the other. `cfg` must be resolved."""
-    prompt = cfg.prompt or ""
+def run_checks(model: Model, recipe: Recipe, tokenizer: Tokenizer, embedder: Embedder) -> Iterator[Check]:
+    """All checks, one after the other."""
+    prompt = recipe.vector_key.prompt
     yield from token_checks(model, prompt, tokenizer)
     texts = [*PROBES.values(), LONG_PROBE]
     tokens = tokenizer.encode(texts, prompt)
     max_tokens = MAX_PROBE_TOKENS + tokenizer.count(prompt)
     probes = [shorten(tokens.of(number), tokenizer, max_tokens) for number in range(len(texts))]
     vectors = embedder.embed(probes)
-    yield from vector_checks(model, probes, vectors, embedder, MIN_EQUAL_COSINE[cfg.engine.dtype])
-    yield from form_checks(cfg, vectors)
+    yield from vector_checks(model, probes, vectors, embedder, MIN_EQUAL_COSINE[recipe.vector_key.engine_dtype])
+    yield from form_checks(recipe, vectors)
 
 
 def shorten(ids: Ids, tokenizer: Tokenizer, max_tokens: int) -> Ids:
@@ -118,9 +118,9 @@ def vector_checks(model: Model, probes: list[Ids], vectors: Vectors, embedder: E
     yield Check("distinct", closest < MAX_DISTINCT_COSINE, f"different texts have cosines up to {closest:.4f}")
 
 
-def form_checks(cfg: RunConfig, vectors: Vectors) -> Iterator[Check]:
+def form_checks(recipe: Recipe, vectors: Vectors) -> Iterator[Check]:
     """Each output form of the run, decoded, against the slice of the full vector that it stores."""
-    for form in cfg.vectors or ():
+    for form in recipe.row_schema.vectors:
         int8_ranges = quantize.measure_int8_ranges(vectors, form.dim) if form.dtype == "int8" else None
         stored = quantize.decode_vectors(quantize.encode_vectors(vectors, form, int8_ranges), form, int8_ranges)
         cosines = matryoshka.cosines(stored, vectors[:, : form.dim])

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from bulkembed.config.run_config import RunConfig
+from bulkembed.config.recipe import VectorKey
 from bulkembed.embedding import preflight
 from bulkembed.embedding.embedder import Embedder
 from bulkembed.embedding.preflight import Check
@@ -31,9 +31,9 @@ PARTS = 4  # lengths of every probe: its first quarter, half, three quarters, an
 MAX_TOKENS = 512  # of a compared text: a long one takes minutes in float32 on a CPU
 
 
-def compare_vectors(library: Library, path: str, model: Model, cfg: RunConfig, tokenizer: Tokenizer, embedder: Embedder) -> Iterator[Check]:
+def compare_vectors(library: Library, path: str, model: Model, key: VectorKey, tokenizer: Tokenizer, embedder: Embedder) -> Iterator[Check]:
     """One check for each probe: our vectors have the library's direction, and our token ids are the library's."""
-    prompt = cfg.prompt or ""
+    prompt = key.prompt
     probes = {**preflight.PROBES, "truncated": preflight.LONG_PROBE}
     texts = [text[: len(text) * part // PARTS] for text in probes.values() for part in range(1, PARTS + 1)]
     tokens = tokenizer.encode(texts, prompt)
@@ -41,7 +41,7 @@ def compare_vectors(library: Library, path: str, model: Model, cfg: RunConfig, t
     ids, theirs = reference_vectors(library, path, model.pooling, tokenizer.max_tokens, [prompt + text for text in texts])
     cosines = matryoshka.cosines(ours, theirs).reshape(len(probes), PARTS)
     same_ids = np.array([tokens.of(text).tolist() == their_ids for text, their_ids in enumerate(ids)]).reshape(len(probes), PARTS)
-    min_cosine = preflight.MIN_EQUAL_COSINE[cfg.engine.dtype]
+    min_cosine = preflight.MIN_EQUAL_COSINE[key.engine_dtype]
     for name, row, same in zip(probes, cosines, same_ids, strict=True):
         detail = f"cosine min {row.min():.7f} mean {row.mean():.7f}, tokens equal {int(same.sum())}/{PARTS}"
         yield Check(f"{library}: {name}", bool(row.min() >= min_cosine and same.all()), detail)

@@ -38,12 +38,8 @@ def dataset_model(snapshot: Snapshot, name: str | None) -> Model:
     """The dataset's model, or the same one under another name; ModelError where that is another model."""
     made_with = snapshot.provenance
     name = name or made_with["model"]
-    if made_with["revision"] and Path(name).expanduser().is_dir():
-        raise ModelError(
-            f"model: {name} is a folder, but this dataset was made with {made_with['model']} of the hub at {made_with['revision']}; "
-            "leave --model out, and work where no folder has that name"
-        )
-    described = model_files.describe(name, made_with["revision"] or None)
+    is_folder = Path(name).expanduser().is_dir()
+    described = model_files.describe(name, None if is_folder else made_with["revision"] or None)
     if described.digest != made_with["model_digest"]:
         raise ModelError(f"model: {name} is not the model of this dataset: its files differ from those the vectors were made with")
     return described

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from bulkembed.config.run_config import RunConfig
+from bulkembed.config.recipe import VectorKey
 from bulkembed.dataset.paths import current_uri, rejects_folder
 from bulkembed.dataset.receipts import Ledger, fingerprints
 from bulkembed.dataset.snapshots import newest_snapshot
 from bulkembed.embedding.preflight import Check
 from bulkembed.errors import BulkembedError
+from bulkembed.inspection.resample import Resample
 from bulkembed.inspection.search import Hit
-from bulkembed.inspection.verify import Resample
 from bulkembed.records import Counts, Model
 from bulkembed.runs import calibration
 from bulkembed.runs.estimate import Interval, Prices, cheaper, estimate
@@ -37,15 +37,15 @@ def lines(rows: Iterable[tuple[str, str]]) -> str:
 
 
 def plan_text(job: Job, plan: Plan) -> str:
-    cfg = job.cfg
+    cfg, key = job.cfg, job.recipe.vector_key
     objects = len(plan.objects)
     rejected = too_many_rejects(job, plan, plan.done_counts)
     rows = [
         ("source", f"{cfg.source}: {objects:,} objects, {size(sum(item.size for item in plan.objects))}"),
         *(("left out", str(names)) for names in plan.left_out),
-        ("output", f"{cfg.output} (fingerprint {'follows from the int8 ranges' if job.needs_ranges else job.fingerprint})"),
-        ("model", f"{job.model.name}, {job.model.pooling} pooling, at most {cfg.max_tokens:,} tokens"),
-        ("vectors", ", ".join(f"{form.dim} {form.dtype}" for form in cfg.vectors or ())),
+        ("output", f"{cfg.output} (fingerprint {'follows from the int8 ranges' if job.needs_int8_ranges else job.fingerprint})"),
+        ("model", f"{job.model.name}, {job.model.pooling} pooling, at most {key.max_tokens:,} tokens"),
+        ("vectors", ", ".join(f"{form.dim} {form.dtype}" for form in job.recipe.row_schema.vectors)),
         ("done", f"{len(plan.done):,} shards, {plan.rows_done:,} rows"),
         ("to do", f"{len(plan.pending):,} shards, {plan.rows_pending:,} rows" if plan.pending else "nothing is left to do"),
         *([("int8 ranges", calibration.outlook(job))] if job.int8_columns else []),
@@ -53,11 +53,11 @@ def plan_text(job: Job, plan: Plan) -> str:
         *([("max_rejects", f"{rejected}: a run ends at once")] if rejected else []),
         *(("unreadable", f"{failure.where}: {failure.reason}") for failure in plan.failures),
     ]
-    if cfg.long_documents != "truncate":
-        rows.insert(4 + len(plan.left_out), ("long ones", f"{cfg.long_documents}, above {cfg.chunk_tokens or cfg.max_tokens:,} tokens"))
-    if job.model.native_dtype == "bfloat16" and cfg.engine.dtype == "float16":
+    if key.long_documents != "truncate":
+        rows.insert(4 + len(plan.left_out), ("long ones", f"{key.long_documents}, above {key.chunk_tokens:,} tokens"))
+    if job.model.native_dtype == "bfloat16" and key.engine_dtype == "float16":
         rows.append(("note", "this model was trained in bfloat16: its activations can overflow in float16"))
-    untrained = [str(form.dim) for form in cfg.vectors or () if not job.model.trained_for(form.dim)]
+    untrained = [str(form.dim) for form in job.recipe.row_schema.vectors if not job.model.trained_for(form.dim)]
     if untrained:
         rows.append(("note", f"this model was not trained for vectors of {', '.join(untrained)} dimensions: expect worse hits"))
     return lines(rows)
@@ -71,7 +71,7 @@ def estimate_text(job: Job, plan: Plan, prices: Prices) -> str:
         found = estimate(job, plan.pending)
     except BulkembedError as error:
         return lines([("estimate", f"unknown: {error}")])
-    vectors = size(found.vectors * sum(form.dim * BITS[form.dtype] // 8 for form in job.cfg.vectors or ()))
+    vectors = size(found.vectors * sum(form.dim * BITS[form.dtype] // 8 for form in job.recipe.row_schema.vectors))
     how, where = ("about", f"{found.places} places all over the source") if found.places else ("exactly", "all of it")
     rows = [
         ("sample", f"{found.rows_read:,} of {plan.rows_pending:,} rows, {where}"),
@@ -129,7 +129,7 @@ def progress_text(progress: Progress) -> str:
 
 def summary_text(job: Job, summary: Summary, seconds: float) -> str:
     """`seconds`: of the whole command, planning and Ray's start too."""
-    done, counts = summary.progress, summary.progress.counts
+    done, counts, key = summary.progress, summary.progress.counts, job.recipe.vector_key
     rows = []
     if summary.plan.pending:
         rows += [
@@ -138,17 +138,17 @@ def summary_text(job: Job, summary: Summary, seconds: float) -> str:
         ]
     if counts.truncated:
         rows.append(
-            ("truncated", f"{counts.truncated:,} documents, at {job.cfg.max_tokens:,} tokens; about {counts.tokens_cut:,} tokens cut off")
+            ("truncated", f"{counts.truncated:,} documents, at {key.max_tokens:,} tokens; about {counts.tokens_cut:,} tokens cut off")
         )
     if counts.chunked:
-        rows.append(("chunked", f"{counts.chunked:,} documents, at {job.cfg.chunk_tokens:,} tokens; {counts.vectors:,} vectors in all"))
+        rows.append(("chunked", f"{counts.chunked:,} documents, at {key.chunk_tokens:,} tokens; {counts.vectors:,} vectors in all"))
     if counts.repeated_ids:
         rows.append(("repeated", f"{counts.repeated_ids:,} rows repeat an id of their shard (kept)"))
     if counts.clipped:
         rows.append(("clipped", clipped_text(counts)))
     if warning := calibration.clipped_warning(counts):
         rows.append(("warning", warning))
-    if job.ranges and not calibration.final(job):
+    if job.recipe.row_schema.int8_ranges and not calibration.final(job):
         rows.append(("int8 ranges", f"{calibration.outlook(job)}; a run with other or more rows measures new ones, and makes all anew"))
     if counts.rejects:
         rows.append(("rejected", f"{counts.rejects:,} rows, with reasons in {rejects_folder(job.cfg.output, job.fingerprint)}"))
@@ -204,9 +204,9 @@ def resample_text(found: Resample) -> str:
     return lines(rows)
 
 
-def checks_text(model: Model, cfg: RunConfig, engine: str, checks: list[Check]) -> str:
+def checks_text(model: Model, key: VectorKey, engine: str, checks: list[Check]) -> str:
     """A table: passed or not, name, what was found."""
-    head = f"{model.name}: {model.pooling} pooling, {model.width} dims, {engine} in {cfg.engine.dtype}, at most {cfg.max_tokens:,} tokens"
+    head = f"{model.name}: {model.pooling} pooling, {model.width} dims, {engine} in {key.engine_dtype}, at most {key.max_tokens:,} tokens"
     wide = max(len(each.name) for each in checks)
     return "\n".join([head, *(f"  {'ok  ' if each.passed else 'FAIL'}  {each.name:<{wide}}  {each.detail}" for each in checks)])
 

@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bulkembed.config.run_config import RunConfig
+from bulkembed.config.recipe import Recipe
 from bulkembed.dataset.receipts import Ledger
 from bulkembed.errors import IncompleteError
-from bulkembed.records import Counts, Failure, LostAttempt, Model, Sampled, Shard, ShardId
+from bulkembed.records import Counts, Failure, LostAttempt, Sampled, Shard, ShardId
 from bulkembed.runs.job import Job
 from bulkembed.runs.progress import failures_text
-from bulkembed.storage.store import Store
 from bulkembed.vectors import quantize
 
 MIN_VECTORS = 2048  # that final ranges are measured on
@@ -45,7 +44,7 @@ class Int8Ranges:
     objects: dict[str, int] = field(default_factory=dict)  # rows looked at, from the start of each source object; empty once final
 
     @property
-    def final(self) -> bool:
+    def is_final(self) -> bool:
         return self.vectors >= MIN_VECTORS
 
     @property
@@ -55,7 +54,7 @@ class Int8Ranges:
 
     def hold(self, pending: list[Shard]) -> bool:
         """Whether they hold for a source of which these rows, and all before them, are to be embedded."""
-        return self.final or all(shard.stop <= self.objects.get(shard.object_id, 0) for shard in pending)
+        return self.is_final or all(shard.stop <= self.objects.get(shard.object_id, 0) for shard in pending)
 
     def to_record(self) -> dict[str, Any]:
         return {"rows": self.vectors, "seen": self.seen, "objects": self.objects, "ranges": quantize.int8_ranges_to_text(self.columns)}
@@ -71,23 +70,14 @@ def newest(ledger: Ledger) -> tuple[int, Int8Ranges | None]:
     return number, Int8Ranges.from_record(record) if record is not None else None
 
 
-def standing(cfg: RunConfig, model: Model, store: Store) -> Int8Ranges | None:
-    """The newest of a resolved configuration; None without int8 columns."""
-    if not any(form.dtype == "int8" for form in cfg.vectors or ()):
-        return None
-    return newest(Ledger(store, cfg.output, cfg.fingerprint(model)))[1]
+def newest_of_recipe(recipe: Recipe, ledger: Ledger) -> Int8Ranges | None:
+    """The newest of a recipe without ranges; None where it has no int8 columns."""
+    return newest(ledger)[1] if recipe.row_schema.has_int8 else None
 
 
-def with_ranges(job: Job, ranges: Int8Ranges) -> Job:
+def with_int8_ranges(job: Job, int8_ranges: Int8Ranges) -> Job:
     """The job as it runs with these ranges."""
-    fingerprint = job.cfg.fingerprint(job.model, ranges.texts)
-    made_with = job.provenance | {"fingerprint": fingerprint, ROWS_NAME: str(ranges.vectors)}
-    return replace(job, fingerprint=fingerprint, provenance=made_with, ranges=ranges.columns)
-
-
-def texts_of(provenance: Mapping[str, str]) -> dict[str, str]:
-    """`Int8Ranges.texts` of a finished dataset; empty without int8 columns."""
-    return {name: text for name, text in provenance.items() if name.startswith(quantize.INT8_RANGES_PREFIX) or name == ROWS_NAME}
+    return replace(job, recipe=job.recipe.with_int8_ranges(int8_ranges.texts))
 
 
 def calibrated(job: Job, pending: list[Shard], sample: Sample) -> Job:
@@ -97,7 +87,7 @@ def calibrated(job: Job, pending: list[Shard], sample: Sample) -> Job:
     for _ in range(100):
         number, standing = newest(job.ledger)
         if standing is not None and standing.hold(pending):
-            return with_ranges(job, standing)
+            return with_int8_ranges(job, standing)
         job.ledger.create_int8_ranges(number + 1, found.to_record())
     raise IncompleteError(f"{job.cfg.output}: 100 other runs took the next number of int8 ranges first; run again")
 
@@ -151,10 +141,10 @@ def rows_wanted(seen: int, vectors: int, expected: float) -> int:
 
 def expected_vectors(job: Job, pending: list[Shard]) -> float:
     """Of a row, about: more than one only where its windows are rows of their own."""
-    if job.cfg.long_documents != "chunk" or not job.cfg.chunk_tokens:
+    if job.recipe.vector_key.long_documents != "chunk":
         return 1.0
     text_bytes, rows = sum(shard.text_bytes for shard in pending), sum(shard.rows for shard in pending)
-    return max(1.0, text_bytes / rows / TOKEN_BYTES / job.cfg.chunk_tokens)
+    return max(1.0, text_bytes / rows / TOKEN_BYTES / job.recipe.vector_key.chunk_tokens)
 
 
 def sample_of(pending: list[Shard], rows: int) -> list[Shard]:
@@ -194,19 +184,24 @@ def sample_pieces(pending: list[Shard], taken: Mapping[int, int], wanted: Mappin
     return pieces
 
 
+def measured_rows(job: Job) -> int:
+    """Vectors that the job's ranges were measured on."""
+    return int(dict(job.recipe.row_schema.int8_ranges)[ROWS_NAME])
+
+
 def final(job: Job) -> bool:
     """Whether the job's ranges are."""
-    return int(job.provenance[ROWS_NAME]) >= MIN_VECTORS
+    return measured_rows(job) >= MIN_VECTORS
 
 
 def outlook(job: Job) -> str:
     """What a run does about its int8 ranges, for people; reads the ledger where they are not known yet."""
-    if not job.needs_ranges:
-        return f"{'final' if final(job) else 'provisional'}, from {int(job.provenance[ROWS_NAME]):,} rows"
+    if not job.needs_int8_ranges:
+        return f"{'final' if final(job) else 'provisional'}, from {measured_rows(job):,} rows"
     _, standing = newest(job.ledger)
     if standing is None or not standing.columns:
         return f"to be measured; provisional below {MIN_VECTORS:,} rows"
-    old = Ledger(job.store, job.cfg.output, job.cfg.fingerprint(job.model, standing.texts))
+    old = Ledger(job.store, job.cfg.output, job.recipe.with_int8_ranges(standing.texts).fingerprint)
     rows = sum(ShardId.parse(shard_id).rows for shard_id in old.done())
     return f"provisional, from {standing.vectors:,} rows: this run measures new ones, and makes the {rows:,} rows there are anew"
 
@@ -223,7 +218,7 @@ def clipped_warning(counts: Counts) -> str | None:
 
 def withdraw(job: Job) -> None:
     """Ends provisional ranges, so that the next run measures new ones: rejects that come good were not measured."""
-    if not job.ranges or final(job):
+    if not job.recipe.row_schema.int8_ranges or final(job):
         return
-    ledger = Ledger(job.store, job.cfg.output, job.cfg.fingerprint(job.model))
+    ledger = Ledger(job.store, job.cfg.output, job.recipe.with_int8_ranges({}).fingerprint)
     ledger.create_int8_ranges(newest(ledger)[0] + 1, Int8Ranges({}, 0, 0).to_record())

@@ -12,7 +12,7 @@ from itertools import takewhile
 import numpy as np
 import numpy.typing as npt
 
-from bulkembed.config.run_config import RunConfig
+from bulkembed.config.recipe import VectorKey
 from bulkembed.errors import BulkembedError, ConfigError
 from bulkembed.records import Counts, Shard
 from bulkembed.runs import stages
@@ -95,7 +95,7 @@ def estimate(job: Job, pending: Sequence[Shard], seed: int = 0) -> Estimate:
             return counted([each for each in whole if each is not None])
     random = np.random.default_rng(seed)
     ordered = in_strata(pending)
-    sizes = weights(ordered, job.cfg)
+    sizes = weights(ordered, job.recipe.vector_key)
     where, fractions = draw(sizes, PLACES, random)
     places = [place(ordered[shard], fraction) for shard, fraction in zip(where, fractions, strict=True)]
     # In any order: where time ends early, what was read is still from all over. A long document may be at many places, and is read once.
@@ -143,12 +143,12 @@ def require_any(read: Sequence[object], unread: Sequence[str]) -> None:
         raise BulkembedError(f"nothing of what is pending could be read: {unread[0] if unread else 'it is empty'}")
 
 
-def weights(shards: Sequence[Shard], cfg: RunConfig) -> Numbers:
+def weights(shards: Sequence[Shard], key: VectorKey) -> Numbers:
     """What tokens of each shard are in proportion to, about."""
     rows = np.array([shard.rows for shard in shards], np.float64)
     text_bytes = np.array([shard.text_bytes for shard in shards], np.float64)
-    if cfg.long_documents in ("truncate", "reject"):
-        text_bytes = np.minimum(text_bytes, rows * (cfg.max_tokens or 1) * TOKEN_BYTES)
+    if key.long_documents in ("truncate", "reject"):
+        text_bytes = np.minimum(text_bytes, rows * key.max_tokens * TOKEN_BYTES)
     return text_bytes + rows * ROW_BYTES
 
 

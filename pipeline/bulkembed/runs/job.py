@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from bulkembed import __version__
+from bulkembed.config.recipe import Recipe
 from bulkembed.config.run_config import RunConfig
+from bulkembed.config.sections import EngineConfig
 from bulkembed.dataset import vector_columns
 from bulkembed.dataset.receipts import Ledger
 from bulkembed.embedding import model_files
 from bulkembed.records import Model, VectorForm
 from bulkembed.storage.store import Store
 from bulkembed.text.tokenizer import Tokenizer
+from bulkembed.vectors import quantize
 
 TOKENIZER_FILE = "tokenizer.json"
+HASHED_IN_FOOTERS = (TOKENIZER_FILE, ".safetensors")  # ends of the names of files whose hashes footers show
 
 
 @dataclass(frozen=True)
 class Job:
     """A configuration with everything that had to be looked up; the same for every shard of a run."""
 
-    cfg: RunConfig  # resolved: vectors, max_tokens, chunk_tokens and prompt are set
+    cfg: RunConfig  # as asked; what changes a vector or a row is in the recipe
     model: Model
-    fingerprint: str
+    recipe: Recipe
     carried: pa.Schema  # of the id and the kept columns
-    provenance: dict[str, str]
-    ranges: dict[str, npt.NDArray[np.float32]]  # of int8 columns, by name: (2, dim); empty before they are measured
+    version: str = __version__  # of the bulkembed that looked everything up
 
     @property
     def store(self) -> Store:
@@ -41,21 +45,60 @@ class Job:
         return Ledger(self.store, self.cfg.output, self.fingerprint)
 
     @property
+    def fingerprint(self) -> str:
+        return self.recipe.fingerprint
+
+    @property
+    def engine(self) -> EngineConfig:
+        """The engine as it is loaded: as asked, in the recipe's dtype."""
+        return self.cfg.engine.model_copy(update={"dtype": self.recipe.vector_key.engine_dtype})
+
+    def with_engine(self, engine: EngineConfig) -> Job:
+        """The same job on another engine, and with the recipe of that engine."""
+        return replace(self, cfg=self.cfg.model_copy(update={"engine": engine}), recipe=self.recipe.with_engine(engine))
+
+    @property
     def columns(self) -> dict[str, VectorForm]:
-        return vector_columns.vector_columns(self.cfg.vectors or ())
+        return vector_columns.vector_columns(self.recipe.row_schema.vectors)
 
     @property
     def int8_columns(self) -> dict[str, VectorForm]:
         return {name: form for name, form in self.columns.items() if form.dtype == "int8"}
 
     @property
-    def needs_ranges(self) -> bool:
+    def int8_ranges(self) -> dict[str, npt.NDArray[np.float32]]:
+        """What int8 columns are quantized with, by column: (2, dim). Empty before they are measured."""
+        return quantize.int8_ranges_from_text(dict(self.recipe.row_schema.int8_ranges))
+
+    @property
+    def needs_int8_ranges(self) -> bool:
         """Whether its int8 ranges must be measured first. Its fingerprint is only the key of those ranges until then."""
-        return bool(self.int8_columns) and not self.ranges
+        return self.recipe.row_schema.has_int8 and not self.recipe.row_schema.int8_ranges
 
     @property
     def tokenizer(self) -> Tokenizer:
-        return load_tokenizer(self.model, self.cfg.chunk_tokens or self.cfg.max_tokens or 0)
+        return load_tokenizer(self.model, self.recipe.vector_key.chunk_tokens)
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """What the vectors are made with, as footers and snapshots have it. It holds no path of the source and no credentials.
+
+        The recipe can be read back from it: see Recipe.from_texts. The names of models and commits, and versions, are information only."""
+        return {
+            "model": self.model.name,
+            "revision": self.model.revision or "",
+            **{f"sha256.{name}": digest for name, digest in self.model.file_hashes if name.endswith(HASHED_IN_FOOTERS)},
+            "normalization": "l2",
+            "fingerprint": self.fingerprint,
+            "bulkembed": self.version,
+            **self.recipe.texts,
+            **dict(self.recipe.row_schema.int8_ranges),
+        }
+
+    @property
+    def short_provenance(self) -> dict[str, str]:
+        """The same without the int8 ranges, as receipts have it: there are many, and ranges are up to 40 kB."""
+        return {name: text for name, text in self.provenance.items() if not name.startswith(quantize.INT8_RANGES_PREFIX)}
 
 
 @lru_cache(maxsize=2)

@@ -15,7 +15,6 @@ from bulkembed.runs.guards import Contents
 from bulkembed.runs.job import Job
 from bulkembed.source.planning import Plan
 from bulkembed.storage.store import absolute
-from bulkembed.vectors import quantize
 
 
 def guarded(job: Job, plan: Plan) -> Plan:
@@ -92,5 +91,4 @@ def publish(job: Job, shards: Iterable[str]) -> Snapshot:
         if held_back is not None:
             raise HeldBack(f"held back: nothing was published: {held_back}")
 
-    made_with = job.provenance | quantize.int8_ranges_to_text(job.ranges)
-    return snapshots.publish_snapshot(job.ledger, sorted(shards), absolute(job.cfg.source), made_with, guard)
+    return snapshots.publish_snapshot(job.ledger, sorted(shards), absolute(job.cfg.source), job.provenance, guard)

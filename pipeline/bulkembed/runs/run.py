@@ -13,7 +13,7 @@ from bulkembed.records import Failure, LostAttempt, Receipt, Sampled, Shard
 from bulkembed.runs import calibration, publication
 from bulkembed.runs.executor import Executor
 from bulkembed.runs.job import Job
-from bulkembed.runs.lookup import open_job, planned
+from bulkembed.runs.lookup import open_job, plan_shards
 from bulkembed.runs.progress import Progress, failures_text
 from bulkembed.source.planning import Plan
 
@@ -51,9 +51,9 @@ def finish(job: Job, plan: Plan, report: Callable[[Progress], None], executor: E
     publication.require_allowed(job, plan)
     stopping.stop.grace_seconds = job.cfg.grace_seconds
     try:
-        if job.needs_ranges and executor is not None:
+        if job.needs_int8_ranges and executor is not None:
             job, plan = measured(job, plan, executor)
-        job.ledger.write_run_record(job.carried, job.cfg.remembered(), job.provenance)
+        job.ledger.write_run_record(job.carried, job.provenance)
     except (StorageError, FileNotFoundError) as error:
         raise ConfigError(f"output: cannot write to {job.cfg.output}: {error}") from error
     progress = Progress(len(plan.pending), plan.rows_pending)
@@ -86,6 +86,6 @@ def measured(job: Job, plan: Plan, executor: Executor) -> tuple[Job, Plan]:
 
     job = calibration.calibrated(job, plan.pending, sample)
     if done := job.ledger.done():
-        plan = planned(job, plan.listing, done)
+        plan = plan_shards(job, plan.listing, done)
         publication.require_allowed(job, plan)
     return job, plan

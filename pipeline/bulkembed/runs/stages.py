@@ -49,15 +49,16 @@ def read(shard: Shard, job: Job) -> tuple[Documents, dict[str, float]]:
     """A shard's documents, and the seconds that took."""
     seconds: dict[str, float] = {}
     with timed(seconds, "read"):
-        return reader.read(job.store, shard, job.cfg, job.carried), seconds
+        return reader.read(job.store, shard, job.recipe, job.carried), seconds
 
 
 def tokenize(shard: Shard, documents: Documents, job: Job, seconds: dict[str, float]) -> Prepared:
+    key = job.recipe.vector_key
     with timed(seconds, "tokenize"):
-        cut = long_documents.split_documents(documents, job.cfg, job.tokenizer)
+        cut = long_documents.split_documents(documents, key, job.tokenizer)
         hashes = [blake2b(text.encode(), digest_size=16).digest() for text in documents.texts]
-        prepared = long_documents.prepare_rows(shard, documents, cut, hashes, job.cfg.long_documents)
-        if job.cfg.long_documents == "reject":
+        prepared = long_documents.prepare_rows(shard, documents, cut, hashes, key.long_documents)
+        if key.long_documents == "reject":
             prepared = long_documents.move_to_rejects(prepared, long_documents.too_long_reasons(prepared, job.tokenizer.max_tokens))
     return replace(prepared, seconds=seconds, counts=prepared.counts + Counts(retries=retries_taken()))
 
@@ -95,13 +96,13 @@ def full_vectors(prepared: Prepared, job: Job, embedder: Embedder) -> npt.NDArra
 
 def encode(embedded: Embedded, job: Job) -> tuple[bytes, Counts]:
     """The data file, and how many of its int8 components were clipped."""
-    footer = job.provenance | {"engine": embedded.engine} | quantize.int8_ranges_to_text(job.ranges)
-    vectors, columns, clipped = embedded.vectors, {}, 0
+    footer = job.provenance | {"engine": embedded.engine}
+    vectors, int8_ranges, columns, clipped = embedded.vectors, job.int8_ranges, {}, 0
     with timed(embedded.prepared.seconds, "encode"):
         for name, form in job.columns.items():
-            columns[name], outside = quantize.encode_counting_clipped(vectors, form, job.ranges.get(name))
+            columns[name], outside = quantize.encode_counting_clipped(vectors, form, int8_ranges.get(name))
             clipped += outside
-        data = parquet_file.parquet_bytes(parquet_file.data_table(embedded.prepared.rows, columns, job.cfg.vectors or ()), footer)
+        data = parquet_file.parquet_bytes(parquet_file.data_table(embedded.prepared.rows, columns, job.recipe.row_schema.vectors), footer)
     components = len(vectors) * sum(form.dim for form in job.int8_columns.values())
     return data, Counts(int8_components=components, clipped=clipped)
 
@@ -109,7 +110,7 @@ def encode(embedded: Embedded, job: Job) -> tuple[bytes, Counts]:
 def write(embedded: Embedded, data: bytes, counted: Counts, job: Job) -> Receipt:
     prepared, ledger = embedded.prepared, job.ledger
     shard, seconds = prepared.shard, prepared.seconds
-    provenance = job.provenance | {"engine": embedded.engine}
+    provenance = job.short_provenance | {"engine": embedded.engine}
     with timed(seconds, "write"):
         data, standing = publish_data(ledger, shard.id, data)
         if prepared.rejects.num_rows:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bulkembed import schema
-from bulkembed.config.run_config import RunConfig
+from bulkembed.config.recipe import Recipe, RowSchema
 from bulkembed.errors import ConfigError, ObjectError, SourceError
 from bulkembed.source import json_columns
 from bulkembed.source.column_types import (
@@ -28,34 +28,30 @@ from bulkembed.storage.store import Store
 MAX_OBJECTS = 16  # that are opened in search of a column's first value
 
 
-def carried_schema(store: Store, objects: Iterable[SourceObject], cfg: RunConfig) -> pa.Schema:
+def carried_schema(store: Store, objects: Iterable[SourceObject], recipe: Recipe, place: str) -> pa.Schema:
     """The id and the kept columns, of the types in `column_types`, else those of the first object that has values.
 
     A column that is null in the first objects is text. Raises SourceError where they lack a column."""
-    asked = asked_fields(cfg)
+    rows, names = recipe.row_schema, recipe.source_columns
+    asked = asked_fields(rows)
     found: dict[str, pa.Field] = {}
     first: tuple[SourceObject, pa.Schema] | None = None
-    for item, source in islice(readable_objects(store, objects, cfg), MAX_OBJECTS):
+    for item, source in islice(readable_objects(store, objects, recipe, place), MAX_OBJECTS):
         first = first or (item, source)
-        for name in source_columns(cfg):
+        for name in names:
             if name in source.names:
                 found[name] = merged(found.get(name), source.field(name))
-        if all(is_settled(name, found, cfg) for name in source_columns(cfg)):
+        if all(is_settled(name, found, rows) for name in names):
             break
-    missing = tuple(name for name in source_columns(cfg) if name not in found and not is_settled(name, found, cfg))
+    missing = tuple(name for name in names if name not in found and not is_settled(name, found, rows))
     if first and missing:
         try:
             require_names(first[1].names, missing, first[0].uri)
         except ObjectError as error:
             raise SourceError(str(error)) from None
     found |= asked
-    carried = dict.fromkeys((cfg.id_column, *cfg.keep_columns))  # the id may also be kept under its own name
-    fields = [json_text_field(name) if pa.types.is_null(found[name].type) else found[name] for name in carried]
-    return output_columns(pa.schema(fields), cfg.id_column, cfg.keep_columns)
-
-
-def source_columns(cfg: RunConfig) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((cfg.id_column, *cfg.text_columns, *cfg.keep_columns)))
+    fields = [json_text_field(name) if pa.types.is_null(found[name].type) else found[name] for name in rows.carried_columns]
+    return output_columns(pa.schema(fields), rows.id_column, rows.keep_columns)
 
 
 def merged(known: pa.Field | None, new: pa.Field) -> pa.Field:
@@ -65,35 +61,35 @@ def merged(known: pa.Field | None, new: pa.Field) -> pa.Field:
     return known.with_type(fill_unknown(known.type, new.type))
 
 
-def is_settled(name: str, found: dict[str, pa.Field], cfg: RunConfig) -> bool:
+def is_settled(name: str, found: dict[str, pa.Field], rows: RowSchema) -> bool:
     """Whether more objects would tell nothing new of the column."""
-    if name in cfg.column_types:
-        return name in found or name in cfg.keep_columns
-    carried = name in (cfg.id_column, *cfg.keep_columns)
+    if name in rows.declared_types:
+        return name in found or name in rows.keep_columns
+    carried = name in rows.carried_columns
     return name in found and not (carried and has_null(found[name].type))
 
 
-def asked_fields(cfg: RunConfig) -> dict[str, pa.Field]:
+def asked_fields(rows: RowSchema) -> dict[str, pa.Field]:
     """By `column_types`. A column of type string takes every value of JSON, as text."""
     fields: dict[str, pa.Field] = {}
-    for name, kind in cfg.column_types.items():
-        if name not in (cfg.id_column, *cfg.keep_columns):
+    for name, kind in rows.declared_types.items():
+        if name not in rows.carried_columns:
             raise ConfigError(f"column_types: {name!r} is neither the id nor a kept column")
         arrow = parse_arrow_type(kind, f"column_types.{name}")
         fields[name] = json_text_field(name) if pa.types.is_string(arrow) else pa.field(name, arrow)
     return fields
 
 
-def readable_objects(store: Store, objects: Iterable[SourceObject], cfg: RunConfig) -> Iterator[tuple[SourceObject, pa.Schema]]:
+def readable_objects(store: Store, objects: Iterable[SourceObject], recipe: Recipe, place: str) -> Iterator[tuple[SourceObject, pa.Schema]]:
     """The objects that hold rows, with their columns. Raises SourceError where there is none.
 
     A Parquet file that comes first and lacks a column is taken for a mistake in the configuration: SourceError too."""
-    problem = no_rows(cfg.source)
+    problem = no_rows(place)
     seen = 0
     for item in objects:
         try:
             if item.format == "jsonl":
-                source, has_rows = json_columns.schema_of(store, item, source_columns(cfg))
+                source, has_rows = json_columns.schema_of(store, item, recipe.source_columns)
             else:
                 layout = layout_of(store, item)
                 source, has_rows = layout.schema, layout.rows > 0
@@ -104,7 +100,7 @@ def readable_objects(store: Store, objects: Iterable[SourceObject], cfg: RunConf
             continue
         if not seen and item.format == "parquet":
             try:
-                require_columns(cfg, item, layout)
+                require_columns(recipe, item, layout)
             except ObjectError as error:
                 raise SourceError(str(error)) from None
         seen += 1
@@ -117,12 +113,12 @@ def no_rows(source: str) -> SourceError:
     return SourceError(f"source {source}: its objects hold no rows")
 
 
-def require_columns(cfg: RunConfig, item: SourceObject, layout: Layout) -> None:
+def require_columns(recipe: Recipe, item: SourceObject, layout: Layout) -> None:
     """Raises ObjectError where a Parquet file lacks a column, or holds numbers where text is expected. JSON has a type a row."""
     if item.format != "parquet" or not layout.rows:
         return
-    require_names(layout.schema.names, source_columns(cfg), item.uri)
-    for name in cfg.text_columns:
+    require_names(layout.schema.names, recipe.source_columns, item.uri)
+    for name in recipe.vector_key.text_columns:
         kind = layout.schema.field(name).type
         if not may_hold_text(kind):
             raise ObjectError(f"{item.uri}: text column {name!r} has type {kind}, not text")

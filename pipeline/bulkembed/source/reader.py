@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import islice
-from string import Formatter
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bulkembed import schema
-from bulkembed.config.run_config import RunConfig
+from bulkembed.config.recipe import Recipe
+from bulkembed.config.template import pieces_of
 from bulkembed.errors import ObjectError
 from bulkembed.records import Documents, Shard
 from bulkembed.source import conversion, json_lines
@@ -40,13 +40,13 @@ class Unusable(Exception):
     """Why a document cannot be embedded: (reason, detail)."""
 
 
-def read(store: Store, shard: Shard, cfg: RunConfig, carried: pa.Schema) -> Documents:
+def read(store: Store, shard: Shard, recipe: Recipe, carried: pa.Schema) -> Documents:
     """The documents of a shard. `carried` is the schema of the id and the kept columns in the output.
 
     Raises ObjectError where the object is corrupt, lacks a column, or changed since it was planned."""
     read_rows = {"parquet": parquet_rows, "jsonl": jsonl_rows}[shard.format]
     try:
-        columns, reasons = store.retrying(lambda: read_rows(store, shard, cfg, carried), f"reading {shard.uri}")
+        columns, reasons = store.retrying(lambda: read_rows(store, shard, recipe, carried), f"reading {shard.uri}")
     except CORRUPT as error:
         raise ObjectError(f"{shard.uri}: rows {shard.start}-{shard.stop} are unreadable: {describe(error)}") from error
     require_unchanged(store, shard)
@@ -56,7 +56,8 @@ def read(store: Store, shard: Shard, cfg: RunConfig, carried: pa.Schema) -> Docu
     for row, missing in enumerate(rows["id"].is_null().to_pylist()):
         if missing:
             reasons.setdefault(row, ("null_id", ""))
-    return documents(rows, list(zip(*(columns[f"text:{name}"] for name in cfg.text_columns), strict=True)), reasons, shard, cfg, carried)
+    values = list(zip(*(columns[f"text:{name}"] for name in recipe.vector_key.text_columns), strict=True))
+    return documents(rows, values, reasons, shard, recipe, carried)
 
 
 def require_unchanged(store: Store, shard: Shard) -> None:
@@ -70,10 +71,10 @@ def require_unchanged(store: Store, shard: Shard) -> None:
 
 
 def documents(
-    rows: pa.Table, values: Sequence[tuple[Any, ...]], reasons: Reasons, shard: Shard, cfg: RunConfig, carried: pa.Schema
+    rows: pa.Table, values: Sequence[tuple[Any, ...]], reasons: Reasons, shard: Shard, recipe: Recipe, carried: pa.Schema
 ) -> Documents:
     """Splits a shard's rows into documents and rejects."""
-    pieces = template_pieces(cfg)
+    pieces = pieces_of(recipe.vector_key.template, recipe.vector_key.text_columns)
     texts: list[str] = []
     for row, each in enumerate(values):
         if row in reasons:
@@ -105,14 +106,6 @@ def stored(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
 
 
-def template_pieces(cfg: RunConfig) -> list[tuple[str, int | None]]:
-    """The template as (literal, number of the text column behind it)."""
-    if cfg.template is None:
-        return [("", 0)]
-    parsed = Formatter().parse(cfg.template)
-    return [(literal, None if name is None else cfg.text_columns.index(name)) for literal, name, _, _ in parsed]
-
-
 def compose(values: tuple[Any, ...], pieces: list[tuple[str, int | None]]) -> str:
     """One document from its text columns. Raises Unusable."""
     parts = [as_text(value) for value in values]
@@ -137,35 +130,35 @@ def nullable(carried: pa.Schema) -> pa.Schema:
     return pa.schema([field.with_nullable(True) for field in carried])
 
 
-def source_name(name: str, cfg: RunConfig) -> str:
-    return cfg.id_column if name == "id" else name
+def source_name(name: str, recipe: Recipe) -> str:
+    return recipe.row_schema.id_column if name == "id" else name
 
 
-def parquet_rows(store: Store, shard: Shard, cfg: RunConfig, carried: pa.Schema) -> tuple[dict[str, Any], Reasons]:
+def parquet_rows(store: Store, shard: Shard, recipe: Recipe, carried: pa.Schema) -> tuple[dict[str, Any], Reasons]:
     """Columns of the output by name, and texts as `text:<column>`, of one row range."""
     metadata = footer(store, shard.uri, shard.version)
-    wanted = tuple(dict.fromkeys((cfg.id_column, *cfg.text_columns, *cfg.keep_columns)))
+    wanted = recipe.source_columns
     with store.open(shard.uri, shard.version) as file:
         parquet = pq.ParquetFile(file, metadata=metadata, pre_buffer=True, page_checksum_verification=True)
         require_names(parquet.schema_arrow.names, wanted, shard.uri)
         table = rows_of(parquet, shard, wanted)
-        int96 = int96_columns(parquet, (cfg.id_column, *cfg.keep_columns))
+        int96 = int96_columns(parquet, recipe.row_schema.carried_columns)
         if int96:
             coarse = pq.ParquetFile(file, metadata=metadata, coerce_int96_timestamp_unit="us", page_checksum_verification=True)
             microseconds = rows_of(coarse, shard, int96)
     columns: dict[str, Any] = {}
     reasons: Reasons = {}
     for field in carried:
-        name = source_name(field.name, cfg)
+        name = source_name(field.name, recipe)
         column = table[name]
         overflown: Reasons = {}
         if name in int96:
             column, overflown = conversion.without_overflow(column, microseconds[name], name)
-        allowed = conversion.castable if name in cfg.column_types else conversion.same_meaning
+        allowed = conversion.castable if name in recipe.row_schema.declared_types else conversion.same_meaning
         column = conversion.convert(column, field.type, name, allowed, shard.uri, shard.start)
         columns[field.name], undecodable = conversion.readable(column, name)
         reasons = overflown | undecodable | reasons
-    for name in cfg.text_columns:
+    for name in recipe.vector_key.text_columns:
         columns[f"text:{name}"] = text_values(table[name])
     return columns, reasons
 
@@ -216,19 +209,19 @@ def text_values(column: pa.ChunkedArray) -> list[Any]:
     return values
 
 
-def jsonl_rows(store: Store, shard: Shard, cfg: RunConfig, carried: pa.Schema) -> tuple[dict[str, Any], Reasons]:
+def jsonl_rows(store: Store, shard: Shard, recipe: Recipe, carried: pa.Schema) -> tuple[dict[str, Any], Reasons]:
     """As `parquet_rows`, of a range of non-blank lines."""
     expected_bytes = shard.text_bytes * (shard.skip + shard.rows) // shard.rows
     with store.open_lines(shard.uri, shard.version, expected_bytes) as file:
         file.seek(shard.offset or first_line(file))
         mine = islice((each for each in lines(file) if not each[0].isspace()), shard.skip, shard.skip + shard.rows)
         rows, parsed, reasons = parse_lines(mine)
-    json_lines.restore_digits(rows, parsed, [source_name(field.name, cfg) for field in carried])
+    json_lines.restore_digits(rows, parsed, [source_name(field.name, recipe) for field in carried])
     columns: dict[str, Any] = {}
     for field in carried:
-        name = source_name(field.name, cfg)
+        name = source_name(field.name, recipe)
         columns[field.name] = json_lines.typed([row.get(name) for row in rows], field, name, reasons)
-    for name in cfg.text_columns:
+    for name in recipe.vector_key.text_columns:
         columns[f"text:{name}"] = [row.get(name) for row in rows]
     return columns, reasons
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from bulkembed import schema
-from bulkembed.config.run_config import RunConfig
+from bulkembed.config.recipe import VectorKey
 from bulkembed.records import Counts, Documents, LongDocuments, Prepared, Shard, Tokens
 from bulkembed.text.tokenizer import Tokenizer
 from bulkembed.text.windows import cut_windows
@@ -34,16 +34,16 @@ class Pieces:
     spans: npt.NDArray[np.int64]  # (m, 2): the characters [start, stop) of each piece in its document's text
 
 
-def split_documents(documents: Documents, cfg: RunConfig, tokenizer: Tokenizer) -> Pieces:
-    prompt = cfg.prompt or ""
+def split_documents(documents: Documents, key: VectorKey, tokenizer: Tokenizer) -> Pieces:
+    prompt = key.prompt
     tokens = tokenizer.encode(documents.texts, prompt)
     ids: list[npt.NDArray[np.int32]] = []
     n_cut: list[int] = []
     owners: list[int] = []
     spans: list[tuple[int, int]] = []
     for document, text in enumerate(documents.texts):
-        if tokens.n_cut[document] and cfg.long_documents in ("chunk", "mean"):
-            windows, parts = windows_of(text, prompt, cfg.chunk_overlap, tokenizer)
+        if tokens.n_cut[document] and key.long_documents in ("chunk", "mean"):
+            windows, parts = windows_of(text, prompt, key.chunk_overlap, tokenizer)
         else:
             windows, parts = [(0, len(text))], None
         spans += windows

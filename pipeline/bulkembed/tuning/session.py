@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -48,8 +48,8 @@ class Host:
 
     def measure(self, changes: Changes, seconds: float) -> Trial:
         """The rate of all actors of this host at once, as in a run."""
-        engine = EngineConfig.model_validate(merge(self.job.cfg.engine.model_dump(), changes))
-        job = replace(self.job, cfg=self.job.cfg.model_copy(update={"engine": engine}))
+        engine = EngineConfig.model_validate(merge(self.job.engine.model_dump(), changes))
+        job = self.job.with_engine(engine)
         try:
             with ray_executor(job, UNLIMITED_ACTORS) as executor:
                 return Trial(changes, sum(executor.measure_rates(self.documents, seconds)))
@@ -72,7 +72,7 @@ def open_host(cfg: RunConfig, documents: int) -> Iterator[Host]:
     connect.connect(job.cfg.ray)
     try:
         cores, gpus = connect.here()
-        yield Host(job, sample, search.gpu_axes(gpus) if gpus else search.cpu_axes(cores, job.cfg.engine.dtype))
+        yield Host(job, sample, search.gpu_axes(gpus) if gpus else search.cpu_axes(cores, job.recipe.vector_key.engine_dtype))
     finally:
         connect.disconnect()
 
