@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import fields
 from typing import Any
 
 import pytest
 
 from bulkembed.config.error_lines import KEYS
-from bulkembed.config.keys import toml
+from bulkembed.config.keys import ROW_SCHEMA, VECTOR_KEY, Identity, toml
+from bulkembed.config.recipe import RowSchema, VectorKey
 from bulkembed.config.run_config import RunConfig
 
 GIVEN = {"source": "in", "output": "out", "model": "m"}
@@ -33,6 +35,25 @@ def test_a_key_is_described(name: str) -> None:
 def test_the_example_of_a_key_is_right(name: str) -> None:
     example = tomllib.loads(f"{name} = {KEYS[name].example_text}")
     RunConfig.model_validate(GIVEN | NEEDED.get(name, {}) | example)
+
+
+# The keys that a field of a recipe is resolved from, where its name is not the key's own.
+RESOLVED_FROM = {
+    "model_digest": {"model", "revision"},
+    "pooling": {"model"},
+    "prompt": {"prompt", "prompt_name", "instruction"},
+    "engine_kind": {"engine.kind"},
+    "engine_dtype": {"engine.dtype"},
+    "engine_args": {"engine.args"},
+    "vectors": {"vectors", "dims", "dtype"},
+    "int8_ranges": set[str](),  # measured
+}
+
+
+@pytest.mark.parametrize(("half", "identity"), [(VectorKey, VECTOR_KEY), (RowSchema, ROW_SCHEMA)])
+def test_a_key_is_part_of_a_datasets_identity_where_a_recipe_has_it(half: type[VectorKey | RowSchema], identity: Identity) -> None:
+    resolved_from = set[str]().union(*(RESOLVED_FROM.get(field.name, {field.name}) for field in fields(half)))
+    assert {name for name, key in KEYS.items() if key.identity is identity} == resolved_from
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from bulkembed.config.toml_files import load
 from bulkembed.dataset.snapshots import newest_dataset
 from bulkembed.errors import ConfigError, HeldBack
 from bulkembed.inspection.verify import verify
-from bulkembed.report.plain_text import summary_text
+from bulkembed.report.run_text import summary_text
 from bulkembed.runs.lookup import open_job
 from bulkembed.runs.run import finish, run
 from bulkembed.storage.store import Store

@@ -25,7 +25,7 @@ from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.errors import IncompleteError, InterruptedRun
 from bulkembed.inspection.verify import verify
 from bulkembed.records import Counts, Failure, LostAttempt, Receipt, Sampled, Shard, VectorForm
-from bulkembed.report import plain_text
+from bulkembed.report import run_text
 from bulkembed.runs import calibration
 from bulkembed.runs.calibration import MIN_VECTORS, sample_of, shares, spread
 from bulkembed.runs.executor import LocalExecutor
@@ -106,7 +106,7 @@ def test_a_first_run_of_one_document_does_not_set_the_ranges_of_all(tmp_path: Pa
     assert outlook(cfg) == "provisional, from 1 rows"
     write_jsonl(tmp_path / "in" / "2.jsonl", rows(*range(1, 18)))
     said = "provisional, from 1 rows: this run measures new ones, and makes the 1 rows there are anew"
-    assert said in plain_text.plan_text(*open_job(cfg))
+    assert said in run_text.plan_text(*open_job(cfg))
     second = embed(cfg)
     assert least_cosine(tmp_path / "out") > 0.999
     assert first.snapshot is not None
@@ -398,7 +398,7 @@ def test_clipped_components_are_counted_and_warned_of(tmp_path: Path, qwen: str)
         expected += int(np.count_nonzero((level < 0) | (level > 255)))
     assert (counts.clipped, counts.int8_components) == (expected, 50 * 96)
     assert expected > 48
-    said = plain_text.summary_text(summary.job, summary, 95.0)
+    said = run_text.summary_text(summary.job, summary, 95.0)
     assert f"clipped      {expected:,} components of 4,800 of int8 vectors ({expected / 4800:.3%})" in said
     assert "warning" in said
     assert " tokens/s while embedding, 1 min 35 s in all" in said

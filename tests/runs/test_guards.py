@@ -18,7 +18,7 @@ from bulkembed.dataset.snapshots import Snapshot, newest_dataset, newest_snapsho
 from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.errors import ConfigError, HeldBack, IncompleteError, SourceError
 from bulkembed.records import Failure, LostAttempt, Receipt, Shard
-from bulkembed.report.plain_text import plan_text
+from bulkembed.report.run_text import plan_text
 from bulkembed.runs import guards, stages
 from bulkembed.runs.executor import LocalExecutor
 from bulkembed.runs.guards import Contents

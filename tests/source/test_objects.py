@@ -11,7 +11,7 @@ import pytest
 from backports import zstd
 
 from bulkembed.errors import ConfigError, SourceError, StorageError
-from bulkembed.report import plain_text
+from bulkembed.report import run_text
 from bulkembed.runs.lookup import open_job
 from bulkembed.source.layout import layout_of
 from bulkembed.source.objects import source_listing
@@ -56,7 +56,7 @@ def test_plan_and_summary_show_what_is_left_out(tmp_path: Path, qwen: str) -> No
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, keep_columns=[])
     for _ in ("a first run", "one with nothing to do"):
         job, plan = open_job(cfg)
-        for text in (plain_text.plan_text(job, plan), plain_text.summary_text(job, in_one_process(cfg), 1.0)):
+        for text in (run_text.plan_text(job, plan), run_text.summary_text(job, in_one_process(cfg), 1.0)):
             assert "left out     4 with the suffix .csv: b.csv, c.csv, d.csv, ...\n" in text
             assert "left out     1 hidden by a leading dot or underscore: _SUCCESS\n" in text
 

@@ -20,7 +20,7 @@ from bulkembed.config.toml_files import merge
 from bulkembed.embedding import throughput
 from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.errors import BulkembedError, InterruptedRun
-from bulkembed.report import plain_text
+from bulkembed.report import model_text
 from bulkembed.runs.job import Job
 from bulkembed.tuning import search, session
 from bulkembed.tuning.search import Changes, Trial
@@ -74,7 +74,7 @@ def test_the_search_ends_in_time_and_names_what_it_left_out(monkeypatch: pytest.
     assert now == 100
     assert search.untried(axes, trials) == [name for name, _ in axes[7:]]
     first, best = search.best_of(trials)
-    told = plain_text.tuned_text(trials, first, best, search.untried(axes, trials))
+    told = model_text.tuned_text(trials, first, best, search.untried(axes, trials))
     assert "took up to 10 s; --budget gives more): axis 7, axis 8" in told
 
 

@@ -29,10 +29,10 @@ app = typer.Typer()
 @app.command(cls=Command)
 def status(config: ConfigFiles = None, output: Output = None, settings: StorageSettings = None) -> None:
     """Show the runs below an output: shards done, documents, rejects, tokens, and which is live."""
-    from bulkembed.report import plain_text
+    from bulkembed.report import dataset_text
 
     at = places(config, settings, output=output)
-    out.print(plain_text.status_text(at.store, at.output), markup=False)
+    out.print(dataset_text.status_text(at.store, at.output), markup=False)
 
 
 @app.command(cls=Command)
@@ -50,7 +50,7 @@ def verify(
     """Re-read the newest dataset: files, rows against receipts, schemas, footers, vectors."""
     from bulkembed.dataset.snapshots import newest_dataset
     from bulkembed.inspection.verify import verify as problems_of
-    from bulkembed.report import plain_text
+    from bulkembed.report import dataset_text
 
     at = places(config, settings, output=output, source=source, model=model)
     if sample is None and source is not None:
@@ -64,7 +64,7 @@ def verify(
         err.print(problem, markup=False)
     if sample and at.source:
         found = embedded_again(at.store, at.output, snapshot, at.source, sample, at.model, seed)
-        out.print(plain_text.resample_text(found), markup=False)
+        out.print(dataset_text.resample_text(found), markup=False)
         for problem in found.problems:
             problems += 1
             err.print(problem, markup=False)
@@ -118,7 +118,7 @@ def search(
     from bulkembed.embedding import in_process
     from bulkembed.inspection.search import dataset_model, query_prompt, query_vector
     from bulkembed.inspection.search import search as nearest
-    from bulkembed.report import plain_text
+    from bulkembed.report import dataset_text
     from bulkembed.runs.job import load_tokenizer
     from bulkembed.runs.lookup import recipe_of
 
@@ -130,4 +130,4 @@ def search(
     with in_process.quiet():
         loaded = in_process.load(described, key.max_tokens, key.engine(engine or key.engine_kind))
         vector = query_vector(snapshot, load_tokenizer(described, key.max_tokens), loaded, query, prompt)
-    out.print(plain_text.hits_text(nearest(at.store, ledger, snapshot, vector, k)), markup=False)
+    out.print(dataset_text.hits_text(nearest(at.store, ledger, snapshot, vector, k)), markup=False)

@@ -30,7 +30,7 @@ def tune_engine(
     ] = None,
 ) -> None:
     """Measure engine settings on this host with a sample of the source."""
-    from bulkembed.report import plain_text
+    from bulkembed.report import model_text
     from bulkembed.tuning import search, session
 
     if write is not None and (write.exists() or not write.parent.is_dir()):
@@ -38,14 +38,17 @@ def tune_engine(
     os.environ.pop("RAY_ADDRESS", None)  # of this host, not of a cluster that it may belong to
     trials = []
     with out.status("measuring"), session.open_host(cfg, documents) as host:
-        out.print(f"{len(host.documents):,} documents, about {seconds:g} s; tokens/s of this host, over those as configured:", markup=False)
+        out.print(
+            f"{len(host.documents):,} documents, about {seconds:g} s; tokens/s of this host, and their ratio to the configured settings:",
+            markup=False,
+        )
         for trial in host.trials(seconds):
             trials.append(trial)
-            out.print(plain_text.trial_text(trial, trials[0].rate), markup=False)
+            out.print(model_text.trial_text(trial, trials[0].rate), markup=False)
     if not trials[0].rate:
         raise BulkembedError(f"engine: nothing could be measured: {trials[0].problem}")
     first, best = search.best_of(trials)
-    out.print(plain_text.tuned_text(trials, first, best, search.untried(host.axes, trials)), markup=False)
+    out.print(model_text.tuned_text(trials, first, best, search.untried(host.axes, trials)), markup=False)
     table = search.toml(best.changes)
     if write is not None:
         write.write_text(table, encoding="utf-8")
@@ -69,7 +72,7 @@ def check(
     from bulkembed.embedding import hardware, in_process, preflight
     from bulkembed.embedding import reference as others
     from bulkembed.embedding.model_files import describe, locate
-    from bulkembed.report import plain_text
+    from bulkembed.report import model_text
     from bulkembed.runs.job import load_tokenizer
 
     described = describe(cfg.model, cfg.revision)
@@ -85,7 +88,7 @@ def check(
             path = str(locate(cfg.model, cfg.revision, weights=True))
             for library in others.LIBRARIES:
                 checks += others.compare_vectors(library, path, described, key, tokenizer, embedder)
-    out.print(plain_text.checks_text(described, key, embedder.version, checks), markup=False)
+    out.print(model_text.checks_text(described, key, embedder.version, checks), markup=False)
     failed = [each.name for each in checks if not each.passed]
     if failed:
         raise GateError(f"model: {cfg.model} fails {len(failed)} of {len(checks)} checks: {', '.join(failed)}")

@@ -33,13 +33,13 @@ def plan(cfg: "RunConfig", tokens_per_second: Rate = None, price_per_hour: HourP
 
 
 def show_plan(cfg: "RunConfig", prices: "Prices") -> None:
-    from bulkembed.report import plain_text
+    from bulkembed.report import estimate_text, run_text
     from bulkembed.runs.lookup import open_job
 
     prices.check()
     job, planned = open_job(cfg)
-    out.print(plain_text.plan_text(job, planned), markup=False)
-    out.print(plain_text.estimate_text(job, planned, prices), markup=False)
+    out.print(run_text.plan_text(job, planned), markup=False)
+    out.print(estimate_text.estimate_text(job, planned, prices), markup=False)
     if planned.failures:
         raise typer.Exit(1)
 
@@ -95,14 +95,14 @@ def retry_rejects(
 
 
 def embed(cfg: "RunConfig") -> None:
-    from bulkembed.report import plain_text
+    from bulkembed.report import run_text
     from bulkembed.runs.lookup import open_job
     from bulkembed.runs.publication import require_allowed
     from bulkembed.runs.run import finish
 
     started = time.monotonic()
     job, planned = open_job(cfg)
-    out.print(plain_text.plan_text(job, planned), markup=False)
+    out.print(run_text.plan_text(job, planned), markup=False)
     require_allowed(job, planned)
     from bulkembed.cluster import connect
     from bulkembed.cluster.backlog import useful_actors
@@ -120,17 +120,17 @@ def embed(cfg: "RunConfig") -> None:
             stopping.stop.check()
             executor = stack.enter_context(ray_executor(job, useful_actors(planned.pending), inherited))
         summary = finish(job, planned, show, executor)
-    out.print(plain_text.summary_text(summary.job, summary, time.monotonic() - started), markup=False)
+    out.print(run_text.summary_text(summary.job, summary, time.monotonic() - started), markup=False)
     summary.require_complete()
 
 
 def shower(status: Any, last: float) -> Callable[["Progress"], None]:
     """Shows progress: one live line on a terminal, else a line now and then."""
-    from bulkembed.report import plain_text
+    from bulkembed.report import run_text
 
     def show(progress: "Progress") -> None:
         nonlocal last
-        line = plain_text.progress_text(progress)
+        line = run_text.progress_text(progress)
         if out.is_terminal:
             status.update(line)
         elif time.monotonic() - last >= LINE_EVERY_SECONDS or progress.counts.rows == progress.rows_total:

@@ -1,0 +1,108 @@
+"""A run as text: its plan, its progress and its summary."""
+
+from __future__ import annotations
+
+from bulkembed.dataset.paths import current_uri, rejects_folder
+from bulkembed.records import Counts
+from bulkembed.report.formatting import duration, lines, size
+from bulkembed.runs import calibration
+from bulkembed.runs.job import Job
+from bulkembed.runs.progress import Progress
+from bulkembed.runs.publication import too_many_rejects
+from bulkembed.runs.run import Summary
+from bulkembed.source.planning import Plan
+
+CAUSE_TEXT = {
+    "engine": "their process ended",
+    "memory": "memory ran out",
+    "node": "their node was lost",
+    "bystander": "another shard ended their process",
+}
+
+
+def plan_text(job: Job, plan: Plan) -> str:
+    """What a run would do, and what is done already."""
+    cfg, key = job.cfg, job.recipe.vector_key
+    objects = len(plan.objects)
+    rejects_problem = too_many_rejects(job, plan, plan.done_counts)
+    rows = [
+        ("source", f"{cfg.source}: {objects:,} objects, {size(sum(item.size for item in plan.objects))}"),
+        *(("left out", str(names)) for names in plan.left_out),
+        ("output", f"{cfg.output} (fingerprint {'follows from the int8 ranges' if job.needs_int8_ranges else job.fingerprint})"),
+        ("model", f"{job.model.name}, {job.model.pooling} pooling, at most {key.max_tokens:,} tokens"),
+        ("vectors", ", ".join(f"{form.dim} {form.dtype}" for form in job.recipe.row_schema.vectors)),
+        ("done", f"{len(plan.done):,} shards, {plan.rows_done:,} rows"),
+        ("to do", f"{len(plan.pending):,} shards, {plan.rows_pending:,} rows" if plan.pending else "nothing is left to do"),
+        *([("int8 ranges", calibration.outlook(job))] if job.int8_columns else []),
+        *([("held back", plan.held_back)] if plan.held_back else []),
+        *([("max_rejects", f"{rejects_problem}: a run ends at once")] if rejects_problem else []),
+        *(("unreadable", f"{failure.where}: {failure.reason}") for failure in plan.failures),
+    ]
+    if key.long_documents != "truncate":
+        rows.insert(4 + len(plan.left_out), ("long ones", f"{key.long_documents}, above {key.chunk_tokens:,} tokens"))
+    if job.model.native_dtype == "bfloat16" and key.engine_dtype == "float16":
+        rows.append(("note", "this model was trained in bfloat16: its activations can overflow in float16"))
+    untrained = [str(form.dim) for form in job.recipe.row_schema.vectors if not job.model.trained_for(form.dim)]
+    if untrained:
+        rows.append(("note", f"this model was not trained for vectors of {', '.join(untrained)} dimensions: expect worse hits"))
+    return lines(rows)
+
+
+def progress_text(progress: Progress) -> str:
+    """One line for a run that goes on."""
+    eta = progress.eta_seconds
+    return (
+        f"{progress.shards:,}/{max(progress.shards, progress.shards_total):,} shards  {progress.counts.documents:,} documents  "
+        f"{progress.counts.tokens:,} tokens  {progress.tokens_per_second:,.0f} tokens/s"
+        + (f"  {progress.counts.rejects:,} rejects" if progress.counts.rejects else "")
+        + (f"  {progress.lost.total()} attempts lost" if progress.lost else "")
+        + (f"  {len(progress.failures)} failed" if progress.failures else "")
+        + (f"  {duration(eta)} left" if eta is not None else "")
+    )
+
+
+def summary_text(job: Job, summary: Summary, seconds: float) -> str:
+    """What a run has done. `seconds` is the time of the whole command, with planning and the start of Ray."""
+    done, counts, key = summary.progress, summary.progress.counts, job.recipe.vector_key
+    rows = []
+    if summary.plan.pending:
+        rows += [
+            ("embedded", f"{counts.documents:,} documents, {counts.tokens:,} tokens, {size(done.data_bytes)}"),
+            ("speed", f"{done.tokens_per_second:,.0f} tokens/s while embedding, {duration(seconds)} in all"),
+        ]
+    if counts.truncated:
+        rows.append(
+            ("truncated", f"{counts.truncated:,} documents, at {key.max_tokens:,} tokens; about {counts.tokens_cut:,} tokens cut off")
+        )
+    if counts.chunked:
+        rows.append(("chunked", f"{counts.chunked:,} documents, at {key.chunk_tokens:,} tokens; {counts.vectors:,} vectors in all"))
+    if counts.repeated_ids:
+        rows.append(("repeated", f"{counts.repeated_ids:,} rows repeat an id of their shard (kept)"))
+    if counts.clipped:
+        rows.append(("clipped", clipped_text(counts)))
+    if warning := calibration.clipped_warning(counts):
+        rows.append(("warning", warning))
+    if job.recipe.row_schema.int8_ranges and not calibration.final(job):
+        rows.append(
+            ("int8 ranges", f"{calibration.outlook(job)}; a run with other or more rows measures new ranges and embeds all rows again")
+        )
+    if counts.rejects:
+        rows.append(("rejected", f"{counts.rejects:,} rows, with reasons in {rejects_folder(job.cfg.output, job.fingerprint)}"))
+    if counts.retries:
+        rows.append(("retried", f"{counts.retries:,} requests to the store"))
+    if done.lost:
+        why = ", ".join(f"{count} as {CAUSE_TEXT[cause]}" for cause, count in done.lost.items())
+        rows.append(("recovered", f"{done.lost.total()} attempts at shards were lost and made again: {why}"))
+    rows += [("left out", str(names)) for names in summary.plan.left_out]
+    rows += [("failed", f"{failure.where}: {failure.reason.strip()}") for failure in summary.failures]
+    if summary.snapshot is not None:
+        rows.append(("dataset", f"snapshot {summary.snapshot.number}: {summary.snapshot.documents:,} documents"))
+        rows.append(("files", f"{len(summary.snapshot.shards):,}, listed in {current_uri(job.cfg.output)}"))
+    else:
+        rows.append(("dataset", "no snapshot: this run is incomplete"))
+    return lines(rows)
+
+
+def clipped_text(counts: Counts) -> str:
+    """How many components of int8 vectors lie outside their int8 ranges."""
+    return f"{counts.clipped:,} components of {counts.int8_components:,} of int8 vectors ({counts.clipped_share:.3%})"
