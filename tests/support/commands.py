@@ -44,16 +44,18 @@ def in_process(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def start(arguments: list[object]) -> subprocess.Popen[str]:
+    """A command as a process of its own, in a session of its own."""
     command = [sys.executable, "-m", "bulkembed", *(str(argument) for argument in arguments)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def wait_for_receipts(output: Path, count: int, process: subprocess.Popen[str]) -> list[Path]:
+    """Waits until the run has finished `count` shards: the paths of their receipts."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        found = list(output.glob("_meta/receipts/*/*.json"))
-        if len(found) >= count:
-            return found
+        receipts = list(output.glob("_meta/receipts/*/*.json"))
+        if len(receipts) >= count:
+            return receipts
         assert process.poll() is None, "the run ended before it could be disturbed"
         time.sleep(0.05)
     raise AssertionError("no progress")

@@ -46,7 +46,7 @@ def layers(model: Model, dtype: str, pooling: Pooling) -> Measured:
     measured = {"last_layer_rows": sum(rows["last mlp"]), "vectors": sum(rows["vectors"])}
     states = [embedder.token_states(document) for document in documents]
     of_a_part = embedder.token_states(documents[1][:400])
-    last_states = [each[-1] / np.linalg.norm(each[-1]) for each in states]
+    last_states = [of_document[-1] / np.linalg.norm(of_document[-1]) for of_document in states]
     return measured | {
         "max_rows": max(rows["gate_up_proj"]),
         "min_cosine_with_last_state": min(float(vector @ state) for vector, state in zip(vectors, last_states, strict=True)),

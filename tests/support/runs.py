@@ -45,17 +45,18 @@ def on_ray(cfg: RunConfig, report: Callable[[Progress], None] = lambda progress:
 
 
 def in_one_process(cfg: RunConfig, report: Callable[[Progress], None] = lambda progress: None) -> Summary:
+    """A whole run in this process, without Ray, on a simulated engine of 64 dimensions."""
     return run(cfg, report, LocalExecutor(SimulatedEmbedder(64, 1e9)))
 
 
 class Recorder(LocalExecutor):
-    """A simulated engine that notes its shards and stops after `most` of them, as a killed run does."""
+    """A simulated engine that notes its shards and stops after `max_shards` of them, as a killed run does."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, max_shards: int) -> None:
         super().__init__(SimulatedEmbedder(64, 1e9))
-        self.most = most
+        self.max_shards = max_shards
         self.shards: list[str] = []
 
     def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | LostAttempt]:
-        self.shards += [shard.id for shard in shards[: self.most]]
-        return super().run(shards[: self.most], job)
+        self.shards += [shard.id for shard in shards[: self.max_shards]]
+        return super().run(shards[: self.max_shards], job)

@@ -51,12 +51,12 @@ class SmallHub:
             elif verb == "revision" and len(parts) > 5 and parts[5] not in ("main", COMMIT):
                 reply(request, 404, b"", {"X-Error-Code": "RevisionNotFound"})
             else:
-                files = sorted(each for each in (self.root / name).rglob("*") if each.is_file())
-                entries = [entry(each, self.root / name) for each in files]
-                found: Any = (
+                files = sorted(file for file in (self.root / name).rglob("*") if file.is_file())
+                entries = [entry(file, self.root / name) for file in files]
+                answer: Any = (
                     entries if verb == "tree" else {"id": name, "sha": COMMIT, "siblings": [{"rfilename": e["path"]} for e in entries]}
                 )
-                reply(request, 200, json.dumps(found).encode(), {"Content-Type": "application/json"})
+                reply(request, 200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
         elif len(parts) > 4 and (self.root / parts[0] / parts[1] / "/".join(parts[4:])).is_file():
             self.send_file(request, self.root / parts[0] / parts[1], "/".join(parts[4:]))
         else:
@@ -79,10 +79,10 @@ def etag(data: bytes, name: str) -> str:
 
 def entry(path: Path, folder: Path) -> dict[str, Any]:
     data, name = path.read_bytes(), path.relative_to(folder).as_posix()
-    found: dict[str, Any] = {"type": "file", "path": name, "size": len(data), "oid": etag(data, "")}
+    described: dict[str, Any] = {"type": "file", "path": name, "size": len(data), "oid": etag(data, "")}
     if name.endswith(".safetensors"):
-        found["lfs"] = {"oid": etag(data, name), "size": len(data), "pointerSize": 130}
-    return found
+        described["lfs"] = {"oid": etag(data, name), "size": len(data), "pointerSize": 130}
+    return described
 
 
 def reply(request: BaseHTTPRequestHandler, status: int, body: bytes, headers: dict[str, str]) -> None:
