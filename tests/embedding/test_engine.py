@@ -66,7 +66,8 @@ def embedded(corpus: Path, tmp_path_factory: pytest.TempPathFactory, qwen: str, 
     def run(name: str, dtype: str) -> Path:
         if (name, dtype) not in outputs:
             output = tmp_path_factory.mktemp(f"engine-{name}-{dtype}") / "out"
-            result = bulkembed(*run_arguments(corpus, output, {"qwen": qwen, "minilm": minilm}[name], dtype), RAY_ADDRESS=rays_address)
+            model = {"qwen": qwen, "minilm": minilm}[name]
+            result = bulkembed(*run_arguments(corpus, output, model, DIMS[name], dtype), RAY_ADDRESS=rays_address)
             assert result.returncode == 0, result.stderr
             outputs[name, dtype] = output
         return outputs[name, dtype]
@@ -74,8 +75,7 @@ def embedded(corpus: Path, tmp_path_factory: pytest.TempPathFactory, qwen: str, 
     return run
 
 
-def run_arguments(source: Path, output: Path, model: str, dtype: str) -> list[object]:
-    dims = DIMS["minilm" if "MiniLM" in model else "qwen"]
+def run_arguments(source: Path, output: Path, model: str, dims: list[int], dtype: str) -> list[object]:
     where = ["run", "--source", source, "--output", output, "--model", model, "--max-tokens", MAX_TOKENS]
     what = ["--dims", ",".join(map(str, dims)), "--allow-untrained-dims", "--set", f"engine.dtype={dtype}"]
     return [*where, *what, "--set", "shards.max_rows=50"]
@@ -197,7 +197,7 @@ def test_other_arguments_of_the_engine_are_another_dataset(qwen: str, corpus: Pa
     """Vectors of two quantizations, or of two models of one name, are never mixed."""
     shutil.copytree(embedded("qwen", "bfloat16"), tmp_path / "out")
     overrides = 'engine.args.hf_overrides={rope_parameters={rope_type="default", rope_theta=10.0}}'
-    result = bulkembed(*run_arguments(corpus, tmp_path / "out", qwen, "bfloat16"), "--set", overrides)
+    result = bulkembed(*run_arguments(corpus, tmp_path / "out", qwen, DIMS["qwen"], "bfloat16"), "--set", overrides)
     assert result.returncode == 0, result.stderr
     plain, other = sorted(tmp_path.glob("out/data/*"), key=lambda path: path.stat().st_mtime_ns)
     made = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("out/_meta/snapshots/*"))]
