@@ -1,4 +1,4 @@
-"""Rows without an engine: the card's own rate of matrix multiplications, and the models and the corpus that other rows need."""
+"""Rows without an engine: the GPU's own GEMM rate, and the models and the corpus that other rows need."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bulkembed.embedding import model_files
 from scripts.benchmarks.material import common_words, texts_of, token_counts, write_corpus
-from scripts.gpu.child import Asked, Task
+from scripts.gpu.child import RowInput, Task
 from scripts.gpu.corpus import ids_of, save_ids
 from scripts.gpu.flops import layer_matrices
 from scripts.gpu.plan import Group, Result
@@ -18,39 +18,43 @@ from scripts.gpu.weights import write_random
 from scripts.samples import random_qwen3
 from scripts.samples.demo_corpus import topics
 
-GEMM_SECONDS = 0.25  # of each shape, after which the card's clock has settled
-DOCUMENTS = 4500  # some 10 s of the 4B shape
+GEMM_SECONDS = 0.25  # for each shape; by then the GPU's clock has settled
+DOCUMENTS = 4500  # about 10 s of the 4B shape
 MAX_DOCUMENT_TOKENS = 512
 
 
-def prepare(group: Group, task: Task) -> Asked:
-    return Asked(task, group)
+def prepare(group: Group, task: Task) -> RowInput:
+    return RowInput(task, group)
 
 
-def gemm(asked: Asked) -> Result:
-    """TFLOP/s of the matrix multiplications of a layer in bfloat16 and fp8, and of a large square one."""
-    task = asked.task
-    sizes, square = task.sizes(asked.group.shape), 64 if task.dry else 8192
-    rates: dict[str, dict[str, float]] = {}
-    for dtype, make in (("bf16", bf16_product), ("fp8", fp8_product)):
-        for tokens in (64, 128) if task.dry else (8192, 32_768):
-            spent = operations = 0.0
-            for name, (inputs, outputs) in layer_matrices(sizes).items():
-                seconds = timed(make(tokens, inputs, outputs, task.device), task)
-                rates.setdefault(dtype, {})[f"{name}_{tokens}"] = 2 * tokens * inputs * outputs / seconds / 1e12
-                spent, operations = spent + seconds, operations + 2 * tokens * inputs * outputs
-            rates[dtype][f"layer_{tokens}"] = operations / spent / 1e12
-        rates[dtype][f"square_{square}"] = 2 * square**3 / timed(make(square, square, square, task.device), task) / 1e12
-    best = {f"{dtype}_tflops": rounded(max(found.values())) for dtype, found in rates.items()}
-    return best | {dtype: {name: rounded(rate) for name, rate in found.items()} for dtype, found in rates.items()}
+def gemm(row_input: RowInput) -> Result:
+    """TFLOP/s of a layer's GEMMs in bfloat16 and fp8, and of a large square GEMM."""
+    rates = {"bf16": gemm_rates(row_input, bf16_gemm), "fp8": gemm_rates(row_input, fp8_gemm)}
+    return {f"{dtype}_tflops": max(of_dtype.values()) for dtype, of_dtype in rates.items()} | rates
 
 
-def rounded(rate: float) -> float:
-    """To four digits: tiny shapes make hardly any TFLOP/s."""
-    return float(f"{rate:.4g}")
+def gemm_rates(row_input: RowInput, make: Callable[[int, int, int, str], Callable[[], object]]) -> dict[str, float]:
+    """TFLOP/s of each GEMM, of a layer's GEMMs together, and of a square one. `make` gives a GEMM of these sizes."""
+    task = row_input.task
+    square = 64 if task.dry else 8192
+    rates: dict[str, float] = {}
+    for tokens in (64, 128) if task.dry else (8192, 32_768):
+        seconds = operations = 0.0
+        for name, (inputs, outputs) in layer_matrices(task.sizes(row_input.group.shape)).items():
+            gemm_seconds = seconds_per_call(make(tokens, inputs, outputs, task.device), task)
+            rates[f"{name}_{tokens}"] = tflops(2 * tokens * inputs * outputs, gemm_seconds)
+            seconds, operations = seconds + gemm_seconds, operations + 2 * tokens * inputs * outputs
+        rates[f"layer_{tokens}"] = tflops(operations, seconds)
+    rates[f"square_{square}"] = tflops(2 * square**3, seconds_per_call(make(square, square, square, task.device), task))
+    return rates
 
 
-def bf16_product(rows: int, inner: int, columns: int, device: str) -> Callable[[], object]:
+def tflops(operations: float, seconds: float) -> float:
+    """TFLOP/s with four digits: those of tiny shapes are far below 1."""
+    return float(f"{operations / seconds / 1e12:.4g}")
+
+
+def bf16_gemm(rows: int, inner: int, columns: int, device: str) -> Callable[[], object]:
     import torch
 
     left = torch.randn(rows, inner, device=device, dtype=torch.bfloat16)
@@ -58,7 +62,7 @@ def bf16_product(rows: int, inner: int, columns: int, device: str) -> Callable[[
     return lambda: torch.nn.functional.linear(left, right)
 
 
-def fp8_product(rows: int, inner: int, columns: int, device: str) -> Callable[[], object]:
+def fp8_gemm(rows: int, inner: int, columns: int, device: str) -> Callable[[], object]:
     import torch
 
     left = torch.randn(rows, inner, device=device).to(torch.float8_e4m3fn)
@@ -68,18 +72,18 @@ def fp8_product(rows: int, inner: int, columns: int, device: str) -> Callable[[]
     return lambda: torch._scaled_mm(left, right, **settings)
 
 
-def timed(work: Callable[[], object], task: Task) -> float:
-    """Seconds of one call: the median of measurements of several calls each."""
-    calls, wanted = (1, 0.002) if task.dry else (5, GEMM_SECONDS)
+def seconds_per_call(work: Callable[[], object], task: Task) -> float:
+    """The median of measurements of several calls each."""
+    calls, total_seconds = (1, 0.002) if task.dry else (5, GEMM_SECONDS)
     for _ in range(2):
         work()
-    found: list[float] = []
-    while sum(found) * calls < wanted:
-        found.append(seconds_of(work, calls, task.device) / calls)
-    return statistics.median(found)
+    measurements: list[float] = []
+    while sum(measurements) * calls < total_seconds:
+        measurements.append(seconds_of_calls(work, calls, task.device) / calls)
+    return statistics.median(measurements)
 
 
-def seconds_of(work: Callable[[], object], calls: int, device: str) -> float:
+def seconds_of_calls(work: Callable[[], object], calls: int, device: str) -> float:
     if device == "cpu":
         started = time.perf_counter()
         for _ in range(calls):
@@ -96,39 +100,39 @@ def seconds_of(work: Callable[[], object], calls: int, device: str) -> float:
     return float(began.elapsed_time(ended)) / 1000
 
 
-def models(asked: Asked) -> Result:
-    """Makes the models with random weights and the corpus, where they are not there from a run before; what each took."""
-    task = asked.task
-    shapes = [asked.group.shape] if asked.group.shape == "8B" else [asked.group.shape, "0.6B"]
-    found: Result = {"work": str(task.work)}
+def models(row_input: RowInput) -> Result:
+    """Makes the models with random weights and the corpus, unless an earlier run has made them. Returns the seconds of each."""
+    task, shape_of_group = row_input.task, row_input.group.shape
+    shapes = [shape_of_group] if shape_of_group == "8B" else [shape_of_group, "0.6B"]
+    result: Result = {"work": str(task.work)}
     for shape in shapes:
         folder = task.folder(shape)
         started = time.perf_counter()
         if not (folder / "described.pickle").exists():
-            found[f"make_{shape}_s"], found[f"write_{shape}_s"], found[f"describe_{shape}_s"] = make(folder, shape, task)
-        found[f"{shape}_s"] = round(time.perf_counter() - started, 1)
-        found[f"{shape}_gb"] = round((folder / "model.safetensors").stat().st_size / 1e9, 2)
+            result[f"make_{shape}_s"], result[f"write_{shape}_s"], result[f"describe_{shape}_s"] = make(folder, shape, task)
+        result[f"{shape}_s"] = round(time.perf_counter() - started, 1)
+        result[f"{shape}_gb"] = round((folder / "model.safetensors").stat().st_size / 1e9, 2)
     started = time.perf_counter()
     if not (task.work / "corpus.npz").exists():
         make_corpus(task, task.folder(shapes[0]))
-    return found | {"corpus_s": round(time.perf_counter() - started, 1)}
+    return result | {"corpus_s": round(time.perf_counter() - started, 1)}
 
 
 def make(folder: Path, shape: str, task: Task) -> tuple[float, float, float]:
-    """Seconds of everything but the weights, of the weights, and of reading what the pipeline knows of a model."""
+    """Makes a model. Returns the seconds of all files but the weights, of the weights, and of reading the model's description."""
     began = time.perf_counter()
     config = random_qwen3.write_description(folder, "tiny" if task.dry else shape)
     described = time.perf_counter()
     write_random(folder, config, task.device)
     written = time.perf_counter()
-    known = model_files.describe(str(folder), None)
+    model = model_files.describe(str(folder), None)
     ended = time.perf_counter()
-    (folder / "described.pickle").write_bytes(pickle.dumps(known))
+    (folder / "described.pickle").write_bytes(pickle.dumps(model))
     return round(described - began, 1), round(written - described, 1), round(ended - written, 1)
 
 
 def make_corpus(task: Task, folder: Path) -> None:
-    """Documents with the lengths that earlier measurements had (mean 204 tokens, at most 512), as text and as token ids."""
+    """Writes documents as text and as token ids. Their lengths are those of earlier measurements: mean 204 tokens, at most 512."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -140,4 +144,4 @@ def make_corpus(task: Task, folder: Path) -> None:
     save_ids(task.work / "corpus.npz", ids_of(tokenizer, texts))
 
 
-ROWS: dict[str, Callable[[Asked], Result]] = {"gemm": gemm, "models": models, "models-8B": models}
+ROWS: dict[str, Callable[[RowInput], Result]] = {"gemm": gemm, "models": models, "models-8B": models}

@@ -1,8 +1,8 @@
-"""A child of the command: measures groups of rows and hands each row over as it is measured.
+"""A child of the command: it measures groups of rows and sends each row as soon as it is measured.
 
     python -m scripts.gpu.child ANSWERS TASK
 
-ANSWERS is the file descriptor that rows go to, one JSON line each; TASK says what to measure, see `Task`."""
+ANSWERS is the file descriptor for the rows, one JSON line each. TASK is a `Task` as JSON."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from scripts.samples.random_qwen3 import SHAPES
 
 @dataclass(frozen=True)
 class Task:
-    """What a child needs to know."""
+    """What a child measures, and with what."""
 
     groups: tuple[Group, ...]
     device: str  # "cuda" or "cpu"
@@ -71,8 +71,8 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a row gets that needs no engine in its child."""
+class RowInput:
+    """The input of a row that needs no engine in its child."""
 
     task: Task
     group: Group
@@ -80,25 +80,25 @@ class Asked:
 
 def task_of(text: str) -> Task:
     fields = json.loads(text)
-    groups = tuple(Group(**(each | {"rows": tuple(Row(**row) for row in each["rows"])})) for each in fields["groups"])
+    groups = tuple(Group(**(group | {"rows": tuple(Row(**row) for row in group["rows"])})) for group in fields["groups"])
     return Task(**(fields | {"groups": groups, "work": Path(fields["work"]), "out": Path(fields["out"])}))
 
 
 def measure(group: Group, task: Task) -> Iterator[Result]:
-    """Rows of a group, each as soon as it is measured. A row that fails is one that says why."""
+    """Rows of a group, each as soon as it is measured. A row that fails says why."""
     module = importlib.import_module(f"scripts.gpu.{group.kind}")
-    with_what = module.prepare(group, task)
+    prepared = module.prepare(group, task)
     for row in group.rows:
         if task.time_left() < row.seconds and not task.dry and row is not group.rows[0]:
             yield {"row": row.name, "skipped": f"needs about {row.seconds:.0f} s, {max(0, task.time_left()):.0f} s are left"}
             continue
         try:
-            found = module.ROWS[row.name](with_what)
+            result = module.ROWS[row.name](prepared)
         except Exception as error:  # noqa: BLE001 - the next row may do well
             traceback.print_exc()
             yield {"row": row.name, "error": one_line(error)}
         else:
-            yield {"row": row.name, "shape": group.shape} | found
+            yield {"row": row.name, "shape": group.shape} | result
 
 
 def one_line(error: BaseException) -> str:
@@ -110,16 +110,16 @@ def answers(task: Task) -> Iterator[Result]:
     for group in task.groups:
         try:
             yield from measure(group, task)
-        except Exception as error:  # noqa: BLE001 - of getting ready: an engine that does not load, say
+        except Exception as error:  # noqa: BLE001 - the next group may do well
             traceback.print_exc()
             yield {"group": group.name, "error": one_line(error)}
 
 
 def end_with_parent() -> None:
-    """Ends this process and all that it started once the parent is gone: the parent holds the other end of stdin."""
+    """Ends this process and all that it started when the parent ends. The parent holds the other end of stdin."""
 
     def watch() -> None:
-        # Not sys.stdin: a process that is forked closes it, and would wait for ever for the lock that this thread holds.
+        # sys.stdin has a lock, which this thread would hold. A forked process closes sys.stdin, and would wait for the lock for ever.
         while os.read(0, 1024):
             continue
         os.killpg(0, signal.SIGKILL)
@@ -133,15 +133,15 @@ def main(descriptor: str, text: str) -> None:
     out: TextIO
     with os.fdopen(int(descriptor), "w", encoding="utf-8") as out:
         for result in answers(task):
-            out.write(json.dumps(result, default=plain) + "\n")
+            out.write(json.dumps(result, default=to_python) + "\n")
             out.flush()
         out.write(json.dumps({"done": True}) + "\n")
     sys.stdout.flush()
-    os._exit(0)  # engines take seconds to say farewell; the parent ends their processes
+    os._exit(0)  # engines take seconds to shut down; the parent ends their processes
 
 
-def plain(value: Any) -> Any:
-    """A value of numpy's as one of Python's."""
+def to_python(value: Any) -> Any:
+    """A numpy value as a Python value."""
     return value.item() if hasattr(value, "item") else str(value)
 
 

@@ -1,4 +1,4 @@
-"""Measure everything that only a GPU can show. Starts a child for each group of rows and writes each row as it comes."""
+"""Measures all that only a GPU can show. Each group of rows has a child process, and each row is written as soon as it is measured."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from scripts.gpu.child import Task
 from scripts.gpu.machine import describe_machine
 from scripts.gpu.plan import Group, Result, Row
 
-WORK_GB = 30  # that the models and the job's output take
+WORK_GB = 30  # of the models and the job's output
 FAST_FOLDER = Path("/dev/shm")  # noqa: S108 - memory: models are written and read at its speed
 POLL_SECONDS = 0.5
 ROWS_FILE = "rows.jsonl"
-DRY_SECONDS = 0.2  # of a measurement that only shows that the code runs
+DRY_SECONDS = 0.2  # of a measurement in a dry run
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Check:
     deadline: float  # unix seconds
     estimates: plan.Estimates = field(default_factory=plan.Estimates)
     results: dict[str, Result] = field(default_factory=dict)
-    known: dict[str, Result] = field(default_factory=dict)  # measured on this host by an earlier run, which left them beside its models
+    known: dict[str, Result] = field(default_factory=dict)  # rows of an earlier run on this host, which lie beside its models
 
     @property
     def dry(self) -> bool:
@@ -54,7 +54,7 @@ class Check:
         return self.deadline - time.time()
 
     def write(self, result: Result) -> None:
-        """Keeps a result, with its share of the card's own rate, in the file and on the terminal."""
+        """Adds its share of the GPU's own rate to a result, writes it to the files and prints it."""
         result = table.with_share(result, self.all_known())
         self.results[result["row"]] = result
         for folder in (self.out, self.work):
@@ -71,21 +71,21 @@ class Check:
 
     def patience(self, groups: list[Group]) -> float:
         """Seconds that the next row of a child may take, however much time is left."""
-        row = next(plan.unfinished(groups, self.results), None)
-        times, more = plan.ROW_LATE
-        return min(max(0.0, self.time_left()), times * self.estimates.of(row) + more) if row else more
+        row = next(plan.unfinished_rows(groups, self.results), None)
+        factor, seconds = plan.ROW_PATIENCE
+        return min(max(0.0, self.time_left()), factor * self.estimates.of(row) + seconds) if row else seconds
 
     def skip(self, row: Row, reason: str) -> None:
         self.write({"row": row.name, "skipped": reason})
 
 
 def measure(check: Check, groups: list[Group]) -> None:
-    """All groups, one child each; a dry run measures several in one, since each import of vLLM takes seconds."""
+    """Measures all groups, one child each. A dry run measures several in one child, since each import of vLLM takes seconds."""
     for together in children(groups, check.dry):
         first = together[0].rows[0]
         needed = check.estimates.of(first)
         if not check.dry and check.time_left() < needed:
-            for row in plan.unfinished(together, check.results):
+            for row in plan.unfinished_rows(together, check.results):
                 check.skip(row, f"needs about {needed:.0f} s, {max(0.0, check.time_left()):.0f} s are left")
             continue
         run_child(check, together)
@@ -102,11 +102,11 @@ def children(groups: list[Group], dry: bool) -> Iterator[list[Group]]:
 
 
 def run_child(check: Check, groups: list[Group]) -> None:
-    """Writes the rows of a child as they come, and for those that do not come why."""
+    """Writes the rows of a child as they arrive. Rows that do not arrive are written with the reason."""
     watch.wait_until_unloaded()
     name, started = groups[0].name, time.time()
     log_path = check.out / f"{name}.log"
-    task = Task(tuple(groups), check.device, check.work, check.out, check.seconds, check.deadline, started, figures(check.all_known()))
+    task = Task(tuple(groups), check.device, check.work, check.out, check.seconds, check.deadline, started, scalars(check.all_known()))
     reading, writing = os.pipe()
     with log_path.open("ab") as log, os.fdopen(reading, "rb") as answers:
         process = subprocess.Popen(
@@ -125,17 +125,17 @@ def run_child(check: Check, groups: list[Group]) -> None:
         finally:
             end(process)
             watching.end()
-    for row in plan.unfinished(groups, check.results):
+    for row in plan.unfinished_rows(groups, check.results):
         check.write({"row": row.name, "error": f"{reason}; see {log_path}"})
 
 
-def figures(results: dict[str, Result]) -> dict[str, Result]:
-    """Without lists and tables: an argument of a command has a greatest length."""
+def scalars(results: dict[str, Result]) -> dict[str, Result]:
+    """Results without lists and tables, since an argument of a command has a maximal length."""
     return {name: {key: value for key, value in result.items() if not isinstance(value, list | dict)} for name, result in results.items()}
 
 
 def receive(check: Check, groups: list[Group], process: subprocess.Popen[bytes], answers: IO[bytes], watching: watch.Watch) -> str:
-    """Writes rows until there are no more. Returns why further rows do not come."""
+    """Writes rows until there are no more. Returns the reason why further rows do not arrive."""
     reason, began = "", time.monotonic()
     for result in lines_of(answers, process):
         if result is None and time.monotonic() - began > check.patience(groups):
@@ -153,9 +153,9 @@ def receive(check: Check, groups: list[Group], process: subprocess.Popen[bytes],
 
 
 def lines_of(answers: IO[bytes], process: subprocess.Popen[bytes]) -> Iterator[Result | None]:
-    """What a child says, until it is done or has ended; None now and then where it says nothing.
+    """Results of a child until it is done or has ended. None from time to time while it sends nothing.
 
-    The end of the pipe says nothing: processes that the child has forked may hold it open."""
+    The end of the pipe is no sign of the child's end, since processes that the child has forked may hold it open."""
     buffered = b""
     with selectors.DefaultSelector() as selector:
         selector.register(answers, selectors.EVENT_READ)
@@ -174,7 +174,7 @@ def lines_of(answers: IO[bytes], process: subprocess.Popen[bytes]) -> Iterator[R
 
 
 def environment(check: Check, group: Group) -> dict[str, str]:
-    """What the child needs before it imports anything: for engines the environment that the job's own actors have."""
+    """The environment of a child. For engines it is that of the job's own actors."""
     log = (check.out / f"{group.name}.vllm.log").resolve()
     own = timeline.configure(log, check.work / f"{group.name}.logging.json") | {"GPU_CHECK_TIMELINE": str(log), "HF_HUB_OFFLINE": "1"}
     if group.kind == "engines":
@@ -185,73 +185,74 @@ def environment(check: Check, group: Group) -> dict[str, str]:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Ends a child with all that it started."""
-    with contextlib.suppress(ProcessLookupError):  # all have ended
+    """Ends a child and all that it started."""
+    with contextlib.suppress(ProcessLookupError):  # all have ended already
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     if process.stdin:
         process.stdin.close()
 
 
-def work_folder(asked: Path | None) -> Path:
-    """A folder for models: in memory where there is room, else the system's temporary folder."""
-    if asked is not None:
-        return asked
+def work_folder(given: Path | None) -> Path:
+    """The folder of the models: in memory where there is room, else in the system's temporary folder."""
+    if given is not None:
+        return given
     room = FAST_FOLDER.is_dir() and shutil.disk_usage(FAST_FOLDER).free >= WORK_GB * 1e9
     return (FAST_FOLDER if room else Path(tempfile.gettempdir())) / "gpu-check"
 
 
-def arguments() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/gpu_check", description=__doc__)
-    parser.add_argument("--rows", default=",".join(plan.NAMES), help="which, with commas between them; default all: %(default)s")
-    parser.add_argument("--minutes", type=float, default=8, help="that the command may take (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path(".demo/gpu"), help="where rows.jsonl and the logs go (default: %(default)s)")
-    parser.add_argument("--work", type=Path, help="where the models go (30 GB); default: in memory where there is room")
-    parser.add_argument("--seconds", type=float, default=6, help="of one measurement (default: %(default)s)")
-    parser.add_argument("--commit", default="", help="what the rows are of; default: what git says")
-    parser.add_argument("--dry", action="store_true", help="every row once with tiny shapes on the CPU")
-    parser.add_argument("--table", type=Path, nargs="+", metavar="ROWS", help="print files of rows as Markdown, and measure nothing")
-    asked = parser.parse_args()
-    unknown = [name for name in asked.rows.split(",") if name not in plan.NAMES]
+    parser.add_argument("--rows", default=",".join(plan.NAMES), help="rows, separated by commas (default: all, %(default)s)")
+    parser.add_argument("--minutes", type=float, default=8, help="minutes that the command may take (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path(".demo/gpu"), help="folder of rows.jsonl and the logs (default: %(default)s)")
+    parser.add_argument("--work", type=Path, help="folder of the models, 30 GB (default: in memory where there is room)")
+    parser.add_argument("--seconds", type=float, default=6, help="seconds of one measurement (default: %(default)s)")
+    parser.add_argument("--commit", default="", help="commit to write into the rows (default: that of the working tree)")
+    parser.add_argument("--dry", action="store_true", help="run every row once with tiny shapes on the CPU")
+    parser.add_argument("--table", type=Path, nargs="+", metavar="ROWS", help="print these files of rows as Markdown, and measure nothing")
+    options = parser.parse_args()
+    unknown = [name for name in options.rows.split(",") if name not in plan.NAMES]
     if unknown:
         parser.error(f"--rows: no row is named {', '.join(unknown)}")
-    return asked
+    return options
 
 
 def main() -> None:
     started = time.time()
-    asked = arguments()
-    if asked.table:
-        print(table.markdown([table.read(path) for path in asked.table]))
+    options = parse_arguments()
+    if options.table:
+        print(table.markdown([table.read(path) for path in options.table]))
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    dry = asked.dry or not hardware.has_gpu()
-    if dry and not asked.dry:
-        print("no GPU here: every row runs once with tiny shapes on the CPU, and its figures mean nothing")
-    work = (asked.work or Path(tempfile.mkdtemp(prefix="gpu-check-"))) if dry else work_folder(asked.work)
-    for folder in (work, asked.out):
+    dry = options.dry or not hardware.has_gpu()
+    if dry and not options.dry:
+        print("no GPU: every row runs once with tiny shapes on the CPU, and its figures mean nothing")
+    work = (options.work or Path(tempfile.mkdtemp(prefix="gpu-check-"))) if dry else work_folder(options.work)
+    for folder in (work, options.out):
         folder.mkdir(parents=True, exist_ok=True)
-    (asked.out / ROWS_FILE).unlink(missing_ok=True)
-    seconds = DRY_SECONDS if dry else asked.seconds
-    check = Check("cpu" if dry else "cuda", work, asked.out, seconds, started + 60 * asked.minutes, known=known_in(work))
-    groups = plan.chosen(asked.rows.split(","))
-    check.write({"row": "machine", "dry": dry} | describe_machine(asked.commit))
+    (options.out / ROWS_FILE).unlink(missing_ok=True)
+    seconds = DRY_SECONDS if dry else options.seconds
+    check = Check("cpu" if dry else "cuda", work, options.out, seconds, started + 60 * options.minutes, known=read_known(work))
+    groups = plan.groups_with(options.rows.split(","))
+    check.write({"row": "machine", "dry": dry} | describe_machine(options.commit))
     try:
         measure(check, groups)
     finally:
         report_unfinished(check, groups)
-        if dry and asked.work is None:
+        if dry and options.work is None:
             shutil.rmtree(work, ignore_errors=True)
 
 
-def known_in(work: Path) -> dict[str, Result]:
+def read_known(work: Path) -> dict[str, Result]:
+    """Rows that an earlier run has measured on this host."""
     rows = work / ROWS_FILE
     return {result["row"]: result for result in (table.read(rows) if rows.exists() else []) if not table.is_open(result)}
 
 
 def report_unfinished(check: Check, groups: list[Group]) -> None:
-    for row in plan.unfinished(groups, check.results):
-        check.skip(row, "the command was ended before")
+    for row in plan.unfinished_rows(groups, check.results):
+        check.skip(row, "the command ended before it")
     print(f"\n{table.markdown([list(check.known.values()), list(check.results.values())])}\n\nrows: {check.out / ROWS_FILE}", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Token ids of the documents that rows measure with."""
+"""Token ids of the documents that rows embed."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ def load_ids(path: Path) -> Ids:
 
 
 def random_ids(vocabulary: int, documents: int, tokens: int) -> Ids:
-    """Documents of equal length."""
+    """Documents of equal length with random token ids."""
     return list(np.random.default_rng(tokens).integers(300, vocabulary, (documents, tokens), np.int32))

@@ -1,4 +1,4 @@
-"""The whole job beside the engine alone, and where its start went."""
+"""The row `job`: the whole job beside the engine alone, and the parts of its start."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from scripts.benchmarks import job as benchmark
 from scripts.gpu import timeline
-from scripts.gpu.child import Asked, Task
+from scripts.gpu.child import RowInput, Task
 from scripts.gpu.corpus import load_ids
 from scripts.gpu.flops import flops
 from scripts.gpu.plan import Group, Result
@@ -18,13 +18,13 @@ from scripts.gpu.plan import Group, Result
 SHARDS = 8  # each a single call of the engine
 
 
-def prepare(group: Group, task: Task) -> Asked:
-    return Asked(task, group)
+def prepare(group: Group, task: Task) -> RowInput:
+    return RowInput(task, group)
 
 
-def job(asked: Asked) -> Result:
-    """`bulkembed run` over the corpus: its rate over the engine's own with the same settings, its wall and the parts of its start."""
-    task, shape = asked.task, asked.group.shape
+def job(row_input: RowInput) -> Result:
+    """The rate of `bulkembed run` over the engine's own with the same settings, its wall time and the parts of its start."""
+    task, shape = row_input.task, row_input.group.shape
     lengths = np.array(list(map(len, load_ids(task.work / "corpus.npz"))), np.int64)
     settings = {
         "engine.step_tokens": task.step_tokens,
@@ -58,4 +58,4 @@ def job(asked: Asked) -> Result:
     }
 
 
-ROWS: dict[str, Callable[[Asked], Result]] = {"job": job}
+ROWS: dict[str, Callable[[RowInput], Result]] = {"job": job}

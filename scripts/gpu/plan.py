@@ -1,4 +1,4 @@
-"""The rows in the order in which they are measured: cheapest and most telling first."""
+"""The rows in the order in which they are measured: the cheapest and most informative first."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any, Literal
 Kind = Literal["card", "engines", "job", "peer"]
 Result = dict[str, Any]  # a measured row: JSON values
 
-BOUND_FILE = "GPU_CHECK_STEP_FILE"  # environment variable: the file that holds that bound, as the scheduler is in another process
-FP8 = "fp8_per_channel"  # what vLLM 0.32 calls online fp8 with a scale for each output channel and each token
-PLANNED = {"VLLM_ENABLE_STARTUP_PLAN": "1"}
-SPAWN = {"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}  # as in an actor of Ray's; also where a process already has an engine
-ROW_LATE = (3, 30.0)  # a row may take so many times its estimate, and so many seconds, before its child is ended
+BOUND_FILE = "GPU_CHECK_STEP_FILE"  # environment variable with the file of the step bound, since the scheduler is in another process
+FP8 = "fp8_per_channel"  # vLLM 0.32's name of online fp8 with a scale for each output channel and each token
+STARTUP_PLAN = {"VLLM_ENABLE_STARTUP_PLAN": "1"}
+SPAWN = {"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}  # as in a Ray actor, and in a process that already has an engine
+ROW_PATIENCE = (3, 30.0)  # a child is ended when a row takes so many times its estimate and so many seconds more
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row and the seconds that it should take on one H100, its share of starting the child included."""
+    """A row, and the seconds that it should take on one H100. The first row of a child has the seconds of its start."""
 
     name: str
     seconds: float
@@ -26,7 +26,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """Rows that one child measures, one after the other."""
+    """Rows that one child measures in this order."""
 
     name: str
     kind: Kind
@@ -34,10 +34,10 @@ class Group:
     shape: str = "4B"
     args: Mapping[str, Any] = field(default_factory=dict)  # of `vllm.LLM`
     env: Mapping[str, str] = field(default_factory=dict)
-    dry_child: str = "own"  # the process that a dry run measures it in
+    dry_child: str = "own"  # groups with the same name share a child in a dry run, unless it is "own"
 
     def only(self, names: Collection[str]) -> Group:
-        """The group with the rows of these names. An engine's first row has the seconds of loading it."""
+        """The group with these rows alone. Its first row has the seconds of loading the engine."""
         first, rows = self.rows[0], [row for row in self.rows if row.name in names]
         if self.kind == "engines" and rows and rows[0] is not first:
             rows[0] = replace(rows[0], seconds=rows[0].seconds + first.seconds)
@@ -61,13 +61,13 @@ GROUPS = (
         Row("cosine", 15),
         Row("engine-512", 7),
         Row("long", 12),
-        env=PLANNED,
+        env=STARTUP_PLAN,
         dry_child="multiprocessing",
     ),
     Group("job", "job", (Row("job", 95),)),
     engine_group("warm", Row("start-warm", 35)),
     engine_group("fp8", Row("fp8", 80), args={"quantization": FP8}),
-    engine_group("plan", Row("start-plan", 30), env=PLANNED),
+    engine_group("plan", Row("start-plan", 30), env=STARTUP_PLAN),
     engine_group("two", Row("one-engine", 75), Row("two-engines", 40), shape="0.6B", env=SPAWN),
     engine_group("in-process", Row("start-in-process", 40), env={"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}),
     engine_group("spawn", Row("start-spawn", 45), env=SPAWN),
@@ -81,17 +81,17 @@ NAMES = tuple(row.name for group in GROUPS for row in group.rows)
 LEARNED_BOUNDS = (0.5, 3.0)  # of the factor by which estimates are corrected
 
 
-def chosen(names: Collection[str]) -> list[Group]:
-    """Groups with the rows of these names, and the making of the models that they need."""
-    wanted = set(names)
-    shapes = {group.shape for group in GROUPS if group.kind != "card" and group.only(wanted).rows}
-    wanted |= {"models"} if shapes else set()
-    wanted |= {"models-8B"} if "8B" in shapes else set()
-    return [group for each in GROUPS if (group := each.only(wanted)).rows]
+def groups_with(names: Collection[str]) -> list[Group]:
+    """Groups with these rows, and the rows that make the models for them."""
+    selected = set(names)
+    shapes = {group.shape for group in GROUPS if group.kind != "card" and group.only(selected).rows}
+    selected |= {"models"} if shapes else set()
+    selected |= {"models-8B"} if "8B" in shapes else set()
+    return [part for group in GROUPS if (part := group.only(selected)).rows]
 
 
 class Estimates:
-    """Seconds that rows will take: the plan's, times what rows of the same kind took over theirs in this run."""
+    """Seconds that rows will take: those of the plan, corrected by what rows of the same kind took in this run."""
 
     def __init__(self) -> None:
         self.factors: dict[str, float] = {}
@@ -109,10 +109,12 @@ def row_of(name: str, groups: Iterable[Group] = GROUPS) -> Row:
 
 
 def kind_of(name: str) -> str:
-    """Rows of one kind are slow together: starts with a cache, measurements of a loaded engine, ..."""
-    return "start" if name.startswith("start-") and name != "start-cold" else "engine" if name.startswith("engine-") else name
+    """Rows of one kind are slow together, such as starts with a cache, or measurements of a loaded engine."""
+    if name.startswith("start-") and name != "start-cold":
+        return "start"
+    return "engine" if name.startswith("engine-") else name
 
 
-def unfinished(groups: list[Group], finished: Collection[str]) -> Iterator[Row]:
+def unfinished_rows(groups: list[Group], finished: Collection[str]) -> Iterator[Row]:
     for group in groups:
         yield from (row for row in group.rows if row.name not in finished)

@@ -1,5 +1,6 @@
-"""A scheduler of vLLM's whose steps can be bounded while the engine runs: one engine then measures several step sizes, instead of
-one engine each, which would have to be compiled and loaded."""
+"""A vLLM scheduler whose steps can be bounded while the engine runs.
+
+One engine measures several step sizes with it. Otherwise each step size would need an engine to be compiled and loaded."""
 
 from __future__ import annotations
 

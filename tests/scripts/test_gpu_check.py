@@ -42,7 +42,7 @@ def test_weights_are_those_of_the_shapes_without_their_embedding(shape: str, bil
 
 def test_a_row_brings_the_models_that_it_needs() -> None:
     def names(*asked: str) -> list[str]:
-        return [row.name for group in plan.chosen(asked) for row in group.rows]
+        return [row.name for group in plan.groups_with(asked) for row in group.rows]
 
     assert names("gemm") == ["gemm"]
     assert names("engine-8k") == ["models", "engine-8k"]
@@ -61,7 +61,7 @@ def test_estimates_learn_within_bounds_from_rows_of_the_same_kind() -> None:
 
 
 def test_the_first_row_of_an_engine_has_the_time_to_load_it() -> None:
-    (_, engine) = plan.chosen(["engine-8k", "engine-16k"])
+    (_, engine) = plan.groups_with(["engine-8k", "engine-16k"])
     assert [row.seconds for row in engine.rows] == [plan.row_of("start-cold").seconds + 7, 7]
 
 
@@ -82,7 +82,7 @@ def test_a_later_run_on_the_same_host_knows_what_an_earlier_one_measured(tmp_pat
         out = tmp_path / str(number)
         for folder in (work, out):
             folder.mkdir(exist_ok=True)
-        command.Check("cuda", work, out, 1, 0, known=command.known_in(work)).write(row)
+        command.Check("cuda", work, out, 1, 0, known=command.read_known(work)).write(row)
     assert [found["share_of_gemm"] for found in table.read(tmp_path / "1" / "rows.jsonl")] == [0.75]
 
 
@@ -96,7 +96,7 @@ def test_a_child_that_dies_or_hangs_costs_its_own_rows_alone(tmp_path: Path, mon
         return real([sys.executable, "-c", code], **settings)
 
     monkeypatch.setattr(subprocess, "Popen", started)
-    monkeypatch.setattr(plan, "ROW_LATE", (0, 2.0))
+    monkeypatch.setattr(plan, "ROW_PATIENCE", (0, 2.0))
     groups = [Group(name, "job", (Row(name, 1),)) for name in ways]
     work = tmp_path / "work"
     work.mkdir()
@@ -142,7 +142,7 @@ def test_the_table_keeps_what_was_measured_and_names_what_is_open(tmp_path: Path
     found = table.markdown([table.read(tmp_path / "0"), table.read(tmp_path / "1")])
     assert "card H100, commit abc" in found
     assert "| engine-8k | 4B | share_of_gemm 0.8, tokens_per_s 70,123 |" in found
-    assert "| 4B over the card's GEMM rate, best step | at least 0.75 | 0.8 |" in found
+    assert "| 4B over the GPU's GEMM rate, best step | at least 0.75 | 0.8 |" in found
     assert "| warm start of an engine, seconds | below 25 | 40: missed |" in found
     assert "- fp8: no time" in found
     assert "- job: not asked for" in found
