@@ -11,10 +11,6 @@ import numpy.typing as npt
 
 from bulkembed.embedding.embedder import TokenIds, Vectors
 from bulkembed.embedding.preflight import PROBES
-<<<<<<< HEAD
-from bulkembed.embedding.throughput import cut_calls
-=======
->>>>>>> 0b0fd43 (Split the chaos rounds by role, and say in scripts/gpu, samples and the shell scripts what each thing is)
 from bulkembed.embedding.vllm_engine import VLLMEmbedder
 from bulkembed.vectors import matryoshka
 from scripts.benchmarks.measuring import seconds_of
@@ -104,74 +100,6 @@ def rate_at(step_tokens: int) -> Callable[[Loaded], Result]:
     return row
 
 
-<<<<<<< HEAD
-def at_step(loaded: Loaded, step_tokens: int, documents: TokenIds) -> Result:
-    return bounded([loaded.engine], loaded, step_tokens, documents)
-
-
-def bounded(engines: list[VLLMEmbedder], loaded: Loaded, step_tokens: int, documents: TokenIds) -> Result:
-    bound_steps(loaded.step_file, step_tokens)
-    try:
-        return rate(engines, documents, loaded)
-    finally:
-        bound_steps(loaded.step_file, loaded.task.step_tokens)
-
-
-def rate(engines: list[VLLMEmbedder], documents: TokenIds, loaded: Loaded) -> Result:
-    """Tokens/s of engines side by side, in calls like the job's, after a call each that warms them up."""
-    task = loaded.task
-    order = np.random.default_rng(0).permutation(len(documents))
-    lengths = np.array([len(documents[row]) for row in order], np.int64)
-    # Side by side calls are shorter: at the end all but one engine wait for the last call.
-    batches = [order[rows] for rows in cut_calls(lengths, task.call_tokens // (4 if len(engines) > 1 else 1))]
-
-    def call(engine: VLLMEmbedder, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        with loaded.one_at_a_time:
-            engine.embed([documents[row] for row in rows])
-        return np.array([len(documents[row]) for row in rows], np.int64)
-
-    beside(engines, lambda engine, _number: [call(engine, batches[0])])
-    started = time.perf_counter()
-    due = started + task.seconds
-
-    def work(engine: VLLMEmbedder, number: int) -> list[npt.NDArray[np.int64]]:
-        done: list[npt.NDArray[np.int64]] = []
-        turn = number
-        while not done or time.perf_counter() < due:
-            done.append(call(engine, batches[turn % len(batches)]))
-            turn += len(engines)
-        return done
-
-    done = np.concatenate([lengths for each in beside(engines, work) for lengths in each])
-    seconds = time.perf_counter() - started
-    return {
-        "tokens_per_s": round(done.sum() / seconds),
-        "documents_per_s": round(len(done) / seconds, 1),
-        "tokens": int(done.sum()),
-        "seconds": round(seconds, 2),
-        "tflops": flops(task.sizes(loaded.group.shape), done) / seconds / 1e12,
-    }
-
-
-def beside(engines: list[VLLMEmbedder], work: Callable[[VLLMEmbedder, int], list[Any]]) -> list[list[Any]]:
-    """Results of `work` for each engine, each in a thread of its own."""
-    results: list[list[Any]] = [[] for _ in engines]
-
-    def run(number: int) -> None:
-        results[number] = work(engines[number], number)
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(engines))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if not all(results):
-        raise RuntimeError("an engine has failed, see the log")
-    return results
-
-
-=======
->>>>>>> 0b0fd43 (Split the chaos rounds by role, and say in scripts/gpu, samples and the shell scripts what each thing is)
 def equal_documents(loaded: Loaded) -> Result:
     """The rate with documents of 512 tokens each."""
     tokens = min(512, loaded.task.max_tokens)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bulkembed.embedding.embedder import TokenIds
-from bulkembed.embedding.throughput import calls
+from bulkembed.embedding.throughput import cut_calls
 from bulkembed.embedding.vllm_engine import VLLMEmbedder
 from scripts.gpu.flops import flops
 from scripts.gpu.loaded import Loaded, bound_steps
@@ -35,7 +35,7 @@ def rate(engines: list[VLLMEmbedder], documents: TokenIds, loaded: Loaded) -> Re
     order = np.random.default_rng(0).permutation(len(documents))
     all_lengths = np.array([len(documents[row]) for row in order], np.int64)
     # Calls of engines side by side are shorter: at the end all but one engine wait for the last call.
-    batches = [order[rows] for rows in calls(all_lengths, task.call_tokens // (4 if len(engines) > 1 else 1))]
+    batches = [order[rows] for rows in cut_calls(all_lengths, task.call_tokens // (4 if len(engines) > 1 else 1))]
 
     def call(engine: VLLMEmbedder, rows: npt.NDArray[np.int64]) -> Lengths:
         with loaded.one_at_a_time:
