@@ -57,7 +57,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50, help="kills in all (default: %(default)s)")
     parser.add_argument(
-        "--victims", type=lambda text: text.split(","), help="kill these kinds in this order, one after each finished shard: actor,node,task,driver"
+        "--victims",
+        type=lambda text: text.split(","),
+        help="kinds to kill, one after each finished shard: actor,node,task,driver",
     )
     parser.add_argument("--every", type=float, default=2, help="seconds between kills, on average (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="seed of all random choices (default: %(default)s)")
