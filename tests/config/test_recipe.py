@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bulkembed.config.keys import VECTOR_KEY, keys_of
 from bulkembed.config.recipe import Recipe, RowSchema, VectorKey
 from bulkembed.config.run_config import RunConfig
-from bulkembed.config.template import canonical, check_template, pieces_of
+from bulkembed.config.template import canonical_template, check_template, template_pieces
 from bulkembed.errors import ConfigError
 from tests.support.models import MODEL, recipe
 
@@ -234,14 +234,14 @@ def test_the_canonical_template_joins_the_same_text(literals: list[str], names: 
     escaped = [literal.replace("{", "{{").replace("}", "}}") for literal in literals]
     template = "".join(f"{literal}{{{name}}}" for literal, name in zip(escaped * len(names), names, strict=False)) + escaped[-1]
     check_template(template, columns)
-    text, order = canonical(template, columns)
-    assert canonical(text, order) == (text, order)
+    text, order = canonical_template(template, columns)
+    assert canonical_template(text, order) == (text, order)
     values = {name: f"<{name}>" for name in columns}
-    joined = "".join(literal + ("" if column is None else values[order[column]]) for literal, column in pieces_of(text, order))
+    joined = "".join(literal + ("" if column is None else values[order[column]]) for literal, column in template_pieces(text, order))
     assert joined == template.format(**values)
 
 
 @pytest.mark.parametrize("name", ["text", "a.b", "{x}", "a}b", "a:b", "0", "a!r"])
 def test_a_lone_text_column_may_have_any_name(name: str) -> None:
     key = made(text_columns=[name]).vector_key
-    assert pieces_of(key.template, key.text_columns) == [("", 0)]
+    assert template_pieces(key.template, key.text_columns) == [("", 0)]

@@ -106,5 +106,5 @@ def test_an_output_that_current_txt_could_not_name_is_refused(output: str) -> No
 
 @pytest.mark.parametrize("output", ["s3://bucket//out", "s3://bucket/out//", "gs:////out"])
 def test_an_output_that_a_store_reads_in_two_ways_is_refused(output: str) -> None:
-    with pytest.raises(ConfigError, match="output: must not hold // behind its scheme"):
+    with pytest.raises(ConfigError, match="output: must not hold // after its scheme"):
         load(None, {"source": "in", "output": output, "model": "m"})

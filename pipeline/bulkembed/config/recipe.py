@@ -34,7 +34,7 @@ class VectorKey:
     pooling: Pooling
     prompt: str
     text_columns: Names  # in the order in which the template has them
-    template: str  # canonical: see template.canonical
+    template: str  # canonical: see template.canonical_template
     max_tokens: int
     long_documents: LongDocuments
     chunk_tokens: int  # limit of what the engine gets as one sequence; without windows it is max_tokens

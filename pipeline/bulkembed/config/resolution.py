@@ -6,7 +6,7 @@ from typing import Any
 
 from bulkembed.config.recipe import EngineDtype, Recipe, RowSchema, VectorKey, engine_fields
 from bulkembed.config.run_config import RunConfig
-from bulkembed.config.template import canonical, doubled_prompt, instructed
+from bulkembed.config.template import canonical_template, find_doubled_prompt, prompt_for_task
 from bulkembed.errors import ConfigError
 from bulkembed.records import Model, VectorForm
 
@@ -15,7 +15,7 @@ def resolve(cfg: RunConfig, model: Model, engine_dtype: EngineDtype) -> Recipe:
     """What `cfg` asks of `model`. `engine_dtype`: the one asked for, or what auto stands for on the hosts of the run.
 
     Raises ConfigError naming the key that the model cannot do."""
-    template, text_columns = canonical(cfg.template, cfg.text_columns)
+    template, text_columns = canonical_template(cfg.template, cfg.text_columns)
     vector_key = VectorKey(
         model_digest=model.digest,
         pooling=model.pooling,
@@ -76,8 +76,8 @@ def document_prompt(cfg: RunConfig, model: Model) -> str:
             raise ConfigError(f"prompt_name: {model.name} has no prompt {cfg.prompt_name!r}, only {', '.join(prompts) or 'none'}")
         prompt = prompts[cfg.prompt_name]
     if cfg.instruction is not None:
-        prompt = instructed(model, cfg.instruction)
-    doubled = doubled_prompt(prompt, cfg.template, model)
+        prompt = prompt_for_task(model, cfg.instruction)
+    doubled = find_doubled_prompt(prompt, cfg.template, model)
     if doubled is not None:
         raise ConfigError(f"prompt: {doubled!r}, a prompt of {model.name}'s own, would stand before every document twice")
     return prompt

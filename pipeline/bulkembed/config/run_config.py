@@ -18,7 +18,7 @@ from bulkembed.storage.local_paths import absolute_model, absolute_place
 
 
 class RunConfig(Section):
-    """One run. Flags of `bulkembed run` and keys of its TOML file have these names."""
+    """What a user asks of one run. Options of `bulkembed run` and keys of its TOML file have these names."""
 
     source: Annotated[str, AfterValidator(absolute_place)] = Field(
         examples=["s3://corpus/docs"],
@@ -125,7 +125,7 @@ class RunConfig(Section):
     @field_validator("source", "output", "model")
     @classmethod
     def no_credentials(cls, value: str) -> str:
-        """A place ends up in logs, receipts and reports."""
+        """Logs, receipts and reports show these places."""
         if shows_credentials(value):
             raise PydanticCustomError("credentials", REFUSED)
         return value
@@ -136,13 +136,13 @@ class RunConfig(Section):
         if value.splitlines() != [value]:
             raise ValueError("must not hold a line break: current.txt has one path a line")
         if "//" in value.partition("://")[2]:
-            raise ValueError("must not hold // behind its scheme: one call of a store takes that for /, another does not")
+            raise ValueError("must not hold // after its scheme: some calls of a store take that for /, others do not")
         return value
 
     @field_validator("dims", mode="before")
     @classmethod
-    def dims_of_text(cls, value: Any) -> Any:
-        """From `1024,256`, as a flag gives them; what is no such text is left for the type to refuse."""
+    def parse_dims(cls, value: Any) -> Any:
+        """The list of `1024,256`, as an option gives it. Other values stay, and the type refuses wrong ones."""
         parts = value.strip("[] ").split(",") if isinstance(value, str) else []
         return [int(part) for part in parts] if parts and all(part.strip().isdecimal() for part in parts) else value
 
@@ -155,25 +155,25 @@ class RunConfig(Section):
 
     @field_validator("vectors", mode="before")
     @classmethod
-    def forms(cls, value: Any) -> Any:
-        """From `256:int8,1024:binary`, or a list of such."""
-        if value is None or (isinstance(value, tuple) and all(isinstance(each, VectorForm) for each in value)):
+    def parse_vectors(cls, value: Any) -> Any:
+        """The forms of `256:int8,1024:binary`, or of a list of such texts."""
+        if value is None or (isinstance(value, tuple) and all(isinstance(form, VectorForm) for form in value)):
             return value
         texts = value.split(",") if isinstance(value, str) else value
-        if not isinstance(texts, list | tuple) or not all(isinstance(each, str) for each in texts):
+        if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
             raise ValueError("expected a list of DIM:DTYPE, such as 2560:float16,256:int8")
         return parse_forms(texts)
 
     @model_validator(mode="after")
     def vectors_fit(self) -> Self:
         if self.vectors is not None and (self.dims is not None or "dtype" in self.model_fields_set):
-            raise ValueError("vectors: says dims and dtypes itself; leave dims and dtype out")
-        if sum(each is not None for each in (self.prompt, self.prompt_name, self.instruction)) > 1:
+            raise ValueError("vectors: cannot be given together with dims or dtype, which it replaces")
+        if sum(value is not None for value in (self.prompt, self.prompt_name, self.instruction)) > 1:
             raise ValueError("prompt: give only one of prompt, prompt_name and instruction")
         if self.long_documents not in ("chunk", "mean") and (self.chunk_tokens is not None or self.chunk_overlap):
             raise ValueError("chunk_tokens: chunk_tokens and chunk_overlap need long_documents = chunk or mean")
         if self.chunk_tokens is not None and self.chunk_overlap * 2 > self.chunk_tokens:
-            raise ValueError("chunk_overlap: at most half of chunk_tokens")
+            raise ValueError("chunk_overlap: must be at most half of chunk_tokens")
         return self
 
     @model_validator(mode="after")
@@ -182,7 +182,7 @@ class RunConfig(Section):
             raise ValueError("text_columns: name at least one")
         if self.template is None and len(self.text_columns) > 1:
             raise ValueError('template: needed to join several text columns, such as "{title}\\n\\n{body}"')
-        for name in repeated(self.text_columns):
+        for name in duplicates(self.text_columns):
             raise ValueError(f"text_columns: {name!r} is named twice")
         if self.template is not None:
             check_template(self.template, self.text_columns)
@@ -190,7 +190,7 @@ class RunConfig(Section):
         for name in self.keep_columns:
             if name in reserved or name.startswith("embedding_"):
                 raise ValueError(f"keep_columns: {name!r} is the name of an output column")
-        for name in repeated(self.keep_columns):
+        for name in duplicates(self.keep_columns):
             raise ValueError(f"keep_columns: {name!r} is named twice")
         if "id" in self.keep_columns:
             clash = "is the id column, which is always kept"
@@ -200,5 +200,5 @@ class RunConfig(Section):
         return self
 
 
-def repeated(names: Sequence[str]) -> list[str]:
+def duplicates(names: Sequence[str]) -> list[str]:
     return [name for name, count in Counter(names).items() if count > 1]

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bulkembed import schema
-from bulkembed.config.template import instructed
+from bulkembed.config.template import prompt_for_task
 from bulkembed.dataset import vector_columns
 from bulkembed.dataset.receipts import Ledger
 from bulkembed.dataset.snapshots import Snapshot
@@ -48,7 +48,7 @@ def dataset_model(snapshot: Snapshot, name: str | None) -> Model:
 def query_prompt(described: Model, prompt_name: str | None, instruction: str | None) -> str:
     """What stands before a query: the model's own prompt for queries, another of its prompts, or its instruction with another task."""
     if instruction is not None:
-        return instructed(described, instruction)
+        return prompt_for_task(described, instruction)
     if prompt_name is None:
         return described.query_prompt
     prompts = dict(described.prompts)

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from bulkembed import schema
 from bulkembed.config.recipe import Recipe
-from bulkembed.config.template import pieces_of
+from bulkembed.config.template import template_pieces
 from bulkembed.errors import ObjectError
 from bulkembed.records import Documents, Shard
 from bulkembed.source import conversion, json_lines
@@ -74,7 +74,7 @@ def documents(
     rows: pa.Table, values: Sequence[tuple[Any, ...]], reasons: Reasons, shard: Shard, recipe: Recipe, carried: pa.Schema
 ) -> Documents:
     """Splits a shard's rows into documents and rejects."""
-    pieces = pieces_of(recipe.vector_key.template, recipe.vector_key.text_columns)
+    pieces = template_pieces(recipe.vector_key.template, recipe.vector_key.text_columns)
     texts: list[str] = []
     for row, each in enumerate(values):
         if row in reasons:
