@@ -24,7 +24,7 @@ from bulkembed.dataset.snapshots import newest_dataset
 from bulkembed.errors import BulkembedError, ConfigError, ObjectError
 from bulkembed.runs.lookup import open_job
 from bulkembed.source import objects, planning, reader
-from bulkembed.source.columns import carried_schema
+from bulkembed.source.columns import carried_columns
 from bulkembed.source.layout import layout_of
 from bulkembed.storage.store import Store
 from tests.support.corpora import documents, write_jsonl
@@ -74,7 +74,7 @@ def read_all(path: Path, model: str) -> int:
     store = Store()
     cfg = RunConfig.model_validate({"source": str(path), "output": "none", "model": model, "keep_columns": ["lang"]})
     (item,) = objects.source_objects(store, str(path))
-    carried = carried_schema(store, [item], recipe(cfg), cfg.source)
+    carried = carried_columns(store, [item], recipe(cfg), cfg.source).schema
     found = planning.plan(store, [item], [], 13, None, lambda item, layout: None)
     shards = [reader.read(store, shard, recipe(cfg), carried) for shard in found.pending]
     return sum(len(shard.texts) + shard.rejects.num_rows for shard in shards)

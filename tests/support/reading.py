@@ -10,7 +10,7 @@ import pyarrow as pa
 from bulkembed.config.run_config import RunConfig
 from bulkembed.records import Documents, Shard
 from bulkembed.source import planning, reader
-from bulkembed.source.columns import carried_schema
+from bulkembed.source.columns import carried_columns
 from bulkembed.source.objects import SourceObject, source_objects
 from bulkembed.storage.store import Store
 from tests.support.models import recipe
@@ -30,7 +30,7 @@ def shards_of(path: Path, max_rows: int = 10**6) -> list[Shard]:
 
 
 def carried_of(objects: list[SourceObject], cfg: RunConfig) -> pa.Schema:
-    return carried_schema(STORE, objects, recipe(cfg), cfg.source)
+    return carried_columns(STORE, objects, recipe(cfg), cfg.source).schema
 
 
 def read(path: Path, cfg: RunConfig, max_rows: int = 10**6) -> list[Documents]:

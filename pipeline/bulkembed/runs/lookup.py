@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -18,6 +18,8 @@ from bulkembed.records import Model
 from bulkembed.runs import calibration, publication
 from bulkembed.runs.job import Job, load_tokenizer
 from bulkembed.source import columns, planning
+from bulkembed.source.columns import CarriedColumns
+from bulkembed.source.layout import Layout
 from bulkembed.source.objects import SourceListing, source_listing
 from bulkembed.source.overlap import refuse_linked_output, refuse_overlap
 from bulkembed.source.planning import Plan
@@ -87,20 +89,20 @@ def look_up_output(cfg: RunConfig, model: Model, recipe: Recipe, listing: Source
         done = ledger.done()
         known = ledger.read_carried_schema() if recipe.fingerprint in runs else None
     try:
-        carried = known or columns.carried_schema(ledger.store, listing.objects, recipe, cfg.source)
+        carried = CarriedColumns(known, {}) if known else columns.carried_columns(ledger.store, listing.objects, recipe, cfg.source)
     except StorageError as error:
         raise SourceError(f"source: {error}") from error
-    job = Job(cfg, model, recipe, carried)
-    return job, plan_shards(job, listing, done)
+    job = Job(cfg, model, recipe, carried.schema)
+    return job, plan_shards(job, listing, done, carried.layouts)
 
 
-def plan_shards(job: Job, listing: SourceListing, done: list[str]) -> Plan:
-    """What is left to do of the source. `done`: ids of published shards."""
+def plan_shards(job: Job, listing: SourceListing, done: list[str], layouts: Mapping[str, Layout]) -> Plan:
+    """What is left to do of the source. `done`: ids of published shards. `layouts`: those that are known already, by object id."""
     cfg = job.cfg
     max_rows = max(1, min(cfg.shards.max_rows, (cfg.shards.memory_mib << 20) // (job.model.width * 4)))
     check = partial(columns.require_columns, job.recipe)
     texts = job.recipe.vector_key.text_columns
-    plan = planning.plan(job.store, listing.objects, done, max_rows, cfg.limit, check, texts, cfg.shards.text_mib << 20)
+    plan = planning.plan(job.store, listing.objects, done, max_rows, cfg.limit, check, texts, cfg.shards.text_mib << 20, layouts)
     plan = replace(plan, failures=[*listing.failures, *plan.failures], listing=listing)
     if not (plan.done or plan.pending or plan.failures):
         raise columns.no_rows(cfg.source)

@@ -86,6 +86,6 @@ def measured(job: Job, plan: Plan, executor: Executor) -> tuple[Job, Plan]:
 
     job = calibration.calibrated(job, plan.pending, sample)
     if done := job.ledger.done():
-        plan = plan_shards(job, plan.listing, done)
+        plan = plan_shards(job, plan.listing, done, {})
         publication.require_allowed(job, plan)
     return job, plan

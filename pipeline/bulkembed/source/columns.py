@@ -1,8 +1,9 @@
-"""Which columns a run carries from the source, and their types."""
+"""Source objects and a configuration -> the columns that a run carries from the source, and their types."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 
 import pyarrow as pa
@@ -25,52 +26,61 @@ from bulkembed.source.layout import Layout, layout_of
 from bulkembed.source.objects import SourceObject
 from bulkembed.storage.store import Store
 
-MAX_OBJECTS = 16  # that are opened in search of a column's first value
+MAX_OBJECTS = 16  # objects that are opened to find the first value of a column
 
 
-def carried_schema(store: Store, objects: Iterable[SourceObject], recipe: Recipe, place: str) -> pa.Schema:
-    """The id and the kept columns, of the types in `column_types`, else those of the first object that has values.
+@dataclass(frozen=True)
+class CarriedColumns:
+    """The schema of the id and the kept columns, and the layouts of the objects that were read for it, by object id."""
 
-    A column that is null in the first objects is text. Raises SourceError where they lack a column."""
+    schema: pa.Schema
+    layouts: dict[str, Layout]
+
+
+def carried_columns(store: Store, objects: Iterable[SourceObject], recipe: Recipe, place: str) -> CarriedColumns:
+    """The types are those in `column_types`, else those of the first object that has values of the column. `place`: the source.
+
+    A column that is null in the first MAX_OBJECTS objects is text. Raises SourceError where they lack a column."""
     rows, names = recipe.row_schema, recipe.source_columns
     asked = asked_fields(rows)
-    found: dict[str, pa.Field] = {}
+    fields: dict[str, pa.Field] = {}
+    layouts: dict[str, Layout] = {}
     first: tuple[SourceObject, pa.Schema] | None = None
-    for item, source in islice(readable_objects(store, objects, recipe, place), MAX_OBJECTS):
+    for item, source in islice(readable_objects(store, objects, recipe, place, layouts), MAX_OBJECTS):
         first = first or (item, source)
         for name in names:
             if name in source.names:
-                found[name] = merged(found.get(name), source.field(name))
-        if all(is_settled(name, found, rows) for name in names):
+                fields[name] = merge_fields(fields.get(name), source.field(name))
+        if all(is_settled(name, fields, rows) for name in names):
             break
-    missing = tuple(name for name in names if name not in found and not is_settled(name, found, rows))
+    missing = tuple(name for name in names if name not in fields and not is_settled(name, fields, rows))
     if first and missing:
         try:
             require_names(first[1].names, missing, first[0].uri)
         except ObjectError as error:
             raise SourceError(str(error)) from None
-    found |= asked
-    fields = [json_text_field(name) if pa.types.is_null(found[name].type) else found[name] for name in rows.carried_columns]
-    return output_columns(pa.schema(fields), rows.id_column, rows.keep_columns)
+    fields |= asked
+    carried = [json_text_field(name) if pa.types.is_null(fields[name].type) else fields[name] for name in rows.carried_columns]
+    return CarriedColumns(output_columns(pa.schema(carried), rows.id_column, rows.keep_columns), layouts)
 
 
-def merged(known: pa.Field | None, new: pa.Field) -> pa.Field:
-    """The field as the objects before have it, and where they hold no value as this one does."""
+def merge_fields(known: pa.Field | None, new: pa.Field) -> pa.Field:
+    """The field as earlier objects have it. The parts in which they hold no value are as in this object."""
     if known is None or pa.types.is_null(known.type):
         return new
     return known.with_type(fill_unknown(known.type, new.type))
 
 
-def is_settled(name: str, found: dict[str, pa.Field], rows: RowSchema) -> bool:
-    """Whether more objects would tell nothing new of the column."""
+def is_settled(name: str, fields: dict[str, pa.Field], rows: RowSchema) -> bool:
+    """Whether more objects would tell nothing new about the column."""
     if name in rows.declared_types:
-        return name in found or name in rows.keep_columns
+        return name in fields or name in rows.keep_columns
     carried = name in rows.carried_columns
-    return name in found and not (carried and has_null(found[name].type))
+    return name in fields and not (carried and has_null(fields[name].type))
 
 
 def asked_fields(rows: RowSchema) -> dict[str, pa.Field]:
-    """By `column_types`. A column of type string takes every value of JSON, as text."""
+    """The fields that `column_types` names. A column of type string takes every value of JSON, as text."""
     fields: dict[str, pa.Field] = {}
     for name, kind in rows.declared_types.items():
         if name not in rows.carried_columns:
@@ -80,33 +90,43 @@ def asked_fields(rows: RowSchema) -> dict[str, pa.Field]:
     return fields
 
 
-def readable_objects(store: Store, objects: Iterable[SourceObject], recipe: Recipe, place: str) -> Iterator[tuple[SourceObject, pa.Schema]]:
-    """The objects that hold rows, with their columns. Raises SourceError where there is none.
+def readable_objects(
+    store: Store, objects: Iterable[SourceObject], recipe: Recipe, place: str, layouts: dict[str, Layout]
+) -> Iterator[tuple[SourceObject, pa.Schema]]:
+    """The objects that hold rows, with their columns. It adds the layouts that it learns to `layouts`.
 
-    A Parquet file that comes first and lacks a column is taken for a mistake in the configuration: SourceError too."""
+    Raises SourceError where no object has rows, and where the first one is a Parquet file without a column of the configuration:
+    that is taken for a mistake in the configuration."""
     problem = no_rows(place)
-    seen = 0
+    any_object = False
     for item in objects:
         try:
-            if item.format == "jsonl":
-                source, has_rows = json_columns.schema_of(store, item, recipe.source_columns)
-            else:
-                layout = layout_of(store, item)
-                source, has_rows = layout.schema, layout.rows > 0
+            source, layout, has_rows = open_columns(store, item, recipe)
         except ObjectError as error:
             problem = SourceError(str(error))
             continue
+        if layout is not None:
+            layouts[item.id] = layout
         if not has_rows:
             continue
-        if not seen and item.format == "parquet":
+        if not any_object and layout is not None:
             try:
                 require_columns(recipe, item, layout)
             except ObjectError as error:
                 raise SourceError(str(error)) from None
-        seen += 1
+        any_object = True
         yield item, source
-    if not seen:
+    if not any_object:
         raise problem
+
+
+def open_columns(store: Store, item: SourceObject, recipe: Recipe) -> tuple[pa.Schema, Layout | None, bool]:
+    """The columns of an object, its layout if that is known then, and whether it has rows. Raises ObjectError."""
+    if item.format == "jsonl":
+        columns = json_columns.columns_of(store, item, recipe.source_columns)
+        return columns.schema, columns.layout, columns.has_rows
+    layout = layout_of(store, item, recipe.vector_key.text_columns)
+    return layout.schema, layout, layout.rows > 0
 
 
 def no_rows(source: str) -> SourceError:
@@ -114,7 +134,7 @@ def no_rows(source: str) -> SourceError:
 
 
 def require_columns(recipe: Recipe, item: SourceObject, layout: Layout) -> None:
-    """Raises ObjectError where a Parquet file lacks a column, or holds numbers where text is expected. JSON has a type a row."""
+    """Raises ObjectError where a Parquet file lacks a column, or has a text column that is no text. JSON rows are checked one by one."""
     if item.format != "parquet" or not layout.rows:
         return
     require_names(layout.schema.names, recipe.source_columns, item.uri)

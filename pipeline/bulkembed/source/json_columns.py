@@ -1,11 +1,11 @@
-"""The columns of JSON lines and their types, by the first lines of an object."""
+"""An object of JSON lines -> its columns and their types, by its first rows."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import Any
 
 import orjson
 import pyarrow as pa
@@ -14,9 +14,10 @@ from bulkembed.errors import ObjectError
 from bulkembed.source import json_lines
 from bulkembed.source.column_types import json_text_field
 from bulkembed.source.json_lines import Numeral
+from bulkembed.source.layout import Layout, LineScan
 from bulkembed.source.objects import SourceObject
 from bulkembed.storage.retry import CORRUPT, describe
-from bulkembed.storage.store import Store, first_line, lines
+from bulkembed.storage.store import READ_AHEAD_BYTES, Store
 
 SAMPLE_LINES = 1000
 MAX_DEPTH = 32  # of lists and structs in a value; deeper ones are text
@@ -24,15 +25,15 @@ SIMPLE_TYPES: dict[tuple[str, ...], pa.DataType] = {(): pa.null(), ("bool",): pa
 
 
 @dataclass
-class Held:
-    """What a column, or a part of it, has held so far."""
+class SeenValues:
+    """What the values of a column, or of a part of it, have been so far."""
 
-    kinds: set[str] = field(default_factory=set)  # bool, int, float, text, number, list, struct, deep; empty where all was null
-    low: int = 0
-    high: int = 0
-    in_double: bool = True  # all integers
-    items: Held | None = None
-    fields: dict[str, Held] = field(default_factory=dict)
+    kinds: set[str] = field(default_factory=set)  # bool, int, float, text, number, list, struct, deep; empty if all were null
+    low: int = 0  # the least integer
+    high: int = 0  # the greatest integer
+    in_double: bool = True  # whether a double holds all integers
+    items: SeenValues | None = None  # of lists
+    fields: dict[str, SeenValues] = field(default_factory=dict)  # of structs
 
     def add(self, value: Any, depth: int = 0) -> None:
         match value:
@@ -42,13 +43,13 @@ class Held:
                 self.kinds.add("deep")
             case list():
                 self.kinds.add("list")
-                self.items = self.items or Held()
+                self.items = self.items or SeenValues()
                 for item in value:
                     self.items.add(item, depth + 1)
             case dict():
                 self.kinds.add("struct")
                 for key, item in value.items():
-                    self.fields.setdefault(key, Held()).add(item, depth + 1)
+                    self.fields.setdefault(key, SeenValues()).add(item, depth + 1)
             case _:
                 self.add_scalar(value)
 
@@ -68,22 +69,22 @@ class Held:
                 self.kinds.add("text")
 
     def arrow_type(self) -> pa.DataType | None:
-        """The type that holds all of it, null where nothing is known; None where only text can."""
+        """The type that holds all values: null if there were none, None if only text holds them."""
         match sorted(self.kinds):
             case ["int"]:
-                found = int_type(self.low, self.high)
+                kind = int_type(self.low, self.high)
             case ["float"] | ["float", "int"]:
-                found = pa.float64() if self.in_double else None
+                kind = pa.float64() if self.in_double else None
             case ["list"]:
                 inner = self.items.arrow_type() if self.items else None
-                found = None if inner is None else pa.list_(inner)
+                kind = None if inner is None else pa.list_(inner)
             case ["struct"]:
                 parts = [(name, part.arrow_type()) for name, part in self.fields.items()]
-                known = [(name, kind) for name, kind in parts if kind is not None]
-                found = pa.struct(known) if len(known) == len(parts) else None
+                known = [(name, part) for name, part in parts if part is not None]
+                kind = pa.struct(known) if len(known) == len(parts) else None
             case kinds:
-                found = SIMPLE_TYPES.get(tuple(kinds))
-        return found
+                kind = SIMPLE_TYPES.get(tuple(kinds))
+        return kind
 
 
 def int_type(low: int, high: int) -> pa.DataType | None:
@@ -92,52 +93,61 @@ def int_type(low: int, high: int) -> pa.DataType | None:
     return pa.uint64() if low >= 0 else None
 
 
-def schema_of(store: Store, item: SourceObject, columns: Sequence[str]) -> tuple[pa.Schema, bool]:
-    """The columns of an object of JSON lines (type null: no value seen), and whether it has rows at all.
+@dataclass(frozen=True)
+class JsonColumns:
+    """The columns of an object of JSON lines. The type of a column without any value is null."""
 
-    Reads the first SAMPLE_LINES rows, and on for as long as one of `columns` is missing. Raises ObjectError."""
+    schema: pa.Schema
+    has_rows: bool
+    layout: Layout | None  # known only if the object was read to its end
 
-    def read() -> tuple[dict[str, Held], bool]:
+
+def columns_of(store: Store, item: SourceObject, names: Sequence[str]) -> JsonColumns:
+    """Reads the first SAMPLE_LINES rows, and more rows while one of the columns `names` is missing. Raises ObjectError.
+
+    An object that one request reads whole is scanned to its end, so that planning need not read it again."""
+
+    def read() -> JsonColumns:
         with store.open_lines(item.uri, item.version) as file:
             json_lines.require_lines(file, item.uri)
-            return sampled(file, columns)
+            scan = LineScan(file)
+            columns = sample_columns(scan.rows, names)
+            if item.size <= READ_AHEAD_BYTES:
+                scan.read_rest()
+            return JsonColumns(columns, bool(scan.part_rows), scan.layout() if scan.is_complete else None)
 
     try:
-        held, any_rows = store.retrying(read, f"reading {item.uri}")
+        return store.retrying(read, f"reading {item.uri}")
     except CORRUPT as error:
         raise ObjectError(f"{item.uri}: not a readable {item.format} file: {describe(error)}") from error
-    return pa.schema([column_field(name, each.arrow_type()) for name, each in held.items()]), any_rows
+
+
+def sample_columns(lines: Iterable[tuple[bytes, int]], names: Sequence[str]) -> pa.Schema:
+    """The columns of the first rows. `lines`: with their lengths in bytes; it takes no more of them than it needs."""
+    seen: dict[str, SeenValues] = {}
+    spellings = {name: {orjson.dumps(name), json.dumps(name).encode()} for name in names}
+    parsed = 0
+    for row, (line, length) in enumerate(lines):
+        if row >= SAMPLE_LINES:
+            missing = [name for name in names if name not in seen or (parsed < 2 * SAMPLE_LINES and not seen[name].kinds)]
+            if not missing:
+                break
+            if not any(spelling in line for name in missing for spelling in spellings[name]):
+                continue
+        if length == len(line):
+            parsed += 1
+            add_line(line, seen)
+    return pa.schema([column_field(name, values.arrow_type()) for name, values in seen.items()])
 
 
 def column_field(name: str, kind: pa.DataType | None) -> pa.Field:
     return json_text_field(name) if kind is None else pa.field(name, kind)
 
 
-def sampled(file: BinaryIO, columns: Sequence[str]) -> tuple[dict[str, Held], bool]:
-    held: dict[str, Held] = {}
-    spellings = {name: {orjson.dumps(name), json.dumps(name).encode()} for name in columns}
-    rows = parsed = 0
-    first_line(file)
-    for line, length in lines(file):
-        if line.isspace():
-            continue
-        rows += 1
-        if rows > SAMPLE_LINES:
-            wanted = [name for name in columns if name not in held or (parsed < 2 * SAMPLE_LINES and not held[name].kinds)]
-            if not wanted:
-                break
-            if not any(spelling in line for name in wanted for spelling in spellings[name]):
-                continue
-        if length == len(line):
-            parsed += 1
-            add_line(line, held)
-    return held, rows > 0
-
-
-def add_line(line: bytes, held: dict[str, Held]) -> None:
+def add_line(line: bytes, seen: dict[str, SeenValues]) -> None:
     try:
         row = json_lines.parse_exactly(line) if json_lines.may_lose_digits(line) else json_lines.parse(line)
-    except ValueError:  # the reader rejects that line with its reason
+    except ValueError:  # the reader rejects this line and says why
         return
     for name, value in row.items() if isinstance(row, dict) else ():
-        held.setdefault(name, Held()).add(value)
+        seen.setdefault(name, SeenValues()).add(value)

@@ -4,7 +4,7 @@ Parquet: one read of the footer. JSON lines: one pass over the whole object, whi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -75,20 +75,43 @@ def column_bytes(group: pq.RowGroupMetaData, columns: Sequence[str]) -> int:
     return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in columns)
 
 
+class LineScan:
+    """One pass over the non-blank lines of an object of JSON lines. It remembers where every `PART_LINES`-th row starts."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.part_rows: list[int] = []
+        self.part_bytes: list[int] = []
+        self.offsets: list[int] = []
+        self.is_complete = False
+        self.rows = self._rows()  # each non-blank line with its length in bytes
+
+    def _rows(self) -> Iterator[tuple[bytes, int]]:
+        offset, rows = first_line(self.file), 0
+        for line, length in lines(self.file):
+            if not line.isspace():
+                if rows % PART_LINES == 0:
+                    self.part_rows.append(0)
+                    self.part_bytes.append(0)
+                    self.offsets.append(offset)
+                self.part_rows[-1] += 1
+                self.part_bytes[-1] += length
+                rows += 1
+                yield line, length
+            offset += length
+        self.is_complete = True
+
+    def read_rest(self) -> None:
+        for _ in self.rows:
+            pass
+
+    def layout(self) -> Layout:
+        """The layout of the object, once `is_complete`."""
+        return Layout(self.part_rows, self.part_bytes, self.offsets, pa.schema([]))
+
+
 def scan_lines(file: BinaryIO) -> Layout:
-    """Counts non-blank lines, and remembers where every `PART_LINES`-th starts."""
-    part_rows: list[int] = []
-    part_bytes: list[int] = []
-    offsets: list[int] = []
-    offset, rows = first_line(file), 0
-    for line, length in lines(file):
-        if not line.isspace():
-            if rows % PART_LINES == 0:
-                part_rows.append(0)
-                part_bytes.append(0)
-                offsets.append(offset)
-            part_rows[-1] += 1
-            part_bytes[-1] += length
-            rows += 1
-        offset += length
-    return Layout(part_rows, part_bytes, offsets, pa.schema([]))
+    """The layout of an object of JSON lines. It reads the whole object."""
+    scan = LineScan(file)
+    scan.read_rest()
+    return scan.layout()

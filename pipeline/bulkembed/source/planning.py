@@ -8,10 +8,11 @@ function of the rows that no published shard holds, whatever shard sizes earlier
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 
 from bulkembed import stopping
 from bulkembed.errors import BulkembedError, ConfigError
@@ -61,26 +62,21 @@ def plan(
     check: CheckObject,
     text_columns: Sequence[str] = (),
     max_text_bytes: int | None = None,
+    layouts: Mapping[str, Layout] = MappingProxyType({}),
 ) -> Plan:
     """Shards still to do, of at most `max_rows` rows and about `max_text_bytes` bytes of text each.
 
-    `check` is called with every object that is opened. It raises ObjectError to refuse the object."""
+    `check` is called with every object that is opened. It raises ObjectError to refuse the object. `layouts`: those that are known
+    already, by object id."""
     published = shards_by_object(done)
     covered = {object_id: disjoint(shard_ids) for object_id, shard_ids in published.items()}
+
+    def open_object(item: SourceObject) -> Layout | Failure:
+        return checked_layout(store, item, text_columns, check, layouts.get(item.id))
 
     def inspect(item: SourceObject) -> Layout | Failure | None:
         stopping.stop.check()
         return None if is_complete(covered.get(item.id, [])) else open_object(item)
-
-    def open_object(item: SourceObject) -> Layout | Failure:
-        try:
-            layout = layout_of(store, item, text_columns)
-            check(item, layout)
-        except BulkembedError as error:
-            if isinstance(error, ConfigError):
-                raise
-            return Failure(item.uri, str(error).removeprefix(f"{item.uri}: "))
-        return layout
 
     finished: list[str] = []
     pending: list[Shard] = []
@@ -105,6 +101,20 @@ def plan(
                     pending += shards_of(item, layout, cut_gap(gap, layout.part_rows, max_rows), max_text_bytes)
             left -= total
     return Plan(objects, finished, pending, failures)
+
+
+def checked_layout(
+    store: Store, item: SourceObject, text_columns: Sequence[str], check: CheckObject, known: Layout | None
+) -> Layout | Failure:
+    """The layout of an object, read unless it is known; a Failure where the object is unreadable or refused by `check`."""
+    try:
+        layout = known or layout_of(store, item, text_columns)
+        check(item, layout)
+    except BulkembedError as error:
+        if isinstance(error, ConfigError):
+            raise
+        return Failure(item.uri, str(error).removeprefix(f"{item.uri}: "))
+    return layout
 
 
 def shards_by_object(done: Iterable[str]) -> dict[str, list[ShardId]]:
