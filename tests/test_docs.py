@@ -143,6 +143,16 @@ def anchors(page: Path, level: str = "#+") -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.name)
+def test_modules_and_tests_that_are_named_exist(page: Path) -> None:
+    roots = (ROOT, ROOT / "pipeline" / "bulkembed")
+    for name in INLINE.findall(prose(page)):
+        if re.fullmatch(r"[\w/]+/\w+\.py", name):
+            assert any((root / name).is_file() for root in roots), f"{page.name} names {name}"
+        elif re.fullmatch(r"test_\w+", name):
+            assert list((ROOT / "tests").rglob(f"{name}.py")), f"{page.name} names {name}"
+
+
 def test_every_page_of_the_manual_is_in_the_index_of_the_readme() -> None:
     linked = set(LINK.findall((ROOT / "README.md").read_text(encoding="utf-8")))
     assert {str(page.relative_to(ROOT)) for page in PAGES if page.parent in (ROOT, ROOT / "docs")} - {"README.md"} <= linked
