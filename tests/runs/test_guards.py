@@ -26,7 +26,8 @@ from bulkembed.runs.job import Job
 from bulkembed.runs.lookup import open_job
 from bulkembed.runs.run import finish, run
 from bulkembed.source.objects import object_id
-from bulkembed.storage.store import Store, absolute
+from bulkembed.storage.store import Store
+from bulkembed.storage.uris import absolute
 from tests.support.corpora import write_jsonl, write_small_corpus
 from tests.support.processes import bulkembed
 from tests.support.runs import in_one_process, read_dataset, simulated

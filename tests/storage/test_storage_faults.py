@@ -124,7 +124,7 @@ def test_compressed_lines_are_read_in_large_blocks_however_small_the_shard(
     tmp_path: Path, qwen: str, s3: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "READ_AHEAD_BYTES", 64 << 10)
-    monkeypatch.setattr(store, "LEAST_AHEAD_BYTES", 1 << 10)
+    monkeypatch.setattr(store, "MIN_READ_AHEAD_BYTES", 1 << 10)
     lines = [json.dumps({"id": number, "text": random.Random(number).randbytes(500).hex(), "lang": "xx"}) for number in range(800)]
     packed = gzip.compress("\n".join(lines).encode())
     root = f"s3://corpus/{tmp_path.name}"

@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from bulkembed.storage.store import absolute, join
+from bulkembed.storage.uris import absolute, join
 
 
 def data_folder(output: str, fingerprint: str) -> str:

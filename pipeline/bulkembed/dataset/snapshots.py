@@ -12,7 +12,8 @@ from bulkembed.dataset.json_records import create_numbered, newest_number, read_
 from bulkembed.dataset.receipts import Ledger, fingerprints
 from bulkembed.errors import SourceError, StorageError
 from bulkembed.records import Counts
-from bulkembed.storage.store import Store, absolute
+from bulkembed.storage.store import Store
+from bulkembed.storage.uris import absolute
 
 MAX_ATTEMPTS = 100  # to take a snapshot number, while other runs take numbers too
 

@@ -17,7 +17,7 @@ from bulkembed.dataset.snapshots import Snapshot, current_differs
 from bulkembed.errors import StorageError
 from bulkembed.records import Counts, Receipt, VectorForm
 from bulkembed.runs import calibration
-from bulkembed.storage.retry import CORRUPT, describe
+from bulkembed.storage.retry import CORRUPT, describe_error
 from bulkembed.storage.store import Store
 from bulkembed.vectors import quantize
 
@@ -56,7 +56,7 @@ def verify(store: Store, ledger: Ledger, snapshot: Snapshot) -> Iterator[str]:
             yield f"{uri}: missing"
             continue
         except CORRUPT as error:
-            yield f"{uri}: unreadable: {describe(error)}"
+            yield f"{uri}: unreadable: {describe_error(error)}"
             continue
         first = first or table.schema
         yield from (f"{uri}: {problem}" for problem in file_problems(table, first, receipt, snapshot, forms))
@@ -103,7 +103,7 @@ def reject_problems(store: Store, uri: str, receipt: Receipt) -> Iterator[str]:
         yield f"{uri}: missing"
         return
     except CORRUPT as error:
-        yield f"{uri}: unreadable: {describe(error)}"
+        yield f"{uri}: unreadable: {describe_error(error)}"
         return
     if rows != receipt.counts.rejects:
         yield f"{uri}: {rows} rows, its receipt says {receipt.counts.rejects}"

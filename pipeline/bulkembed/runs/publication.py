@@ -14,7 +14,7 @@ from bulkembed.runs import guards
 from bulkembed.runs.guards import Contents
 from bulkembed.runs.job import Job
 from bulkembed.source.planning import Plan
-from bulkembed.storage.store import absolute
+from bulkembed.storage.uris import absolute
 
 
 def guarded(job: Job, plan: Plan) -> Plan:

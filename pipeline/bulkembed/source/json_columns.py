@@ -16,7 +16,7 @@ from bulkembed.source.column_types import json_text_field
 from bulkembed.source.json_lines import Numeral
 from bulkembed.source.layout import Layout, LineScan
 from bulkembed.source.objects import SourceObject
-from bulkembed.storage.retry import CORRUPT, describe
+from bulkembed.storage.retry import CORRUPT, describe_error
 from bulkembed.storage.store import READ_AHEAD_BYTES, Store
 
 SAMPLE_LINES = 1000
@@ -119,7 +119,7 @@ def columns_of(store: Store, item: SourceObject, names: Sequence[str]) -> JsonCo
     try:
         return store.retrying(read, f"reading {item.uri}")
     except CORRUPT as error:
-        raise ObjectError(f"{item.uri}: not a readable {item.format} file: {describe(error)}") from error
+        raise ObjectError(f"{item.uri}: not a readable {item.format} file: {describe_error(error)}") from error
 
 
 def sample_columns(lines: Iterable[tuple[bytes, int]], names: Sequence[str]) -> pa.Schema:

@@ -22,8 +22,8 @@ import pyarrow as pa
 from bulkembed.errors import ObjectError
 from bulkembed.source.column_types import LISTS, holds_json_text
 from bulkembed.source.conversion import Reasons
+from bulkembed.source.text_lines import BYTE_ORDER_MARK
 from bulkembed.storage.compression import codec_of
-from bulkembed.storage.store import BYTE_ORDER_MARK
 
 CONSTANTS = (b"NaN", b"Infinity")  # Python and pandas write them, though they are no JSON
 NUMERAL = re.compile(rb"[0-9.eE][0-9.eE+-]*")

@@ -18,8 +18,9 @@ from bulkembed.errors import ObjectError
 from bulkembed.source.json_lines import require_lines
 from bulkembed.source.objects import SourceObject
 from bulkembed.source.row_ranges import RowRange
-from bulkembed.storage.retry import CORRUPT, describe
-from bulkembed.storage.store import Store, first_line, lines
+from bulkembed.source.text_lines import read_lines, seek_first_line
+from bulkembed.storage.retry import CORRUPT, describe_error
+from bulkembed.storage.store import Store
 
 PART_LINES = 1024  # rows of a part of JSON lines
 
@@ -66,7 +67,7 @@ def layout_of(store: Store, item: SourceObject, text_columns: Sequence[str] = ()
     try:
         return store.retrying(read, f"reading {item.uri}")
     except CORRUPT as error:
-        raise ObjectError(f"{item.uri}: not a readable {item.format} file: {describe(error)}") from error
+        raise ObjectError(f"{item.uri}: not a readable {item.format} file: {describe_error(error)}") from error
 
 
 def column_bytes(group: pq.RowGroupMetaData, columns: Sequence[str]) -> int:
@@ -87,8 +88,8 @@ class LineScan:
         self.rows = self._rows()  # each non-blank line with its length in bytes
 
     def _rows(self) -> Iterator[tuple[bytes, int]]:
-        offset, rows = first_line(self.file), 0
-        for line, length in lines(self.file):
+        offset, rows = seek_first_line(self.file), 0
+        for line, length in read_lines(self.file):
             if not line.isspace():
                 if rows % PART_LINES == 0:
                     self.part_rows.append(0)

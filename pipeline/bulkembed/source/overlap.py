@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bulkembed.errors import ConfigError, SourceError, StorageError
-from bulkembed.storage.store import Store, canonical
+from bulkembed.storage.store import Store
+from bulkembed.storage.uris import canonical
 
 
 def refuse_overlap(store: Store, source: str, output: str) -> None:

@@ -30,8 +30,9 @@ from bulkembed.records import Documents, Shard
 from bulkembed.source import conversion, json_lines
 from bulkembed.source.columns import require_names
 from bulkembed.source.conversion import Reasons
-from bulkembed.storage.retry import CORRUPT, describe
-from bulkembed.storage.store import MAX_LINE_BYTES, Store, changed, first_line, lines
+from bulkembed.source.text_lines import MAX_LINE_BYTES, read_lines, seek_first_line
+from bulkembed.storage.retry import CORRUPT, describe_error
+from bulkembed.storage.store import Store, changed_error
 
 READ_ROWS = 16_384
 
@@ -48,7 +49,7 @@ def read(store: Store, shard: Shard, recipe: Recipe, carried: pa.Schema) -> Docu
     try:
         columns, reasons = store.retrying(lambda: read_rows(store, shard, recipe, carried), f"reading {shard.uri}")
     except CORRUPT as error:
-        raise ObjectError(f"{shard.uri}: rows {shard.start}-{shard.stop} are unreadable: {describe(error)}") from error
+        raise ObjectError(f"{shard.uri}: rows {shard.start}-{shard.stop} are unreadable: {describe_error(error)}") from error
     require_unchanged(store, shard)
     rows = pa.Table.from_arrays([columns[field.name] for field in carried], schema=nullable(carried))
     if rows.num_rows != shard.rows:
@@ -67,7 +68,7 @@ def require_unchanged(store: Store, shard: Shard) -> None:
     except FileNotFoundError:
         current = "gone"
     if current != shard.version:
-        raise changed(shard.uri)
+        raise changed_error(shard.uri)
 
 
 def documents(
@@ -213,8 +214,8 @@ def jsonl_rows(store: Store, shard: Shard, recipe: Recipe, carried: pa.Schema) -
     """As `parquet_rows`, of a range of non-blank lines."""
     expected_bytes = shard.text_bytes * (shard.skip + shard.rows) // shard.rows
     with store.open_lines(shard.uri, shard.version, expected_bytes) as file:
-        file.seek(shard.offset or first_line(file))
-        mine = islice((each for each in lines(file) if not each[0].isspace()), shard.skip, shard.skip + shard.rows)
+        file.seek(shard.offset or seek_first_line(file))
+        mine = islice((each for each in read_lines(file) if not each[0].isspace()), shard.skip, shard.skip + shard.rows)
         rows, parsed, reasons = parse_lines(mine)
     json_lines.restore_digits(rows, parsed, [source_name(field.name, recipe) for field in carried])
     columns: dict[str, Any] = {}

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from bulkembed.errors import SourceError, StorageError
 from bulkembed.storage.listing import Listing
-from bulkembed.storage.store import Store, canonical, join
+from bulkembed.storage.store import Store
+from bulkembed.storage.uris import canonical, join
 
 MARKERS = {"_delta_log": "Delta", ".hoodie": "Hudi", "_versions": "Lance", "metadata": "Iceberg"}
 PROBE_THREADS = 16

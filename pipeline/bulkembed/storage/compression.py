@@ -19,7 +19,7 @@ def codec_of(uri: str) -> tuple[str, str | None]:
     return (stem, CODECS[suffix]) if suffix in CODECS else (name, None)
 
 
-def decompressed(file: BinaryIO, codec: str | None) -> Any:
+def decompress(file: BinaryIO, codec: str | None) -> Any:
     if codec == "zstd":
         return zstd.ZstdFile(file, options=MAX_ZSTD_WINDOW)
     return compr[codec](file, mode="r")

@@ -99,7 +99,7 @@ class Listing:
     links: list[tuple[str, str]]  # local: each symbolic link that was followed, and what it leads to
 
 
-def listed(tree: Tree, path: str) -> tuple[str, list[Entry]]:
+def list_tree(tree: Tree, path: str) -> tuple[str, list[Entry]]:
     """What is at `path`: a place that exists as it is spelled, else what it matches as a glob.
 
     Returns the folder below which names count (or the one object) and its files, with what is left out."""

@@ -19,21 +19,21 @@ ABSENT = {errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG}
 class LocalTree:
     """Follows symbolic links, and lists every real path once."""
 
-    def __init__(self, hidden: tuple[str, ...], is_telling: NameTest) -> None:
-        self.hidden, self.is_telling = hidden, is_telling
+    def __init__(self, hidden: tuple[str, ...], is_preferred: NameTest) -> None:
+        self.hidden, self.is_preferred = hidden, is_preferred
         self.followed: list[Entry] = []
 
     def stands(self, path: str) -> bool:
         try:
             Path(path).lstat()
         except OSError as error:
-            return absent(error, path)
+            return is_absent(error, path)
         return True
 
     def everything(self, path: str, is_wanted: NameTest = any_name) -> list[Entry]:
         if not self.stands(path or "/"):
             raise FileNotFoundError(path)
-        top = retry(lambda: resolved(path or "/"), f"listing {path}")
+        top = retry(lambda: resolve_entry(path or "/"), f"listing {path}")
         if top.kind != "folder":
             return [top]
         found: list[Entry] = []
@@ -68,7 +68,7 @@ class LocalTree:
         return found
 
     def _rank(self, is_wanted: NameTest) -> Rank:
-        return lambda path: (is_wanted(path), self.is_telling(path))
+        return lambda path: (is_wanted(path), self.is_preferred(path))
 
     def _visit(self, entry: Entry, visited: dict[str, int], rank: Rank, folders: list[Entry], found: list[Entry]) -> None:
         """Adds what was not visited before to the folders that are to be entered, or to what is found. Of a file, a name of higher rank
@@ -78,10 +78,10 @@ class LocalTree:
             return
         at = visited.get(entry.real)
         if at is not None and (entry.kind == "folder" or rank(entry.path) <= rank(found[at].path)):
-            found.append(again(entry))
+            found.append(listed_again(entry))
             return
         if at is not None:
-            found[at] = again(found[at])
+            found[at] = listed_again(found[at])
         visited[entry.real] = len(found)
         if entry.linked:
             self.followed.append(entry)
@@ -89,7 +89,7 @@ class LocalTree:
 
     def _entries(self, folder: Entry) -> list[Entry]:
         try:
-            return retry(lambda: [self._entry(item, folder.real) for item in scanned(folder.path or "/")], f"listing {folder.path}")
+            return retry(lambda: [self._entry(item, folder.real) for item in scan_folder(folder.path or "/")], f"listing {folder.path}")
         except FileNotFoundError:
             return [Entry(f"{folder.path}/", "left out", GONE)]
 
@@ -99,7 +99,7 @@ class LocalTree:
             reason = HIDDEN if name.startswith(self.hidden) else NOT_UTF8
             return Entry(f"{path}/" if is_folder(item) else path, "left out", reason)
         if item.is_symlink():
-            return resolved(path)
+            return resolve_entry(path)
         real = f"{real_folder}/{name}" if real_folder != "/" else path
         if item.is_dir(follow_symlinks=False):
             return Entry(path, "folder", real=real)
@@ -112,7 +112,7 @@ class LocalTree:
         return Entry(path, "file", "", {"size": known.st_size, "mtime": known.st_mtime}, real)
 
 
-def again(entry: Entry) -> Entry:
+def listed_again(entry: Entry) -> Entry:
     return Entry(f"{entry.path}/" if entry.kind == "folder" else entry.path, "left out", AGAIN)
 
 
@@ -123,21 +123,21 @@ def is_folder(item: os.DirEntry[str]) -> bool:
         return False
 
 
-def scanned(folder: str) -> list[os.DirEntry[str]]:
+def scan_folder(folder: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             return list(entries)
     except PermissionError as error:
-        raise unreadable(folder) from error
+        raise unreadable_error(folder) from error
 
 
-def resolved(path: str) -> Entry:
+def resolve_entry(path: str) -> Entry:
     """What a path leads to, under its own name."""
     place = Path(path)
     try:
         known = place.stat()
     except OSError as error:
-        absent(error, path)
+        is_absent(error, path)
         return Entry(path, "left out", BROKEN)
     real, linked = os.path.realpath(path), place.is_symlink()
     if stat.S_ISDIR(known.st_mode):
@@ -147,16 +147,16 @@ def resolved(path: str) -> Entry:
     return Entry(path, "file", "", {"size": known.st_size, "mtime": known.st_mtime}, real, linked)
 
 
-def absent(error: OSError, path: str) -> bool:
+def is_absent(error: OSError, path: str) -> bool:
     """False for an error that says that nothing is there; raises any other one."""
     if isinstance(error, PermissionError):
-        raise unreadable(path) from error
+        raise unreadable_error(path) from error
     if error.errno not in ABSENT:
         raise error
     return False
 
 
-def unreadable(path: str) -> StorageError:
+def unreadable_error(path: str) -> StorageError:
     return StorageError(f"{path}: cannot be listed: permission denied; give this user the right to read it, or name a source without it")
 
 

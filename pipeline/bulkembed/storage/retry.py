@@ -23,8 +23,8 @@ ATTEMPTS = 8  # with these waits: about a minute
 FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.5, 20.0  # bounds of the random wait before the second attempt, and before any
 # Said about the request, not about the state of the store: the same request would fail again.
 FINAL_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
-FINAL_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.EFBIG, errno.ENOSYS}
-DAMAGED = {"IncompleteBody", "BadDigest"}  # a request that arrived otherwise than it was sent; other invalid ones stay so
+FINAL_ERROR_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.EFBIG, errno.ENOSYS}
+DAMAGED_REQUEST_CODES = {"IncompleteBody", "BadDigest"}  # a request that arrived otherwise than it was sent; other invalid ones stay so
 # What libraries raise on bytes that are not what their name says.
 CORRUPT = (pa.ArrowException, OSError, EOFError, zlib.error, ZstdError)
 FINAL_NAMES = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "InvalidEndpoint"}
@@ -39,7 +39,7 @@ def _transient(error: BaseException) -> bool:
     if isinstance(error, OSError):
         # An OSError without a number is a library's word on the data (pyarrow on a corrupt file).
         lost = isinstance(error, TimeoutError | ConnectionError)
-        final = error.errno in FINAL_NUMBERS or (error.errno == errno.EINVAL and _code(error) not in DAMAGED)
+        final = error.errno in FINAL_ERROR_NUMBERS or (error.errno == errno.EINVAL and _code(error) not in DAMAGED_REQUEST_CODES)
         return lost or (error.errno is not None and not final)
     # s3fs 2026.2 fails over a time-out that carries no message: S3File._fetch_range looks at its arguments.
     return isinstance(error, IndexError) and error.__context__ is not None and _transient(error.__context__)
@@ -78,7 +78,7 @@ def retry(work: Callable[[], T], what: str) -> T:
         error = state.outcome.exception() if state.outcome else None
         with _retries_lock:
             _retries[0] += 1
-        log.info("%s: %s; trying again (%d of %d)", what, describe(error), state.attempt_number + 1, ATTEMPTS)
+        log.info("%s: %s; trying again (%d of %d)", what, describe_error(error), state.attempt_number + 1, ATTEMPTS)
 
     policy = tenacity.Retrying(
         retry=tenacity.retry_if_exception(_transient),
@@ -96,11 +96,11 @@ def retry(work: Callable[[], T], what: str) -> T:
         if numbered or _transient(error) or isinstance(error, FINAL_ERRORS) or type(error).__name__ in FINAL_NAMES:
             refused = isinstance(error, PermissionError) or _code(error) == "400"
             hint = "; check or renew the credentials" if refused else ""
-            raise StorageError(f"{what}: {describe(error)}{hint}") from error
+            raise StorageError(f"{what}: {describe_error(error)}{hint}") from error
         raise
 
 
-def describe(error: BaseException | None) -> str:
+def describe_error(error: BaseException | None) -> str:
     """One line of an exception."""
     if isinstance(error, OSError) and error.strerror:
         return f"{type(error).__name__}: {error.strerror}"

@@ -13,7 +13,7 @@ import io
 import os
 import posixpath
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
@@ -23,24 +23,19 @@ import orjson
 from fsspec.implementations.local import LocalFileSystem
 
 from bulkembed.errors import ConfigError, ObjectError, SourceError
-from bulkembed.storage.compression import codec_of, decompressed
-from bulkembed.storage.listing import WILD, Entry, LeftOut, Listing, NameTest, StoredObject, Tree, any_name, below, fixed_part, listed
-from bulkembed.storage.local_paths import absolute_place
+from bulkembed.storage.compression import codec_of, decompress
+from bulkembed.storage.listing import WILD, Entry, LeftOut, Listing, NameTest, StoredObject, Tree, any_name, below, fixed_part, list_tree
 from bulkembed.storage.local_tree import LocalTree
 from bulkembed.storage.remote_tree import RemoteTree
 from bulkembed.storage.retry import retry
 
 T = TypeVar("T")
 
-# Names of one file system each.
-SAME_PROTOCOL = {"s3a": "s3", "gcs": "gs", "az": "abfs", "abfss": "abfs", "local": "file"}
 READ_AHEAD_BYTES = 8 << 20
-LEAST_AHEAD_BYTES, MOST_AHEAD_BYTES = 1 << 20, 32 << 20
-MAX_LINE_BYTES = 64 << 20
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+MIN_READ_AHEAD_BYTES, MAX_READ_AHEAD_BYTES = 1 << 20, 32 << 20
 ETAGS, TIMES = ("ETag", "etag"), ("mtime", "LastModified", "updated", "last_modified")  # of an object, as file systems name them
-TELLING = {*ETAGS, *TIMES}
-LINKLESS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}  # file systems without hard links
+VERSION_KEYS = {*ETAGS, *TIMES}
+NO_HARD_LINK_ERRORS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}  # file systems without hard links
 # Of S3 file systems, below what the user gives. Retries happen here alone, where they are counted: s3fs and botocore make one
 # attempt each. A body that stalls is given up after `read_timeout`.
 S3_SETTINGS = {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 30, "max_pool_connections": 64}
@@ -83,19 +78,19 @@ class Store:
         filesystem = _filesystem(protocol, b"{}" if protocol == "file" else self.options)
         return filesystem, filesystem._strip_protocol(uri)
 
-    def _tree(self, uri: str, hidden: tuple[str, ...] = (), is_telling: NameTest = any_name) -> tuple[Tree, Callable[[str], str], str]:
+    def _tree(self, uri: str, hidden: tuple[str, ...] = (), is_preferred: NameTest = any_name) -> tuple[Tree, Callable[[str], str], str]:
         """A file system to list, the URI of a path in it, and the path of `uri`."""
         filesystem, path = self._locate(uri)
-        tree = LocalTree(hidden, is_telling) if isinstance(filesystem, LocalFileSystem) else RemoteTree(filesystem, hidden)
+        tree = LocalTree(hidden, is_preferred) if isinstance(filesystem, LocalFileSystem) else RemoteTree(filesystem, hidden)
         return tree, filesystem.unstrip_protocol if "://" in uri else str, path
 
-    def listing(self, uri: str, hidden: tuple[str, ...] = (), is_telling: NameTest = any_name) -> Listing:
+    def listing(self, uri: str, hidden: tuple[str, ...] = (), is_preferred: NameTest = any_name) -> Listing:
         """What is at `uri`: all below a prefix, what a glob matches, or one object. Folders with names that begin with one
-        of `hidden` are not entered. A local file of several names comes under one that `is_telling`, if there is one.
+        of `hidden` are not entered. A local file of several names comes under one that `is_preferred`, if there is one.
 
         Raises StorageError where a folder cannot be listed, FileNotFoundError where nothing is there."""
-        tree, uri_of, path = self._tree(uri, hidden, is_telling)
-        root, entries = listed(tree, path)
+        tree, uri_of, path = self._tree(uri, hidden, is_preferred)
+        root, entries = list_tree(tree, path)
         entries.sort(key=lambda entry: entry.path)
         return Listing(
             root=uri_of(root),
@@ -141,42 +136,42 @@ class Store:
     def version(self, uri: str) -> str:
         """Of the object as it is now; compare with the version in a listing."""
         filesystem, path = self._locate(uri)
-        return version(retry(lambda: cast("dict[str, Any]", filesystem.info(path)), f"reading {uri}"))
+        return version_of(retry(lambda: cast("dict[str, Any]", filesystem.info(path)), f"reading {uri}"))
 
-    def open(self, uri: str, wanted: str | None = None) -> BinaryIO:
+    def open(self, uri: str, expected_version: str | None = None) -> BinaryIO:
         """A seekable file of which each read is one ranged GET. Wrap the whole use of it in `retrying`.
 
-        `wanted`: the version it must be. Raises ObjectError where it is another one, or gone."""
-        return self._open(uri, wanted, cache_type="none")
+        `expected_version`: Raises ObjectError where the object has another version, or is gone."""
+        return self._open(uri, expected_version, cache_type="none")
 
-    def open_lines(self, uri: str, wanted: str | None = None, expected_bytes: int = 0) -> BinaryIO:
+    def open_lines(self, uri: str, expected_version: str | None = None, expected_bytes: int = 0) -> BinaryIO:
         """As `open`, to read from front to back, decompressed by its suffix.
 
         `expected_bytes`: about what will be read, so that it is one GET; 0 where nobody knows."""
         codec = codec_of(uri)[1]
         # A compressed object is read from its start, wherever the lines are.
         known = expected_bytes and not codec
-        ahead_bytes = min(max(expected_bytes, LEAST_AHEAD_BYTES), MOST_AHEAD_BYTES) if known else READ_AHEAD_BYTES
-        file = self._open(uri, wanted, cache_type="readahead", block_size=ahead_bytes)
+        ahead_bytes = min(max(expected_bytes, MIN_READ_AHEAD_BYTES), MAX_READ_AHEAD_BYTES) if known else READ_AHEAD_BYTES
+        file = self._open(uri, expected_version, cache_type="readahead", block_size=ahead_bytes)
         # fsspec's own files split lines in Python; the buffer does it in C.
-        return cast(BinaryIO, io.BufferedReader(decompressed(file, codec), 1 << 20))
+        return cast(BinaryIO, io.BufferedReader(decompress(file, codec), 1 << 20))
 
-    def _open(self, uri: str, wanted: str | None, **reading: Any) -> BinaryIO:
+    def _open(self, uri: str, expected_version: str | None, **reading: Any) -> BinaryIO:
         filesystem, path = self._locate(uri)
         try:
             file = cast(BinaryIO, filesystem.open(path, "rb", **reading))
-            if wanted is None:
+            if expected_version is None:
                 return file
             # What a file of S3 knows of itself it had from the request that opened it; others know nothing, or their size alone.
             details = getattr(file, "details", None) or {}
-            found = version(details if TELLING.intersection(details) else filesystem.info(path))
+            current = version_of(details if VERSION_KEYS.intersection(details) else filesystem.info(path))
         except FileNotFoundError:
-            if wanted is None:
+            if expected_version is None:
                 raise
-            raise changed(uri) from None
-        if found != wanted:
+            raise changed_error(uri) from None
+        if current != expected_version:
             file.close()
-            raise changed(uri)
+            raise changed_error(uri)
         return file
 
     def retrying(self, work: Callable[[], T], what: str) -> T:
@@ -222,32 +217,11 @@ class Store:
         return retry(attempt, f"writing {uri}")
 
 
-def lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Lines with their length in bytes. Of a line longer than MAX_LINE_BYTES only the length is kept: an archive
-    of a few kilobytes can hold one line larger than memory."""
-    while line := file.readline(MAX_LINE_BYTES):
-        length = len(line)
-        if length < MAX_LINE_BYTES or line.endswith(b"\n"):
-            yield line, length
-            continue
-        while more := file.readline(MAX_LINE_BYTES):
-            length += len(more)
-            if more.endswith(b"\n"):
-                break
-        yield b"", length
-
-
-def first_line(file: BinaryIO) -> int:
-    """The byte offset of the first line of an object, behind a byte order mark; the file stands there."""
-    file.seek(0)
-    return file.tell() if file.read(len(BYTE_ORDER_MARK)) == BYTE_ORDER_MARK else file.seek(0)
-
-
-def changed(uri: str) -> ObjectError:
+def changed_error(uri: str) -> ObjectError:
     return ObjectError(f"{uri}: changed since this run was planned; run again to plan it anew")
 
 
-def version(info: Mapping[str, Any]) -> str:
+def version_of(info: Mapping[str, Any]) -> str:
     """What changes when an object's content does: its ETag, else its size and modification time."""
     etag = next((info[name] for name in ETAGS if info.get(name)), None)
     modified = next((info[name] for name in TIMES if info.get(name)), "")
@@ -255,29 +229,7 @@ def version(info: Mapping[str, Any]) -> str:
 
 
 def stored_object(entry: Entry, root: str, uri_of: Callable[[str], str]) -> StoredObject:
-    return StoredObject(uri_of(entry.path), below(entry.path, root), int(entry.info["size"] or 0), version(entry.info))
-
-
-def canonical(uri: str) -> str:
-    """The same for every spelling of a place, for comparing two. It takes nothing for a pattern."""
-    protocol, separator, path = uri.partition("://")
-    protocol = SAME_PROTOCOL.get(protocol, protocol) if separator else "file"
-    if protocol == "file":
-        return os.path.realpath(str(LocalFileSystem._strip_protocol(uri)))
-    if protocol == "abfs":  # container@account.host/path is container/path
-        container, slash, rest = path.partition("/")
-        path = container.partition("@")[0] + slash + rest
-    return f"{protocol}://{path}".rstrip("/")
-
-
-def absolute(uri: str) -> str:
-    """A place or a pattern as any other process may use it. Symbolic links, and `..` behind them, stay as they were asked for."""
-    place = absolute_place(uri)
-    return place.rstrip("/") if "://" in place else place
-
-
-def join(root: str, *parts: str) -> str:
-    return "/".join((root.rstrip("/"), *parts))
+    return StoredObject(uri_of(entry.path), below(entry.path, root), int(entry.info["size"] or 0), version_of(entry.info))
 
 
 def _put_local(path: Path, data: bytes, publish: Callable[[Path, Path], None]) -> None:
@@ -299,7 +251,7 @@ def _link(temporary: Path, path: Path) -> None:
     try:
         os.link(temporary, path)
     except OSError as error:
-        if error.errno not in LINKLESS:
+        if error.errno not in NO_HARD_LINK_ERRORS:
             raise
         if path.exists():
             raise FileExistsError(path) from None
