@@ -18,8 +18,8 @@
     InterruptedRun            a signal ended the command; running again resumes; not an Exception, so that nobody
                               takes it for a fault of what was under way       exit 128 + signal
 
-No caller retries after one of these. `retry` knows which faults of a store are transient, and `dataflow` gives the
-shard of a lost process or engine to another.
+No caller retries after one of these. `storage.retry` retries transient faults of a store, and `cluster.dispatch` gives
+the shard of a lost process or engine to another actor.
 """
 
 from __future__ import annotations
