@@ -9,7 +9,8 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -142,48 +143,72 @@ def test_a_token_opens_a_private_model(tmp_path: Path, hub: SmallHub) -> None:
     assert TOKEN not in shown
 
 
+# Answers one question after the other: importing the hub's library takes a second.
 LOCATED = """
 import json, sys
-from bulkembed.dataset.snapshots import Snapshot
 from bulkembed.embedding import model_files
 from bulkembed.errors import BulkembedError
 
-try:
-    folder = model_files.locate(sys.argv[1], None, weights=json.loads(sys.argv[2]))
-    print(json.dumps([0, dict(model_files.file_hashes(folder, weights=True)).get("model.safetensors", "")]))
-except BulkembedError as error:
-    print(json.dumps([error.exit_code, str(error)]))
+for line in sys.stdin:
+    name, weights = json.loads(line)
+    try:
+        folder = model_files.locate(name, None, weights=weights)
+        answer = [0, dict(model_files.file_hashes(folder, weights=True)).get("model.safetensors", "")]
+    except BulkembedError as error:
+        answer = [error.exit_code, str(error)]
+    print(json.dumps(answer), flush=True)
 """
 
 
+@contextmanager
+def locating(hub: SmallHub, cache: Path, **environment: str) -> Iterator[Callable[[bool], tuple[int, str]]]:
+    """Locates the model, with its weights or without, in a process of its own, since the hub's library reads its settings once.
+
+    Yields a function that returns 0 and the hash of the weights, or an exit code and why."""
+    variables = os.environ | hub.environment(cache) | environment
+    with subprocess.Popen(
+        [sys.executable, "-c", LOCATED], env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        questions, answers = process.stdin, process.stdout
+
+        def locate(weights: bool) -> tuple[int, str]:
+            questions.write(json.dumps([NAME, weights]) + "\n")
+            questions.flush()
+            code, text = json.loads(answers.readline())
+            return code, text
+
+        yield locate
+        questions.close()
+
+
 def located(hub: SmallHub, cache: Path, weights: bool, **environment: str) -> tuple[int, str]:
-    """In a process of its own, since the hub's library reads its settings once: 0 and the hash of the weights, or an exit code and why."""
-    command = [sys.executable, "-c", LOCATED, NAME, json.dumps(weights)]
-    ran = subprocess.run(command, env={**os.environ, **hub.environment(cache), **environment}, capture_output=True, text=True, check=True)
-    code, found = json.loads(ran.stdout)
-    return code, found
+    with locating(hub, cache, **environment) as locate:
+        return locate(weights)
 
 
 def test_weights_that_do_not_come_and_weights_that_are_damaged(tmp_path: Path, hub: SmallHub) -> None:
     cache = tmp_path / "cache"
-    assert located(hub, cache, weights=False) == (0, "")
-    assert "model.safetensors" not in hub.downloads
-    hub.kind = "broken"
-    code, why = located(hub, cache, weights=True)
-    assert code == 1, "an outage passes"
-    assert why.startswith(f"model: {NAME} could not be fetched from the hub: ")
-    assert located(hub, cache, weights=True, HF_HUB_OFFLINE="1")[0] == 2
-    hub.kind = "open"
-    wanted = file_hash(hub.root / NAME / "model.safetensors")
-    assert located(hub, cache, weights=True) == (0, wanted)
-    hub.kind = "broken"
-    assert located(hub, cache, weights=True) == (0, wanted), "what is in the cache needs no hub"
-    for name in ("config.json", "model.safetensors"):
-        (blob,) = {path.resolve() for path in (cache / "hub").glob(f"*/snapshots/*/{name}")}
-        whole = blob.read_bytes()
-        blob.write_bytes(whole[:-2] + b" " + whole[-1:])
-        code, why = located(hub, cache, weights=True)
-        assert code == 2
-        assert why.startswith(f"{blob}: damaged in the hub cache of ")
-        blob.write_bytes(whole)
-    assert located(hub, cache, weights=True) == (0, wanted)
+    with locating(hub, cache) as locate:
+        assert locate(False) == (0, "")
+        assert "model.safetensors" not in hub.downloads
+        hub.kind = "broken"
+        code, why = locate(True)
+        assert code == 1, "an outage passes"
+        assert why.startswith(f"model: {NAME} could not be fetched from the hub: ")
+        assert located(hub, cache, weights=True, HF_HUB_OFFLINE="1")[0] == 2
+        hub.kind = "open"
+        of_the_hub = (0, file_hash(hub.root / NAME / "model.safetensors"))
+        assert locate(True) == of_the_hub
+        hub.kind = "broken"
+        assert locate(True) == of_the_hub, "what is in the cache needs no hub"
+        for name in ("config.json", "model.safetensors"):
+            (blob,) = {path.resolve() for path in (cache / "hub").glob(f"*/snapshots/*/{name}")}
+            whole = blob.read_bytes()
+            blob.write_bytes(whole[:-2] + b" " + whole[-1:])
+            code, why = locate(True)
+            assert code == 2
+            assert why.startswith(f"{blob}: damaged in the hub cache of ")
+            blob.write_bytes(whole)
+        assert locate(True) == of_the_hub
