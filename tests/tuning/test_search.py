@@ -108,7 +108,7 @@ def test_every_setting_is_one_that_a_run_takes(axes: list[search.Axis]) -> None:
 def test_tune_writes_settings_that_a_run_takes(tmp_path: Path, qwen: str) -> None:
     write_corpus(tmp_path / "in")
     flags = ["--source", tmp_path / "in", "--model", qwen, *SIMULATED]
-    tuned = in_process("tune", *flags, "--budget", 8, "--documents", 50, "--write", tmp_path / "tuned.toml")
+    tuned = in_process("tune", *flags, "--budget", 15, "--documents", 50, "--write", tmp_path / "tuned.toml")
     assert tuned.returncode == 0, tuned.stderr
     assert "50 documents" in tuned.stdout
     assert "as configured" in tuned.stdout
