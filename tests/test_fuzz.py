@@ -76,7 +76,7 @@ def read_all(path: Path, model: str) -> int:
     (item,) = objects.source_objects(store, str(path))
     carried = carried_columns(store, [item], recipe(cfg), cfg.source).schema
     found = planning.plan(store, [item], [], 13, None, lambda item, layout: None)
-    shards = [reader.read(store, shard, recipe(cfg), carried) for shard in found.pending]
+    shards = [reader.read_documents(store, shard, recipe(cfg), carried) for shard in found.pending]
     return sum(len(shard.texts) + shard.rejects.num_rows for shard in shards)
 
 

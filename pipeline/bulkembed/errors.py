@@ -8,15 +8,15 @@
         GateError             a loaded model fails a check of its vectors      exit 2
       HubError                the hub did not answer                           exit 1
       ResourceError           the cluster can never give what was asked for    exit 2
-      ClusterError            the Ray of a run cannot be joined or started      exit 2
+      ClusterError            Ray cannot be joined or started                  exit 2
       StorageError            the store refused, or retries ran out            exit 1
-      EmbeddingError          the engine returned something that is no vector  exit 1
-        EngineError           the engine failed: its process is used no more   exit 1
+      EmbeddingError          the engine returned no usable vector             exit 1
+        EngineError           the engine failed; its process is not used again exit 1
       HeldBack                a snapshot would drop too much of the newest     exit 3
       IncompleteError         shards failed; running again resumes             exit 1
       OutputError             what is printed cannot be written                exit 1
-    InterruptedRun            a signal ended the command; running again resumes; not an Exception, so that nobody
-                              takes it for a fault of what was under way       exit 128 + signal
+    InterruptedRun            a signal ended the command; running again resumes; it is no Exception, so that no
+                              handler takes it for a fault of the work         exit 128 + signal
 
 No caller retries after one of these. `storage.retry` retries transient faults of a store, and `cluster.dispatch` gives
 the shard of a lost process or engine to another actor.

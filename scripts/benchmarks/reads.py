@@ -97,7 +97,7 @@ def compare(cfg: RunConfig, names: list[str], kind: str, threads: int, rounds: i
     megabytes = sum(int(store.info(name)["size"]) for name in names) / 1e6
     seconds: dict[str, list[float]] = {"reader": [], "decoded": [], "bare": []}
     works: dict[str, tuple[Callable[[Any], object], Sequence[Any]]] = {
-        "reader": (lambda shard: reader.read(job.store, shard, job.recipe, job.carried), plan.pending),
+        "reader": (lambda shard: reader.read_documents(job.store, shard, job.recipe, job.carried), plan.pending),
         "decoded": (lambda name: decode(kind, store.cat_file(name)), names),
         "bare": (store.cat_file, names),
     }

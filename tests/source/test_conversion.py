@@ -270,7 +270,7 @@ def test_a_page_with_a_flipped_byte_is_an_error_of_its_object(tmp_path: Path) ->
     path.write_bytes(raw)
     (shard,) = shards_of(path)
     with pytest.raises(ObjectError, match=r"a\.parquet: rows 0-1000 are unreadable: .*checksum"):
-        reader.read(STORE, shard, recipe(config()), carried_of(source_objects(STORE, str(path)), config()))
+        reader.read_documents(STORE, shard, recipe(config()), carried_of(source_objects(STORE, str(path)), config()))
 
 
 def test_nan_in_a_kept_column_does_not_replace_a_published_file(tmp_path: Path, qwen: str) -> None:

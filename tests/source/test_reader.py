@@ -171,7 +171,7 @@ def test_a_type_that_changes_between_files_shows_both(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": ["a"], "text": ["x"]}), tmp_path / "a.parquet")
     (shard,) = shards_of(tmp_path)
     with pytest.raises(ObjectError, match="type string, but int64"):
-        reader.read(STORE, shard, recipe(config()), pa.schema([pa.field("id", pa.int64(), nullable=False)]))
+        reader.read_documents(STORE, shard, recipe(config()), pa.schema([pa.field("id", pa.int64(), nullable=False)]))
 
 
 def test_an_object_that_changed_since_it_was_planned_is_an_error(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_an_object_that_changed_since_it_was_planned_is_an_error(tmp_path: Path)
     (shard,) = shards_of(path)
     write(path, documents(6))
     with pytest.raises(ObjectError, match="changed since"):
-        reader.read(STORE, shard, recipe(config()), pa.schema([pa.field("id", pa.int64(), nullable=False)]))
+        reader.read_documents(STORE, shard, recipe(config()), pa.schema([pa.field("id", pa.int64(), nullable=False)]))
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.jsonl.gz", "a.jsonl.zst"])

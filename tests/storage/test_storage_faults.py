@@ -116,7 +116,7 @@ def test_a_shard_is_one_get_and_a_footer_is_read_once(tmp_path: Path, qwen: str,
         assert len(plan.pending) > 2
         proxy.methods.clear()
         for shard in plan.pending:
-            reader.read(job.store, shard, job.recipe, job.carried)
+            reader.read_documents(job.store, shard, job.recipe, job.carried)
         assert proxy.methods == {"GET": len(plan.pending) + 1, "HEAD": 2 * len(plan.pending) + 1}
 
 
@@ -133,7 +133,7 @@ def test_compressed_lines_are_read_in_large_blocks_however_small_the_shard(
         job, plan = open_job(through(proxy, s3, root, qwen))
         assert len(plan.pending) == 40
         proxy.methods.clear()
-        reader.read(job.store, plan.pending[-1], job.recipe, job.carried)
+        reader.read_documents(job.store, plan.pending[-1], job.recipe, job.carried)
         assert 4 <= len(packed) // (64 << 10) <= proxy.methods["GET"] <= len(packed) // (64 << 10) + 2
 
 

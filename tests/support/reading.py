@@ -35,4 +35,4 @@ def carried_of(objects: list[SourceObject], cfg: RunConfig) -> pa.Schema:
 
 def read(path: Path, cfg: RunConfig, max_rows: int = 10**6) -> list[Documents]:
     carried = carried_of(source_objects(STORE, str(path)), cfg)
-    return [reader.read(STORE, shard, recipe(cfg), carried) for shard in shards_of(path, max_rows)]
+    return [reader.read_documents(STORE, shard, recipe(cfg), carried) for shard in shards_of(path, max_rows)]

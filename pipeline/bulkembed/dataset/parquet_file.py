@@ -19,16 +19,16 @@ INFORMATION = ("engine", "bulkembed", "model", "revision")
 
 
 def data_table(rows: pa.Table, vectors: dict[str, npt.NDArray[np.generic]], forms: tuple[VectorForm, ...]) -> pa.Table:
-    """Rows (id, kept columns, ..., content_hash) and the vector columns, by name, in their storage dtype."""
-    wanted = output_schema(rows.schema, forms)
+    """The table of a data file. `rows`: id, kept columns, ..., content_hash. `vectors`: by column, in their storage dtype."""
+    schema_out = output_schema(rows.schema, forms)
     columns: list[pa.Array | pa.ChunkedArray] = []
-    for field in wanted:
+    for field in schema_out:
         if field.name in vectors:
             flat = pa.array(vectors[field.name].reshape(-1), field.type.value_type)
             columns.append(pa.FixedSizeListArray.from_arrays(flat, type=field.type))
         else:
             columns.append(rows[field.name])
-    return pa.Table.from_arrays(columns, schema=wanted)
+    return pa.Table.from_arrays(columns, schema=schema_out)
 
 
 def output_schema(rows: pa.Schema, forms: tuple[VectorForm, ...]) -> pa.Schema:
@@ -45,8 +45,8 @@ def parquet_bytes(table: pa.Table, footer: dict[str, str]) -> bytes:
     text = [field.name for field in table.schema if not pa.types.is_fixed_size_list(field.type)]
     sink = pa.BufferOutputStream()
     table = table.replace_schema_metadata({f"{PREFIX}{key}": value for key, value in footer.items()})
-    # The bits of float vectors neither repeat nor compress: dictionary, statistics and zstd only cost time on them. Parquet has
-    # no type of one byte: but for a dictionary, int8 and packed bits would take four bytes each.
+    # The bits of float vectors neither repeat nor compress, so that dictionary, statistics and zstd would only cost time. Parquet has
+    # no type of one byte: without a dictionary, each int8 or byte of packed bits would take four bytes.
     compression = {path: "zstd" if path.split(".")[0] in text else "none" for path in leaf_paths(table.schema)}
     floats = {
         field.name for field in table.schema if pa.types.is_fixed_size_list(field.type) and pa.types.is_floating(field.type.value_type)
@@ -64,21 +64,21 @@ def parquet_bytes(table: pa.Table, footer: dict[str, str]) -> bytes:
 
 
 def footer_of(arrow: pa.Schema) -> dict[str, str]:
-    """What `parquet_bytes` wrote as the footer of a file with this schema."""
-    found = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in (arrow.metadata or {}).items()}
-    return {key.removeprefix(PREFIX): value for key, value in found.items() if key.startswith(PREFIX)}
+    """The footer that `parquet_bytes` wrote into a file with this schema."""
+    texts = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in (arrow.metadata or {}).items()}
+    return {key.removeprefix(PREFIX): value for key, value in texts.items() if key.startswith(PREFIX)}
 
 
 def alike(standing: bytes, data: bytes) -> bool:
-    """Whether a file is whole and holds the rows of `data`, made for the same: its vectors may differ in bits."""
+    """Whether the file that stands there is whole, and holds the same rows as `data` under the same recipe. Vectors may differ in bits."""
     try:
         old, new = schema.table_of(standing), schema.table_of(data)
     except CORRUPT:
         return False
-    made, wanted = footer_of(old.schema), footer_of(new.schema)
+    old_footer, new_footer = footer_of(old.schema), footer_of(new.schema)
     names = [field.name for field in new.schema if not pa.types.is_fixed_size_list(field.type)]
     return (
-        {**made, **dict.fromkeys(INFORMATION)} == {**wanted, **dict.fromkeys(INFORMATION)}
+        {**old_footer, **dict.fromkeys(INFORMATION)} == {**new_footer, **dict.fromkeys(INFORMATION)}
         and old.schema.remove_metadata().equals(new.schema.remove_metadata())
         # As bytes: NaN is not equal to itself.
         and parquet_bytes(old.select(names), {}) == parquet_bytes(new.select(names), {})
@@ -86,7 +86,7 @@ def alike(standing: bytes, data: bytes) -> bool:
 
 
 def leaf_paths(arrow: pa.Schema) -> list[str]:
-    """Parquet's names of the columns: `embedding.list.element` for a list."""
+    """The names that Parquet gives to the columns, such as `embedding.list.element` for a list."""
     empty = pa.BufferOutputStream()
     pq.write_table(schema.empty_table(arrow), empty)
     parquet = pq.ParquetFile(pa.BufferReader(empty.getvalue())).schema

@@ -146,7 +146,7 @@ def column_field(name: str, kind: pa.DataType | None) -> pa.Field:
 
 def add_line(line: bytes, seen: dict[str, SeenValues]) -> None:
     try:
-        row = json_lines.parse_exactly(line) if json_lines.may_lose_digits(line) else json_lines.parse(line)
+        row = json_lines.parse_exactly(line) if json_lines.may_lose_digits(line) else json_lines.parse_line(line)
     except ValueError:  # the reader rejects this line and says why
         return
     for name, value in row.items() if isinstance(row, dict) else ():

@@ -1,8 +1,8 @@
 """A line of JSON -> a row with exact numbers, and a column of such rows -> an Arrow array.
 
-A value counts as taken only if the array gives the same value back. Otherwise the row is rejected as `wrong_type`.
-orjson makes a double of an integer beyond 64 bits, and of a decimal with more digits than a double holds, so that two
-ids can become one. Lines that may hold such a number are parsed again, by Python's own parser.
+A value is accepted only if the array gives the same value back. Otherwise the row is rejected as `wrong_type`. orjson turns an integer
+beyond 64 bits into a double, and also a decimal with more digits than a double holds. Two ids could then become one. Lines that may hold
+such a number are therefore parsed again by Python's own parser.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from bulkembed.source.conversion import Reasons
 from bulkembed.source.text_lines import BYTE_ORDER_MARK
 from bulkembed.storage.compression import codec_of
 
-CONSTANTS = (b"NaN", b"Infinity")  # Python and pandas write them, though they are no JSON
+NUMBER_WORDS = (b"NaN", b"Infinity")  # Python and pandas write them, although JSON does not have them
 NUMERAL = re.compile(rb"[0-9.eE][0-9.eE+-]*")
-MAY_HOLD_DOUBLES = {float, list, dict}
+MAY_HOLD_DOUBLES = {float, list, dict}  # Python types of values that may hold a double
 NUMERAL_SHAPE = bytes.maketrans(b"123456789.E", b"0000000000e")
 # A double holds every number of 15 digits, and loses digits below 1e-307.
 LONG_NUMERAL, SMALL_NUMERAL = b"0" * 16, b"e-000"
-MAX_DOUBLE_CHARACTERS = 1100  # that may be needed to write a double in full
-# What Arrow raises for a Python value that is not of the type it should have.
+MAX_DOUBLE_CHARACTERS = 1100  # enough to write any double in full
+# What Arrow raises for a Python value that does not fit the type.
 MISFITS = (pa.ArrowException, TypeError, ValueError, OverflowError, RecursionError)
-# Python types that Arrow takes into a type without a change: these need no comparison.
+# Python types that Arrow stores in a type without any change: these values need no comparison.
 EXACT_TYPES: dict[pa.DataType, set[type]] = {
     pa.bool_(): {bool},
     pa.int64(): {int},
@@ -46,10 +46,10 @@ EXACT_TYPES: dict[pa.DataType, set[type]] = {
 
 
 def require_lines(file: BinaryIO, uri: str) -> None:
-    """Raises ObjectError where a file begins as a JSON array does, or as an object that goes on in the next line."""
+    """Raises ObjectError where a file starts with a JSON array, or with an object that continues on the next line."""
     first, line_end, _ = cast("io.BufferedReader", file).peek(1).removeprefix(BYTE_ORDER_MARK).lstrip().partition(b"\n")
     first = first.rstrip()
-    # By the name .jsonl, a line that begins with a bracket is a bad row, unless it clearly is an array's beginning.
+    # In a file named .jsonl, a line that starts with a bracket is a bad row, unless it is clearly the start of an array.
     is_array = first.startswith(b"[") and (codec_of(uri)[0].endswith(".json") or first == b"[" or first.endswith(b","))
     if is_array or (line_end and first == b"{"):
         kind = "JSON array" if is_array else "JSON object over several lines"
@@ -58,7 +58,7 @@ def require_lines(file: BinaryIO, uri: str) -> None:
 
 @dataclass(frozen=True)
 class Numeral:
-    """A number as the line writes it, where neither a 64-bit integer nor the shortest text of a double has its value."""
+    """A number as it is written, which neither a 64-bit integer nor the shortest text of a double gives back."""
 
     token: str
 
@@ -67,7 +67,7 @@ class Numeral:
 
     @property
     def in_double(self) -> bool:
-        """Whether a double holds all digits that are written, as it does those of `%.20f`."""
+        """Whether a double holds all written digits. It holds those of a double written with `%.20f`."""
         if not self.token[-1:].isdigit():
             return True  # NaN or Infinity
         if len(self.token) > MAX_DOUBLE_CHARACTERS:
@@ -81,18 +81,18 @@ class Numeral:
 
 
 class Misfit(Exception):
-    """Where a value does not come back as it was: (path, value)."""
+    """A value that the type would change: (its path, value)."""
 
 
-def parse(line: bytes) -> Any:
-    """The value of a line; numbers may have lost digits, see `restore_digits`. Raises ValueError."""
+def parse_line(line: bytes) -> Any:
+    """The value of a line. Its numbers may have lost digits: see `restore_digits`. Raises ValueError."""
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError as error:
         bare = line.removeprefix(BYTE_ORDER_MARK)
         if len(bare) < len(line):
-            return parse(bare)
-        if not any(word in line for word in CONSTANTS) and "infinity" not in str(error):
+            return parse_line(bare)
+        if not any(word in line for word in NUMBER_WORDS) and "infinity" not in str(error):
             raise
     row = parse_exactly(line)
     json.dumps(row, ensure_ascii=False, default=str).encode()  # raises for half a surrogate pair, which orjson refuses too
@@ -100,7 +100,7 @@ def parse(line: bytes) -> Any:
 
 
 def parse_exactly(line: bytes) -> Any:
-    """The value of a line, with a Numeral for each number that Python's int and float would change. Raises ValueError."""
+    """The value of a line, with a Numeral for each number that int or float would change. Raises ValueError."""
     text = line.removeprefix(BYTE_ORDER_MARK).decode()
     try:
         return json.loads(text, parse_int=exact_int, parse_float=exact_float, parse_constant=Numeral)
@@ -122,7 +122,7 @@ def exact_float(token: str) -> float | Numeral:
 
 
 def may_lose_digits(line: bytes) -> bool:
-    """Whether the line writes a number that orjson would change; it may be within a text."""
+    """Whether the line contains a number that orjson would change. A number within a text also counts."""
     shape = line.translate(NUMERAL_SHAPE)
     start = shape.find(LONG_NUMERAL)
     while start >= 0:
@@ -142,7 +142,7 @@ def loses_digits(token: str) -> bool:
 
 
 def restore_digits(rows: list[dict[str, Any]], lines: list[bytes], names: Iterable[str]) -> None:
-    """Parses those rows again that may have lost digits of a number in one of these columns."""
+    """Parses the rows again that may have lost digits of a number in one of the columns `names`."""
     doubtful: set[int] = set()
     for name in names:
         values = [row.get(name) for row in rows]
@@ -153,57 +153,57 @@ def restore_digits(rows: list[dict[str, Any]], lines: list[bytes], names: Iterab
             rows[number] = parse_exactly(lines[number])
 
 
-def typed(values: Sequence[Any], field: pa.Field, name: str, reasons: Reasons) -> pa.Array:
-    """The values of column `name` in the type of the run. Those that do not come back the same are null, and rejected."""
+def typed_array(values: Sequence[Any], field: pa.Field, name: str, reasons: Reasons) -> pa.Array:
+    """The values of column `name` in the type of the run. A value that the type would change is null, and its row is rejected."""
     if holds_json_text(field):
         return pa.array(json_texts(values, name, reasons), field.type)
-    array, doubtful = attempt(values, field.type)
+    array, doubtful = try_array(values, field.type)
     if not doubtful:
         return array
     fitting = list(values)
     for row in doubtful:
         try:
-            fitting[row] = fitted(values[row], field.type, name)
+            fitting[row] = fit_value(values[row], field.type, name)
         except Misfit as misfit:
             fitting[row] = None
             path, value = misfit.args
-            detail = f"{shown(path, value)}, not {shorten(str(field.type))}; {remedy(name, value, field.type)}"
+            detail = f"{value_text(path, value)}, not {shorten(str(field.type))}; {remedy(name, value, field.type)}"
             reasons.setdefault(row, ("wrong_type", detail))
     return pa.array(fitting, field.type)
 
 
-def attempt(values: Sequence[Any], kind: pa.DataType) -> tuple[pa.Array | None, Sequence[int]]:
-    """The array, and the rows whose values it may not hold as they are."""
+def try_array(values: Sequence[Any], kind: pa.DataType) -> tuple[pa.Array | None, Sequence[int]]:
+    """The array, and the rows whose values it may have changed."""
     try:
         array = pa.array(values, kind)
         if set(map(type, values)) - {NoneType} <= EXACT_TYPES.get(kind, set()):
             return array, []
-        pairs = zip(values, as_json(array), strict=True)
-        return array, [row for row, (value, back) in enumerate(pairs) if not agrees(value, back)]
+        pairs = zip(values, python_values(array), strict=True)
+        return array, [row for row, (value, back) in enumerate(pairs) if not is_same(value, back)]
     except MISFITS:
         return None, range(len(values))
 
 
-def agrees(value: Any, back: Any) -> bool:
-    """Whether `back` is `value`: mostly told by their JSON, at the speed of C."""
+def is_same(value: Any, back: Any) -> bool:
+    """Whether both values are equal. Comparing their JSON texts first is faster, since orjson is written in Rust."""
     alike = isinstance(value, dict | list) and orjson.dumps(value, default=repr) == orjson.dumps(back, default=repr)
     return alike or difference(value, back, "") is None
 
 
-def fitted(value: Any, kind: pa.DataType, name: str) -> Any:
-    """The value as Arrow takes it. Raises Misfit."""
-    number = with_numbers(value, kind)
+def fit_value(value: Any, kind: pa.DataType, name: str) -> Any:
+    """The value in a form that Arrow stores without a change. Raises Misfit."""
+    number = with_exact_numbers(value, kind)
     try:
-        (back,) = as_json(pa.array([number], kind))
+        (back,) = python_values(pa.array([number], kind))
     except MISFITS:
         raise Misfit(name, value) from None
-    if found := difference(number, back, name):
-        raise Misfit(*found)
+    if changed := difference(number, back, name):
+        raise Misfit(*changed)
     return number
 
 
-def as_json(array: pa.Array) -> list[Any]:
-    """Python values; numbers of dates and times, which JSON does not have."""
+def python_values(array: pa.Array) -> list[Any]:
+    """The values of an array as Python has them; dates and times as numbers, since JSON has no such type."""
     if pa.types.is_temporal(array.type):
         array.validate(full=True)  # a date64 within a day: Parquet keeps the day alone
         if pa.types.is_timestamp(array.type):
@@ -213,8 +213,8 @@ def as_json(array: pa.Array) -> list[Any]:
     return values
 
 
-def with_numbers(value: Any, kind: pa.DataType) -> Any:
-    """The value with its numbers as Python has them for this type: `decimal` takes no float, `double` no Numeral."""
+def with_exact_numbers(value: Any, kind: pa.DataType) -> Any:
+    """The value with its numbers in the Python type that `kind` needs: `decimal` takes no float, `double` no Numeral."""
     if isinstance(value, Numeral):
         if pa.types.is_decimal(kind) and value.token[-1:].isdigit():
             return Decimal(value.token)
@@ -222,15 +222,15 @@ def with_numbers(value: Any, kind: pa.DataType) -> Any:
     if isinstance(value, float) and pa.types.is_decimal(kind):
         return Decimal(repr(value))
     if isinstance(value, list) and isinstance(kind, LISTS):
-        return [with_numbers(item, kind.value_type) for item in value]
+        return [with_exact_numbers(item, kind.value_type) for item in value]
     if isinstance(value, dict) and pa.types.is_struct(kind):
         types = {field.name: field.type for field in kind}
-        return {key: with_numbers(item, types[key]) if key in types else item for key, item in value.items()}
+        return {key: with_exact_numbers(item, types[key]) if key in types else item for key, item in value.items()}
     return value
 
 
 def difference(value: Any, back: Any, path: str) -> tuple[str, Any] | None:
-    """The first place where `back` is not the JSON value that it was made of. A key that is absent is null."""
+    """Path and value of the first place where `back` differs from `value`; None if they are equal. An absent key is null."""
     if isinstance(value, dict) and isinstance(back, dict):
         parts = ((f"{path}.{key}", item, back.get(key)) for key, item in value.items())
     elif isinstance(value, list) and isinstance(back, list) and len(value) == len(back):
@@ -241,23 +241,23 @@ def difference(value: Any, back: Any, path: str) -> tuple[str, Any] | None:
         nan = value != value and back != back  # noqa: PLR0124
         same = nan or (value == back and isinstance(value, bool) == isinstance(back, bool))
         return None if same else (path, value)
-    return next((found for where, item, now in parts if (found := difference(item, now, where))), None)
+    return next((changed for where, item, now in parts if (changed := difference(item, now, where))), None)
 
 
 def json_texts(values: Iterable[Any], name: str, reasons: Reasons) -> list[str | None]:
-    """Texts as they are, other values as their JSON text. What is nested too deeply for that is null, and rejected."""
+    """Texts unchanged, other values as their JSON text. A value that is nested too deeply is null, and its row is rejected."""
     texts: list[str | None] = []
     for row, value in enumerate(values):
         try:
-            texts.append(None if value is None else json_text(value))
+            texts.append(None if value is None else to_json_text(value))
         except (TypeError, RecursionError):
             texts.append(None)
             reasons.setdefault(row, ("wrong_type", f"{name} is nested too deeply"))
     return texts
 
 
-def json_text(value: Any) -> str:
-    """Raises TypeError where orjson does not write the value."""
+def to_json_text(value: Any) -> str:
+    """A text unchanged, another value as JSON. Raises TypeError where orjson cannot write it."""
     if isinstance(value, str):
         return value
     return orjson.dumps(value, default=as_written, option=orjson.OPT_PASSTHROUGH_DATACLASS).decode()
@@ -269,7 +269,7 @@ def as_written(value: Any) -> orjson.Fragment:
     raise TypeError(f"a {type(value).__name__} is no JSON")
 
 
-def shown(path: str, value: Any) -> str:
+def value_text(path: str, value: Any) -> str:
     return f"{path} is {shorten(repr(value))}"
 
 

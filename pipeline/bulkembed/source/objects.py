@@ -1,4 +1,4 @@
-"""The corpus as a listing shows it: objects to read, and what is left out, counted and named by reason."""
+"""A source -> its objects to read in source order, and the other names there, counted and named by reason."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EXPECTED = f"{', '.join(FORMATS)} (JSON lines also with {' or '.join(CODECS)})"
 HIDDEN_SIGNS = (".", "_")
 SUFFIX = re.compile(r"(\.[a-z][a-z0-9]{0,9}){1,2}$")
 MAX_EXAMPLES, MAX_SUFFIXES = 3, 5
-# Of what may be documents: they fail the run, as a corrupt object does.
+# Names that cannot be read and may be documents. They fail the run, as a corrupt object does.
 UNREADABLE = {
     BROKEN: "a symbolic link that leads nowhere; mend it or remove it",
     NOT_UTF8: "its name is not UTF-8; rename it",
@@ -29,7 +29,7 @@ UNREADABLE = {
 
 @dataclass(frozen=True)
 class SourceObject:
-    """One object of the corpus as the listing shows it; its id changes when its content does."""
+    """One object of the corpus as the listing shows it. Its id changes when its content does."""
 
     uri: str
     relative_path: str
@@ -62,7 +62,7 @@ class SourceListing:
 
 
 def source_listing(store: Store, source: str) -> SourceListing:
-    """Document files under a prefix or glob. Raises SourceError where there is none, or where they belong to a table of another system."""
+    """The document files under a prefix or glob. Raises SourceError where there are none, or where they belong to a table format."""
     try:
         listing = store.listing(source, HIDDEN_SIGNS, lambda name: format_of(name) is not None)
     except FileNotFoundError:
@@ -79,9 +79,11 @@ def source_listing(store: Store, source: str) -> SourceListing:
     left_out = left_out_names(others, [item for item in listing.left_out if not may_be_document(item)])
     if not objects:
         some = f"{len(others)} objects there, none of them" if others else "nothing there; expected"
-        reasons = [f"{failure.where}: {failure.reason}" for failure in failures[:MAX_EXAMPLES]] + [f"left out {each}" for each in left_out]
+        reasons = [f"{failure.where}: {failure.reason}" for failure in failures[:MAX_EXAMPLES]] + [
+            f"left out {names}" for names in left_out
+        ]
         raise SourceError("; ".join([f"source {source}: {some} {EXPECTED}", *reasons]))
-    return SourceListing(sorted(objects, key=lambda each: each.id), failures, left_out, listing.links)
+    return SourceListing(sorted(objects, key=lambda item: item.id), failures, left_out, listing.links)
 
 
 def source_objects(store: Store, source: str) -> list[SourceObject]:
@@ -90,7 +92,7 @@ def source_objects(store: Store, source: str) -> list[SourceObject]:
 
 
 def source_object(stored: StoredObject) -> SourceObject | None:
-    """None for what is no document file."""
+    """The source object of a document file; None for any other file."""
     known = format_of(stored.uri)
     if known is None:
         return None
@@ -99,7 +101,7 @@ def source_object(stored: StoredObject) -> SourceObject | None:
 
 
 def format_of(uri: str) -> Format | None:
-    """By the suffix, in small or capital letters, without that of a compression."""
+    """The format that the suffix names, in small or capital letters; the suffix of a compression is ignored."""
     stem, codec = codec_of(uri)
     known = FORMATS.get(posixpath.splitext(stem)[1])
     return None if known == "parquet" and codec else known  # Parquet compresses its own pages
@@ -118,7 +120,7 @@ def readable_name(object_id: str) -> str:
 
 
 def may_be_document(item: LeftOut) -> bool:
-    """Whether what cannot be read may hold documents: nobody can know of a folder, or of a name without a suffix."""
+    """Whether a name that cannot be read may hold documents. A folder, or a name without a suffix, always may."""
     return item.reason in UNREADABLE and (item.uri.endswith("/") or not suffix_of(item.uri) or format_of(item.uri) is not None)
 
 
@@ -142,8 +144,8 @@ def left_out_names(other_files: list[StoredObject], left_out: list[LeftOut]) -> 
         reasons["with other suffixes"] = rest
     for item in left_out:
         reasons.setdefault(item.reason, []).append(item.relative_path)
-    found = [LeftOutNames(reason, len(names), examples(names)) for reason, names in reasons.items()]
-    return sorted(found, key=lambda each: -each.count)
+    names_by_reason = [LeftOutNames(reason, len(names), examples(names)) for reason, names in reasons.items()]
+    return sorted(names_by_reason, key=lambda left_out: -left_out.count)
 
 
 def examples(names: Iterable[str]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""A run must never read what it writes."""
+"""A source and an output -> ConfigError where they overlap: a run must never read what it writes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def refuse_overlap(store: Store, source: str, output: str) -> None:
 
 
 def refuse_linked_output(links: list[tuple[str, str]], output: str) -> None:
-    """As `refuse_overlap`, for the symbolic links that a listing followed: each with the real path it leads to."""
+    """As `refuse_overlap`, for the symbolic links that a listing followed. `links`: each link with its real target."""
     for link, target in links:
         if overlap(target, canonical(output)):
             raise ConfigError(f"output: {output} and {target}, to which the link {link} of the source leads, lie inside one another")
 
 
 def overlap(read: str, output: str) -> bool:
-    """Whether reading below one place meets what a run writes below the other."""
+    """Whether reading below `read` would meet files that a run writes below `output`."""
     return within(output, read) or within(read, f"{output}/data") or within(read, f"{output}/_meta")
 
 

@@ -1,4 +1,4 @@
-"""A shard's rows as documents. Rows that cannot be embedded become rejects, each with a reason:
+"""A shard -> its documents and rejects. Rows that cannot be embedded become rejects, each with a reason:
 
 null_text      every text column is null or absent
 empty_text     nothing but white space
@@ -41,7 +41,7 @@ class Unusable(Exception):
     """Why a document cannot be embedded: (reason, detail)."""
 
 
-def read(store: Store, shard: Shard, recipe: Recipe, carried: pa.Schema) -> Documents:
+def read_documents(store: Store, shard: Shard, recipe: Recipe, carried: pa.Schema) -> Documents:
     """The documents of a shard. `carried` is the schema of the id and the kept columns in the output.
 
     Raises ObjectError where the object is corrupt, lacks a column, or changed since it was planned."""
@@ -51,18 +51,18 @@ def read(store: Store, shard: Shard, recipe: Recipe, carried: pa.Schema) -> Docu
     except CORRUPT as error:
         raise ObjectError(f"{shard.uri}: rows {shard.start}-{shard.stop} are unreadable: {describe_error(error)}") from error
     require_unchanged(store, shard)
-    rows = pa.Table.from_arrays([columns[field.name] for field in carried], schema=nullable(carried))
+    rows = pa.Table.from_arrays([columns[field.name] for field in carried], schema=nullable_schema(carried))
     if rows.num_rows != shard.rows:
         raise ObjectError(f"{shard.uri}: {rows.num_rows} rows where {shard.rows} were planned; run again to plan it anew")
     for row, missing in enumerate(rows["id"].is_null().to_pylist()):
         if missing:
             reasons.setdefault(row, ("null_id", ""))
     values = list(zip(*(columns[f"text:{name}"] for name in recipe.vector_key.text_columns), strict=True))
-    return documents(rows, values, reasons, shard, recipe, carried)
+    return split_rows(rows, values, reasons, shard, recipe, carried)
 
 
 def require_unchanged(store: Store, shard: Shard) -> None:
-    """Raises ObjectError where the object is not any more what was opened: what was read may be of both."""
+    """Raises ObjectError where the object has changed since it was opened. What was read may then be a mixture."""
     try:
         current = store.version(shard.uri)
     except FileNotFoundError:
@@ -71,17 +71,17 @@ def require_unchanged(store: Store, shard: Shard) -> None:
         raise changed_error(shard.uri)
 
 
-def documents(
+def split_rows(
     rows: pa.Table, values: Sequence[tuple[Any, ...]], reasons: Reasons, shard: Shard, recipe: Recipe, carried: pa.Schema
 ) -> Documents:
     """Splits a shard's rows into documents and rejects."""
     pieces = template_pieces(recipe.vector_key.template, recipe.vector_key.text_columns)
     texts: list[str] = []
-    for row, each in enumerate(values):
+    for row, texts_of_row in enumerate(values):
         if row in reasons:
             continue
         try:
-            texts.append(compose(each, pieces))
+            texts.append(compose(texts_of_row, pieces))
         except Unusable as problem:
             reasons[row] = problem.args
     rejected = sorted(reasons)
@@ -95,13 +95,13 @@ def documents(
         ],
         schema=schema.rejects_schema(carried.field("id").type),
     )
-    repeated = accepted.num_rows - len(stored(accepted["id"]).unique())
+    repeated = accepted.num_rows - len(storage_values(accepted["id"]).unique())
     kept = np.array([shard.start + row for row in range(rows.num_rows) if row not in reasons], np.int64)
     return Documents(accepted.cast(carried), kept, texts, rejects, repeated)
 
 
-def stored(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The column under an extension type such as UUID, of which Arrow finds no repeated values."""
+def storage_values(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column without its extension type. Arrow cannot find repeated values of types such as UUID."""
     if not isinstance(column.type, pa.BaseExtensionType):
         return column
     return pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
@@ -127,7 +127,7 @@ def as_text(value: Any) -> str | None:
     raise Unusable("not_text", f"{type(value).__name__}: {value!r}"[:200])
 
 
-def nullable(carried: pa.Schema) -> pa.Schema:
+def nullable_schema(carried: pa.Schema) -> pa.Schema:
     return pa.schema([field.with_nullable(True) for field in carried])
 
 
@@ -136,13 +136,13 @@ def source_name(name: str, recipe: Recipe) -> str:
 
 
 def parquet_rows(store: Store, shard: Shard, recipe: Recipe, carried: pa.Schema) -> tuple[dict[str, Any], Reasons]:
-    """Columns of the output by name, and texts as `text:<column>`, of one row range."""
+    """The columns of the output by name and the texts as `text:<column>`, for the rows of a shard; and why some rows are rejects."""
     metadata = footer(store, shard.uri, shard.version)
-    wanted = recipe.source_columns
+    names = recipe.source_columns
     with store.open(shard.uri, shard.version) as file:
         parquet = pq.ParquetFile(file, metadata=metadata, pre_buffer=True, page_checksum_verification=True)
-        require_names(parquet.schema_arrow.names, wanted, shard.uri)
-        table = rows_of(parquet, shard, wanted)
+        require_names(parquet.schema_arrow.names, names, shard.uri)
+        table = rows_of(parquet, shard, names)
         int96 = int96_columns(parquet, recipe.row_schema.carried_columns)
         if int96:
             coarse = pq.ParquetFile(file, metadata=metadata, coerce_int96_timestamp_unit="us", page_checksum_verification=True)
@@ -154,10 +154,10 @@ def parquet_rows(store: Store, shard: Shard, recipe: Recipe, carried: pa.Schema)
         column = table[name]
         overflown: Reasons = {}
         if name in int96:
-            column, overflown = conversion.without_overflow(column, microseconds[name], name)
-        allowed = conversion.castable if name in recipe.row_schema.declared_types else conversion.same_meaning
-        column = conversion.convert(column, field.type, name, allowed, shard.uri, shard.start)
-        columns[field.name], undecodable = conversion.readable(column, name)
+            column, overflown = conversion.null_overflow(column, microseconds[name], name)
+        allowed = conversion.may_cast if name in recipe.row_schema.declared_types else conversion.same_meaning
+        column = conversion.convert_column(column, field.type, name, allowed, shard.uri, shard.start)
+        columns[field.name], undecodable = conversion.null_unreadable(column, name)
         reasons = overflown | undecodable | reasons
     for name in recipe.vector_key.text_columns:
         columns[f"text:{name}"] = text_values(table[name])
@@ -186,7 +186,7 @@ def rows_of(parquet: pq.ParquetFile, shard: Shard, names: Sequence[str]) -> pa.T
 
 
 def int96_columns(parquet: pq.ParquetFile, names: Iterable[str]) -> list[str]:
-    """Those that hold timestamps as Spark writes them: Arrow reads them as nanoseconds, and those beyond 1677 to 2262 wrongly."""
+    """Columns with INT96 timestamps, as Spark writes them. Arrow reads them as nanoseconds, and wrongly before 1677 and after 2262."""
     kinds = {name: parquet.schema_arrow.field(name).type for name in names}
     maybe = [name for name, kind in kinds.items() if pa.types.is_timestamp(kind) or pa.types.is_nested(kind)]
     leaves = (parquet.schema.column(number) for number in range(len(parquet.schema) if maybe else 0))
@@ -196,13 +196,13 @@ def int96_columns(parquet: pq.ParquetFile, names: Iterable[str]) -> list[str]:
 
 @lru_cache(maxsize=4)
 def footer(store: Store, uri: str, version: str) -> pq.FileMetaData:
-    """Of one version of an object: read once a process, since most shards have a neighbour in the same object."""
+    """The footer of one version of an object. It is read once a process, since most shards have a neighbour in the same object."""
     with store.open(uri, version) as file:
         return pq.read_metadata(file)
 
 
 def text_values(column: pa.ChunkedArray) -> list[Any]:
-    """Python values; of a string column with bytes that are no UTF-8, the raw bytes."""
+    """The values of a column; raw bytes where a string column contains bytes that are not UTF-8."""
     try:
         values: list[Any] = column.to_pylist()
     except UnicodeDecodeError:
@@ -211,35 +211,37 @@ def text_values(column: pa.ChunkedArray) -> list[Any]:
 
 
 def jsonl_rows(store: Store, shard: Shard, recipe: Recipe, carried: pa.Schema) -> tuple[dict[str, Any], Reasons]:
-    """As `parquet_rows`, of a range of non-blank lines."""
+    """As `parquet_rows`, for a range of non-blank lines."""
     expected_bytes = shard.text_bytes * (shard.skip + shard.rows) // shard.rows
     with store.open_lines(shard.uri, shard.version, expected_bytes) as file:
         file.seek(shard.offset or seek_first_line(file))
-        mine = islice((each for each in read_lines(file) if not each[0].isspace()), shard.skip, shard.skip + shard.rows)
-        rows, parsed, reasons = parse_lines(mine)
+        not_blank = ((line, length) for line, length in read_lines(file) if not line.isspace())
+        rows, parsed, reasons = parse_lines(islice(not_blank, shard.skip, shard.skip + shard.rows))
     json_lines.restore_digits(rows, parsed, [source_name(field.name, recipe) for field in carried])
     columns: dict[str, Any] = {}
     for field in carried:
         name = source_name(field.name, recipe)
-        columns[field.name] = json_lines.typed([row.get(name) for row in rows], field, name, reasons)
+        columns[field.name] = json_lines.typed_array([row.get(name) for row in rows], field, name, reasons)
     for name in recipe.vector_key.text_columns:
         columns[f"text:{name}"] = [row.get(name) for row in rows]
     return columns, reasons
 
 
-def parse_lines(found: Iterable[tuple[bytes, int]]) -> tuple[list[dict[str, Any]], list[bytes], Reasons]:
-    """One dict a line (with its length in bytes), empty where the line is no JSON object; and the lines."""
+def parse_lines(lines: Iterable[tuple[bytes, int]]) -> tuple[list[dict[str, Any]], list[bytes], Reasons]:
+    """One dict a line, empty where the line is no JSON object; the lines themselves; and why some are no objects.
+
+    `lines`: with their lengths in bytes."""
     rows: list[dict[str, Any]] = []
     parsed: list[bytes] = []
     reasons: Reasons = {}
-    for number, (line, length) in enumerate(found):
+    for number, (line, length) in enumerate(lines):
         parsed.append(line)
         if length > len(line):
             rows.append({})
             reasons[number] = ("line_too_long", f"{length:,} bytes, more than {MAX_LINE_BYTES:,}")
             continue
         try:
-            row = json_lines.parse(line)
+            row = json_lines.parse_line(line)
         except ValueError as error:
             row, reasons[number] = {}, ("not_json", str(error)[:200])
         if not isinstance(row, dict):

@@ -1,4 +1,4 @@
-"""Folders of table formats, which are refused: their files also hold rows that were deleted or replaced since."""
+"""A listing -> SourceError where it contains a table of another system. The files of such a table also hold deleted and replaced rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_FOLDERS_ABOVE, MAX_FOLDERS_PROBED = 4, 64  # each costs a store four request
 
 
 def refuse_tables(store: Store, source: str, listing: Listing) -> None:
-    """Raises SourceError where objects of the source belong to a table of another system. One object that is named itself may."""
+    """Raises SourceError where objects of the source belong to a table format. A source that names one object itself is allowed."""
     if [item.uri for item in listing.objects] == [listing.root]:
         return
     with ThreadPoolExecutor(PROBE_THREADS) as pool:
@@ -30,14 +30,14 @@ def refuse_tables(store: Store, source: str, listing: Listing) -> None:
 
 
 def suspects(listing: Listing) -> Iterator[str]:
-    """URIs of folders that look like tables by the names in a listing, then of the folders around what was listed."""
+    """URIs of folders that may be tables: first by the names in the listing, then the folders above and between the objects."""
     names = [item.uri for item in listing.objects] + [item.uri for item in listing.left_out]
     marked = {posixpath.dirname(name[:-1]) for name in names if name.endswith("/") and posixpath.basename(name[:-1]) in MARKERS}
     marked |= {posixpath.dirname(posixpath.dirname(name)) for name in names if name.endswith((".metadata.json", ".lance"))}
     yield from sorted(marked)
-    root = canonical(listing.root)  # the folders above a symbolic link are those of what it leads to
+    root = canonical(listing.root)  # the folders above a symbolic link are those above its target
     if root.startswith(("http://", "https://")):
-        return  # such a server may have an answer for every name
+        return  # an HTTP server may answer for every name
     above = [root, *folders_above(root)]
     inside: set[str] = set()
     for folder in unseen_folders(listing):
@@ -49,23 +49,23 @@ def suspects(listing: Listing) -> Iterator[str]:
 
 
 def unseen_folders(listing: Listing) -> set[str]:
-    """Folders of objects about which the listing does not say what else is in them, or around them."""
+    """Folders of objects whose other content the listing does not show."""
     files = {item.uri for item in listing.objects}
     linked = {target for link, target in listing.links if link not in files}
     return linked | ({posixpath.dirname(uri) for uri in files} if listing.is_glob else set())
 
 
 def folders_above(uri: str) -> Iterator[str]:
-    """The parents of a place, the nearest first, up to the bucket or to what lies below the root of the local files."""
+    """The parents of a place, the nearest first, up to the bucket, or to the top folder below the local root."""
     while (uri := posixpath.dirname(uri)) not in ("", "/") and not uri.rstrip("/").endswith(":"):
         yield uri
 
 
 def table_at(store: Store, folder: str) -> tuple[str, str | None]:
-    """The folder, and the format of the table in it; None where there is none, or where nobody may look."""
+    """The folder, and the format of the table in it; None if there is no table, or if access is denied."""
     try:
         return folder, next((kind for marker, kind in MARKERS.items() if has_marker(store, folder, marker)), None)
-    except StorageError:  # the right to read may end at the source
+    except StorageError:  # access may be limited to the source
         return folder, None
 
 

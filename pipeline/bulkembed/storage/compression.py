@@ -1,4 +1,4 @@
-"""How an object is compressed, by its name, and how it is read."""
+"""The name of an object -> its compression, and a compressed file -> its decompressed bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_ZSTD_WINDOW: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 3
 
 
 def codec_of(uri: str) -> tuple[str, str | None]:
-    """The name of an object without the suffix of its compression, in small letters, and that compression."""
+    """The name of an object in small letters without the suffix of its compression, and that compression."""
     name = (uri.partition("?")[0] if uri.startswith(("http://", "https://")) else uri).lower()
     stem, suffix = posixpath.splitext(name)
     return (stem, CODECS[suffix]) if suffix in CODECS else (name, None)

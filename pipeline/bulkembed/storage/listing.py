@@ -1,7 +1,7 @@
-"""What lies at a place: one object, all objects below a folder, or those that a glob matches.
+"""A place -> what is there: one object, all objects below a folder, or the objects that a glob matches.
 
-No name vanishes: it is a file, or it comes back with the reason why it is left out, or the listing raises. fsspec's own
-`walk` and `glob` omit folders that cannot be listed, and its local listing calls every symbolic link "other".
+No name is dropped silently: it is a file, it is left out for a reason, or the listing raises. fsspec's own `walk` and `glob` omit
+folders that cannot be listed, and its local listing calls every symbolic link "other".
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bulkembed.errors import SourceError
 
 WILD = re.compile(r"[*?\[]")
 
-# Why a name is left out; a count stands before it.
+# Why a name is left out. The message has a count before it.
 HIDDEN = "hidden by a leading dot or underscore"
 AGAIN = "linked to what is listed under another name"
 BROKEN = "broken link"
@@ -37,11 +37,11 @@ def any_name(path: str) -> bool:
 
 
 class Entry(NamedTuple):
-    path: str  # as spelled from the place that is listed; a folder that is left out ends in a slash
+    path: str  # spelled from the listed place; a folder that is left out ends in a slash
     kind: Literal["file", "folder", "left out"]
-    reason: str = ""  # of what is left out
-    info: Mapping[str, Any] = {}  # of a file: its size, and what tells its version
-    real: str = ""  # local: the path without symbolic links
+    reason: str = ""  # why it is left out
+    info: Mapping[str, Any] = {}  # of a file: its size, and ETag or modification time
+    real: str = ""  # local files: the path without symbolic links
     linked: bool = False
 
     @property
@@ -50,26 +50,27 @@ class Entry(NamedTuple):
 
 
 class Tree(Protocol):
-    """A file system to list. It enters no folder whose name begins with one of `hidden`."""
+    """A file system to list. It enters no folder whose name starts with one of `hidden`."""
 
     hidden: tuple[str, ...]
     followed: list[Entry]  # the links that the listing went through
 
     def stands(self, path: str) -> bool:
-        """Whether there is something at `path` as it is spelled."""
+        """Whether there is something at exactly this path."""
         ...
 
     def everything(self, path: str, is_wanted: NameTest = any_name) -> list[Entry]:
-        """The object at `path`, or all below it; a file of several names under one that `is_wanted`, if there is one. Empty or
-        FileNotFoundError where nothing is there."""
+        """The object at `path`, or everything below it. A file with several names is listed under a wanted one, if there is one.
+
+        Empty, or FileNotFoundError, where nothing is there."""
         ...
 
     def children(self, path: str, stem: str) -> list[Entry]:
-        """What is directly in a folder; names that do not begin with `stem` may be missing."""
+        """The entries directly in a folder. Names that do not start with `stem` may be missing."""
         ...
 
     def once(self, entries: list[Entry], root: str) -> list[Entry]:
-        """Each file under one name; its other names are left out."""
+        """The entries with each file under one name. Its other names become left-out entries."""
         ...
 
 
@@ -83,7 +84,7 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A name that a listing met and that is no object to read. That of a folder ends in a slash."""
+    """A name in a listing that is no object to read. The name of a folder ends in a slash."""
 
     uri: str
     relative_path: str
@@ -92,17 +93,17 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Listing:
-    root: str  # URI of what does not vary in a source: a folder, or the one object that it is
+    root: str  # URI of the fixed part of a source: a folder, or its one object
     is_glob: bool
     objects: list[StoredObject]  # sorted by URI
     left_out: list[LeftOut]
-    links: list[tuple[str, str]]  # local: each symbolic link that was followed, and what it leads to
+    links: list[tuple[str, str]]  # local files: each symbolic link that was followed, and its target
 
 
 def list_tree(tree: Tree, path: str) -> tuple[str, list[Entry]]:
-    """What is at `path`: a place that exists as it is spelled, else what it matches as a glob.
+    """The entries at `path` if that exists as it is spelled, else the entries that it matches as a glob.
 
-    Returns the folder below which names count (or the one object) and its files, with what is left out."""
+    Returns the folder that relative names start from (or the one object), and the files and left-out names."""
     root, pattern = fixed_part(tree, path)
     if not pattern:
         return root, tree.everything(root)
@@ -115,7 +116,7 @@ def list_tree(tree: Tree, path: str) -> tuple[str, list[Entry]]:
 
 
 def fixed_part(tree: Tree, path: str) -> tuple[str, list[str]]:
-    """The longest beginning of `path` that is no pattern, and the components behind it. What exists as it is spelled is no pattern."""
+    """The longest start of `path` that is no pattern, and the components after it. A path that exists as spelled is no pattern."""
     parts = path.split("/")
     first_wild = next((number for number, part in enumerate(parts) if WILD.search(part)), len(parts))
     if first_wild == len(parts) or tree.stands(path):
@@ -129,7 +130,7 @@ def fixed_part(tree: Tree, path: str) -> tuple[str, list[str]]:
 
 
 def matches(tree: Tree, folder: str, pattern: list[str]) -> Iterator[Entry]:
-    """Files below `folder` that the components of `pattern` match, and what of them is left out."""
+    """The files below `folder` that the components of `pattern` match, and the left-out names among them."""
     part, rest = pattern[0], pattern[1:]
     if part == "**":
         whole = re.compile(glob_translate("/".join(pattern)))
@@ -137,7 +138,7 @@ def matches(tree: Tree, folder: str, pattern: list[str]) -> Iterator[Entry]:
         def is_wanted(path: str) -> bool:
             return bool(whole.match(below(path, folder)))
 
-        # Nobody looked into a folder that is left out, so what is in it may match.
+        # A left-out folder is not entered, and names in it might match. It is therefore kept.
         yield from (entry for entry in tree.everything(folder, is_wanted) if entry.path.endswith("/") or is_wanted(entry.path))
         return
     one, fixed = re.compile(glob_translate(part)), WILD.split(part, maxsplit=1)[0]
@@ -154,5 +155,5 @@ def matches(tree: Tree, folder: str, pattern: list[str]) -> Iterator[Entry]:
 
 
 def below(path: str, root: str) -> str:
-    """`path` as seen from `root`; its last component where that is `root` itself."""
+    """The path relative to `root`; its last component if it is `root` itself."""
     return path.removeprefix(root).removeprefix("/") or posixpath.basename(path)

@@ -1,4 +1,4 @@
-"""Names of local places as every process understands them: workers have another working folder, and may have another home."""
+"""Local paths and model names -> absolute ones, which mean the same in every process. Workers have another working folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ LOCAL_SCHEMES = ("file://", "local://", "file:", "local:")  # that fsspec takes 
 
 def absolute_place(uri: str) -> str:
     """A local path made absolute, without a scheme; any other URI as it is. Raises ValueError where `~` is nobody's home."""
-    scheme = next((each for each in LOCAL_SCHEMES if uri.startswith(each)), "")
+    scheme = next((scheme for scheme in LOCAL_SCHEMES if uri.startswith(scheme)), "")
     remote = "://" in uri and not scheme
     return uri if remote or not uri.strip() else absolute_path(uri.removeprefix(scheme))
 
@@ -22,7 +22,7 @@ def absolute_model(name: str) -> str:
 
 def absolute_path(path: str) -> str:
     try:
-        # Links and `..` stay: what they lead to may change until it is read.
+        # Links and `..` are kept, since their targets may change before they are read.
         return str(Path(path).expanduser().absolute())
     except RuntimeError:
         raise ValueError("begins with ~, but no home folder is known here; give an absolute path") from None

@@ -12,7 +12,7 @@ from bulkembed.errors import StorageError
 from bulkembed.storage.listing import AGAIN, BROKEN, GONE, HIDDEN, NOT_UTF8, SPECIAL, Entry, NameTest, any_name, below
 from bulkembed.storage.retry import retry
 
-Rank = Callable[[str], tuple[bool, bool]]  # of a name: a file of several has the one of the highest
+Rank = Callable[[str], tuple[bool, bool]]  # of a name; a file with several names is listed under the highest
 ABSENT = {errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
@@ -36,7 +36,7 @@ class LocalTree:
         top = retry(lambda: resolve_entry(path or "/"), f"listing {path}")
         if top.kind != "folder":
             return [top]
-        found: list[Entry] = []
+        entries: list[Entry] = []
         visited = {top.real: 0}
         rank = self._rank(is_wanted)
         folders = [top]
@@ -47,45 +47,46 @@ class LocalTree:
                     if entry.linked:
                         links.append(entry)
                     else:
-                        self._visit(entry, visited, rank, folders, found)
-            # Links come last: a new link must not take the place of a name that was there before it.
+                        self._visit(entry, visited, rank, folders, entries)
+            # Links come last, so that a new link never replaces a name that was there before.
             for entry in sorted(links):
-                self._visit(entry, visited, rank, folders, found)
-        return found
+                self._visit(entry, visited, rank, folders, entries)
+        return entries
 
     def children(self, path: str, stem: str) -> list[Entry]:
         if not self.stands(path or "/") or not Path(path or "/").is_dir():
             return []
         return self._entries(Entry(path, "folder", real=os.path.realpath(path or "/")))
 
-    def once(self, entries: list[Entry], root: str) -> list[Entry]:
+    def once(self, names: list[Entry], root: str) -> list[Entry]:
         real_root = os.path.realpath(root or "/").rstrip("/")
-        entries.sort(key=lambda entry: (entry.real != f"{real_root}/{below(entry.path, root)}", entry.path))
+        names.sort(key=lambda entry: (entry.real != f"{real_root}/{below(entry.path, root)}", entry.path))
         visited: dict[str, int] = {}
-        found: list[Entry] = []
-        for entry in entries:
-            self._visit(entry, visited, self._rank(any_name), [], found)
-        return found
+        entries: list[Entry] = []
+        for entry in names:
+            self._visit(entry, visited, self._rank(any_name), [], entries)
+        return entries
 
     def _rank(self, is_wanted: NameTest) -> Rank:
         return lambda path: (is_wanted(path), self.is_preferred(path))
 
-    def _visit(self, entry: Entry, visited: dict[str, int], rank: Rank, folders: list[Entry], found: list[Entry]) -> None:
-        """Adds what was not visited before to the folders that are to be entered, or to what is found. Of a file, a name of higher rank
-        takes the place of the one before. `visited`: where in `found` a file is, by its real path; of a folder, any number."""
+    def _visit(self, entry: Entry, visited: dict[str, int], rank: Rank, folders: list[Entry], entries: list[Entry]) -> None:
+        """Adds an entry that is new to `folders` or to `entries`. A file's name of higher rank replaces the earlier name.
+
+        `visited`: by real path, the index of a file in `entries`; for a folder any number."""
         if entry.kind == "left out":
-            found.append(entry)
+            entries.append(entry)
             return
         at = visited.get(entry.real)
-        if at is not None and (entry.kind == "folder" or rank(entry.path) <= rank(found[at].path)):
-            found.append(listed_again(entry))
+        if at is not None and (entry.kind == "folder" or rank(entry.path) <= rank(entries[at].path)):
+            entries.append(listed_again(entry))
             return
         if at is not None:
-            found[at] = listed_again(found[at])
-        visited[entry.real] = len(found)
+            entries[at] = listed_again(entries[at])
+        visited[entry.real] = len(entries)
         if entry.linked:
             self.followed.append(entry)
-        (folders if entry.kind == "folder" else found).append(entry)
+        (folders if entry.kind == "folder" else entries).append(entry)
 
     def _entries(self, folder: Entry) -> list[Entry]:
         try:
@@ -119,7 +120,7 @@ def listed_again(entry: Entry) -> Entry:
 def is_folder(item: os.DirEntry[str]) -> bool:
     try:
         return item.is_dir()
-    except OSError:  # a link that leads nowhere
+    except OSError:  # a broken link
         return False
 
 
@@ -132,7 +133,7 @@ def scan_folder(folder: str) -> list[os.DirEntry[str]]:
 
 
 def resolve_entry(path: str) -> Entry:
-    """What a path leads to, under its own name."""
+    """The file or folder that a path leads to, under the path's own name."""
     place = Path(path)
     try:
         known = place.stat()
@@ -148,7 +149,7 @@ def resolve_entry(path: str) -> Entry:
 
 
 def is_absent(error: OSError, path: str) -> bool:
-    """False for an error that says that nothing is there; raises any other one."""
+    """False for an error that means that nothing is there. Raises every other error."""
     if isinstance(error, PermissionError):
         raise unreadable_error(path) from error
     if error.errno not in ABSENT:
@@ -161,7 +162,7 @@ def unreadable_error(path: str) -> StorageError:
 
 
 def is_utf8(name: str) -> bool:
-    """Python reads other bytes of a file's name as lone surrogates, which nothing can print or store."""
+    """Whether a file name is UTF-8. Python decodes other bytes as lone surrogates, which cannot be printed or stored."""
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Any file system of fsspec but the local one, as a tree to list."""
+"""A file system of fsspec, except the local one -> a tree to list."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HADOOP_MARKER = "_$folder$"  # how Hadoop ends the name of an empty object that 
 
 
 class RemoteTree:
-    """Any file system of fsspec but the local one."""
+    """Lists any file system of fsspec except the local one."""
 
     def __init__(self, filesystem: Any, hidden: tuple[str, ...]) -> None:
         self.filesystem, self.hidden = filesystem, hidden
@@ -34,36 +34,36 @@ class RemoteTree:
         if self.is_s3 and not path:
             raise SourceError("source: s3 without the name of a bucket")
         if lists_at_once(self.filesystem):
-            found = self._ask(lambda each: self.filesystem.find(each, detail=True), path)
-            entries = self._visible(list(found.items()), path, parents(found))
-            return entries if path in found or "/" not in path or not self.is_s3 else [*self._object_at(path), *entries]
+            infos = self._ask(lambda place: self.filesystem.find(place, detail=True), path)
+            entries = self._visible(list(infos.items()), path, parents(infos))
+            return entries if path in infos or "/" not in path or not self.is_s3 else [*self._object_at(path), *entries]
         top = self._ask(self.filesystem.info, path)
         # Over HTTP a folder is a page of links.
         if top["type"] == "file" and top.get("mimetype") != "text/html":
             return [Entry(path, "file", "", top)]
-        found_entries: list[Entry] = []
+        files: list[Entry] = []
         folders, entered = [path], {path}
         while folders:
             for entry in self.children(folders.pop(), ""):
                 if entry.kind != "folder":
-                    found_entries.append(entry)
+                    files.append(entry)
                 elif entry.path not in entered and entry.path.startswith(path):
                     entered.add(entry.path)
                     folders.append(entry.path)
-        return found_entries
+        return files
 
     def children(self, path: str, stem: str) -> list[Entry]:
         if self.is_s3 and (not path or WILD.search(path.partition("/")[0])):
             raise SourceError(f"source s3://{path or stem}: the name of a bucket cannot be a pattern")
         try:
             if self.is_s3 and stem:  # one request, however much else is in the folder
-                inside = self._ask(lambda each: self.filesystem.find(each, maxdepth=1, withdirs=True, prefix=stem, detail=True), path)
-                found = inside.items()
+                inside = self._ask(lambda place: self.filesystem.find(place, maxdepth=1, withdirs=True, prefix=stem, detail=True), path)
+                infos = inside.items()
             else:
-                found = [(info["name"], info) for info in self._ask(lambda each: self.filesystem.ls(each, detail=True), path)]
+                infos = [(info["name"], info) for info in self._ask(lambda place: self.filesystem.ls(place, detail=True), path)]
         except FileNotFoundError:
             return []
-        inner = [(name, info) for name, info in found if name.rstrip("/") != path.rstrip("/")]
+        inner = [(name, info) for name, info in infos if name.rstrip("/") != path.rstrip("/")]
         folders = {name.rstrip("/") for name, info in inner if info["type"] == "directory"}
         entries = self._visible([(name, info) for name, info in inner if info["type"] != "directory"], path, folders)
         for folder in sorted(folders):
@@ -72,7 +72,7 @@ class RemoteTree:
         return entries
 
     def _object_at(self, path: str) -> list[Entry]:
-        """What S3 may hold under the very name of a folder; `find` omits it. Empty where it does not, or where nobody may look."""
+        """The object that S3 may hold under the name of a folder, which `find` omits. Empty if there is none, or if access is denied."""
         try:
             info = self._ask(self.filesystem.info, path)
         except FileNotFoundError:
@@ -86,10 +86,10 @@ class RemoteTree:
     def once(self, entries: list[Entry], root: str) -> list[Entry]:
         return entries
 
-    def _visible(self, found: list[tuple[str, Any]], root: str, folders: set[str]) -> list[Entry]:
-        """Files of a listing, and why others are none."""
+    def _visible(self, infos: list[tuple[str, Any]], root: str, folders: set[str]) -> list[Entry]:
+        """The files of a listing, and the left-out names with their reasons."""
         entries: dict[str, Entry] = {}
-        for name, info in found:
+        for name, info in infos:
             hidden = hidden_part(name, root, self.hidden)
             if hidden is not None:
                 entries[hidden] = Entry(hidden, "left out", HIDDEN)
@@ -115,14 +115,14 @@ class RemoteTree:
 
 
 def lists_at_once(filesystem: Any) -> bool:
-    """Whether it finds all below a prefix by requests of its own, as object stores do, and not by a walk that omits errors."""
+    """Whether one listing finds everything below a prefix, as in object stores. fsspec's own walk leaves out errors."""
     kind = type(filesystem)
     own = getattr(kind, "_find", AsyncFileSystem._find) is not AsyncFileSystem._find
     return own or kind.find is not AbstractFileSystem.find
 
 
 def hidden_part(name: str, root: str, hidden: tuple[str, ...]) -> str | None:
-    """`name` up to the first component below `root` that is hidden; None where none is."""
+    """`name` up to its first hidden component below `root`; None if no component is hidden."""
     inner = name.removeprefix(root.rstrip("/"))
     if not inner.startswith("/") or not any(f"/{sign}" in inner for sign in hidden):
         return None
@@ -132,16 +132,16 @@ def hidden_part(name: str, root: str, hidden: tuple[str, ...]) -> str | None:
 
 
 def is_marker(name: str, info: Any, folders: set[str]) -> bool:
-    """Whether an empty object only says that there is a folder."""
+    """Whether an empty object is only a marker for a folder."""
     return bool(info) and info.get("size") == 0 and (name.endswith(("/", HADOOP_MARKER)) or name in folders)
 
 
 def parents(names: Iterable[str]) -> set[str]:
-    """All folders that the names lie in."""
-    found: set[str] = set()
+    """All folders above these names."""
+    folders: set[str] = set()
     for name in names:
         folder = posixpath.dirname(name)
-        while folder and folder not in found:
-            found.add(folder)
+        while folder and folder not in folders:
+            folders.add(folder)
             folder = posixpath.dirname(folder)
-    return found
+    return folders

@@ -1,4 +1,4 @@
-"""Which faults of a store are worth another attempt, and the one policy by which it is made."""
+"""Work on a store -> its result, after retries: which faults are retried, and the only retry policy."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS = 8  # with these waits: about a minute
 FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.5, 20.0  # bounds of the random wait before the second attempt, and before any
-# Said about the request, not about the state of the store: the same request would fail again.
+# These errors are about the request, not about the state of the store. The same request would fail again.
 FINAL_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 FINAL_ERROR_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.EFBIG, errno.ENOSYS}
-DAMAGED_REQUEST_CODES = {"IncompleteBody", "BadDigest"}  # a request that arrived otherwise than it was sent; other invalid ones stay so
-# What libraries raise on bytes that are not what their name says.
+DAMAGED_REQUEST_CODES = {"IncompleteBody", "BadDigest"}  # the request was damaged on its way; other invalid requests stay invalid
+# What libraries raise for bytes that are not of the format that the name says.
 CORRUPT = (pa.ArrowException, OSError, EOFError, zlib.error, ZstdError)
 FINAL_NAMES = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "InvalidEndpoint"}
 
@@ -34,26 +34,26 @@ def _transient(error: BaseException) -> bool:
     """Whether the same request may succeed later."""
     if isinstance(error, FINAL_ERRORS) or type(error).__name__ in FINAL_NAMES:
         return False
-    if isinstance(error, _client_errors()):  # before OSError: some are both
+    if isinstance(error, _client_errors()):  # tested before OSError, since some errors are both
         return True
     if isinstance(error, OSError):
-        # An OSError without a number is a library's word on the data (pyarrow on a corrupt file).
+        # A library that finds corrupt data raises an OSError without a number (pyarrow does).
         lost = isinstance(error, TimeoutError | ConnectionError)
         final = error.errno in FINAL_ERROR_NUMBERS or (error.errno == errno.EINVAL and _code(error) not in DAMAGED_REQUEST_CODES)
         return lost or (error.errno is not None and not final)
-    # s3fs 2026.2 fails over a time-out that carries no message: S3File._fetch_range looks at its arguments.
+    # s3fs 2026.2 raises IndexError for a time-out without a message: S3File._fetch_range reads the first argument of the error.
     return isinstance(error, IndexError) and error.__context__ is not None and _transient(error.__context__)
 
 
 def _code(error: BaseException) -> str:
-    """What an S3 server called the error that s3fs has translated; "400" where it answers a HEAD, which has no body."""
+    """The code of an S3 server's error, which s3fs has translated. It is "400" for a HEAD request, whose answer has no body."""
     response = getattr(error.__cause__, "response", None) or {}
     return str(response.get("Error", {}).get("Code", ""))
 
 
 @lru_cache(maxsize=1)
 def _client_errors() -> tuple[type[Exception], ...]:
-    """What the S3 client raises for faults of network or server. Imported late: it takes half a second."""
+    """The errors of the S3 client for faults of the network or the server. The import takes half a second, and is done late."""
     import aiohttp
     import botocore.exceptions
 
@@ -64,15 +64,16 @@ _retries, _retries_lock = [0], threading.Lock()
 
 
 def retries_taken() -> int:
-    """Requests that this process made again since the last time somebody asked."""
+    """How many requests this process has retried since the last call of this function."""
     with _retries_lock:
         taken, _retries[0] = _retries[0], 0
     return taken
 
 
 def retry(work: Callable[[], T], what: str) -> T:
-    """The one retry policy. FileNotFoundError and faults of the data pass through; any other
-    fault of the store ends in StorageError."""
+    """The result of `work`, repeated after a transient fault of the store.
+
+    FileNotFoundError and faults of the data pass through. Every other fault of the store becomes StorageError."""
 
     def before_sleep(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
