@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset.snapshots import newest_dataset
 from bulkembed.embedding.simulated import SimulatedEmbedder
+from bulkembed.inspection.verify import verify
 from bulkembed.records import Failure, LostAttempt, Receipt, Shard
 from bulkembed.runs.executor import LocalExecutor
 from bulkembed.runs.job import Job
@@ -33,6 +34,12 @@ def read_dataset(output: object, **storage: Any) -> pa.Table:
     ledger, snapshot = newest_dataset(store, str(output))
     tables = [pq.read_table(pa.BufferReader(store.read(ledger.data_uri(shard)))) for shard in snapshot.shards]
     return pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
+
+
+def problems(output: object) -> list[str]:
+    """What `verify` says of a dataset."""
+    store = Store()
+    return list(verify(store, *newest_dataset(store, str(output))))
 
 
 def on_ray(cfg: RunConfig, report: Callable[[Progress], None] = lambda progress: None) -> Summary:
