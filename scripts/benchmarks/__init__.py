@@ -3,5 +3,5 @@
 material, simulated    the models and corpora that rows share
 measuring, job, engine  run a command, `bulkembed run` or an engine, and measure it
 plain                  the best plain script, which `ratio` compares the job with
-peer_scripts/, peer_environments  other ways to do the job, which `peers` compares it with
+peer_variants, peer_scripts/, peer_environments  other ways to do the job, which `peers` compares it with
 """

@@ -3,8 +3,8 @@
     python scripts/benchmarks/plain.py MODEL CORPUS OUT SHARD_ROWS DIM,DIM,... SETTINGS
 
 It reads Parquet, tokenizes, embeds with vLLM, truncates and writes Parquet, one slice of rows after the other. SETTINGS
-are arguments of `vllm.LLM` as JSON. From this package it has the patches of vLLM on CPU hosts and the way to ask the
-engine, so that the ratio compares the same engine. `scripts/bench ratio` sets the environment.
+are arguments of `vllm.LLM` as JSON. The ratio must compare the same engine, so this package patches vLLM on CPU hosts here
+too, and asks the engine. `scripts/bench ratio` sets the environment.
 
 It prints {"tokens", "seconds", "engine_seconds", "documents"}. `seconds` go from the start of the first slice on the engine
 to the end of the last, as in the job's own report. `engine_seconds` are those inside the engine's calls.

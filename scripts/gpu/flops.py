@@ -30,8 +30,8 @@ def matrix_weights(sizes: Sizes) -> int:
 def flops(sizes: Sizes, lengths: npt.NDArray[np.int64]) -> float:
     """Operations that documents of these lengths in tokens need.
 
-    A token needs 2 per weight. Causal attention needs, for token i of a document, 2 x 2 x i x heads x head_dim in each layer:
-    one product for the scores, one for the sum of the values."""
+    A token needs 2 for each weight. Causal attention needs, for token i of a document, 2 x 2 x i x heads x head_dim in each layer.
+    Half of that is for the scores, half for the sum of the values."""
     counts = lengths.astype(np.float64)
     attention = 2 * sizes["num_hidden_layers"] * sizes["num_attention_heads"] * sizes["head_dim"] * (counts * (counts + 1)).sum()
     return float(2 * matrix_weights(sizes) * counts.sum() + attention)

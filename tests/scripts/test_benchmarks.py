@@ -20,10 +20,11 @@ from typer.testing import CliRunner
 from bulkembed.embedding.model_files import read_json
 from bulkembed.records import Counts, Receipt
 from scripts.benchmarks import __main__ as command_line
-from scripts.benchmarks import ablations, devices, limit, material, peers, ratio, scale, tail
+from scripts.benchmarks import ablations, devices, limit, material, peer_variants, peers, ratio, scale, tail
 from scripts.benchmarks.job import JobRun
 from scripts.benchmarks.material import LENGTH_MEDIAN, LENGTH_SIGMA, MIN_LENGTH
 from scripts.benchmarks.measuring import CommandRun
+from scripts.benchmarks.peer_variants import Variant, Work
 
 
 def job_run(*spans: tuple[float, float, int]) -> JobRun:
@@ -180,7 +181,7 @@ def write_vectors(folder: Path, documents: int) -> None:
 
 
 @pytest.fixture
-def beside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> peers.Work:
+def beside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Work:
     """A job that makes 30, 10, 20 documents/s, and peers whose commands say the seconds that they take."""
     rates = iter([30.0, 10.0, 20.0])
 
@@ -189,28 +190,29 @@ def beside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> peers.Work:
         write_vectors(tmp_path / "out" / "peer", documents)
         return CommandRun(json.dumps({"documents": documents, "seconds": wall - 10}), 7, 0, 0, wall)
 
-    def run_job(work: peers.Work) -> peers.Result:
+    def run_job(work: Work) -> peers.Result:
         write_vectors(tmp_path / "out-job" / "data", work.documents)
         return peers.Result(next(rates), wall=40.0, memory=14)
 
     monkeypatch.setattr(peers, "run_command", run_command)
     monkeypatch.setattr(peers, "run_job", run_job)
     monkeypatch.setattr(peers, "WORK", tmp_path)
-    return peers.Work("42M", 900, "float32")
+    monkeypatch.setattr(peer_variants, "WORK", tmp_path)
+    return Work("42M", 900, "float32")
 
 
-def test_the_best_of_a_peers_runs_is_beside_the_median_of_the_jobs(beside: peers.Work) -> None:
-    found = peers.compare_with(beside, [peers.Variant("slow", "float32", ["900", "190"]), peers.Variant("fast", "float32", ["900", "100"])])
+def test_the_best_of_a_peers_runs_is_beside_the_median_of_the_jobs(beside: Work) -> None:
+    found = peers.compare_with(beside, [Variant("slow", "float32", ["900", "190"]), Variant("fast", "float32", ["900", "100"])])
     assert (found["setting"], found["documents_per_s"], found["rate_over"]) == ("fast", 10.0, 2.0)
     assert (found["wall_over"], found["memory_over"], found["worst_cosine"]) == (2.5, 0.5, 1.0)
     assert found["job_documents_per_s"] == [30.0, 10.0, 20.0]
 
 
-def test_a_peer_without_a_clock_has_the_rate_of_what_more_documents_take(beside: peers.Work) -> None:
-    variant = peers.Variant("batches of 1", "float32", ["900", "50"], fewer=["300", "30"])  # 10 s of start, 10 s a third
+def test_a_peer_without_a_clock_has_the_rate_of_what_more_documents_take(beside: Work) -> None:
+    variant = Variant("batches of 1", "float32", ["900", "50"], fewer=["300", "30"])  # 10 s of start, 10 s a third
     assert peers.compare_with(beside, [variant])["documents_per_s"] == 30.0
 
 
-def test_a_peer_that_lost_documents_is_compared_with_nothing(beside: peers.Work) -> None:
+def test_a_peer_that_lost_documents_is_compared_with_nothing(beside: Work) -> None:
     with pytest.raises(RuntimeError, match="embedded 300 of 900 documents"):
-        peers.compare_with(beside, [peers.Variant("", "float32", ["300", "20"])])
+        peers.compare_with(beside, [Variant("", "float32", ["300", "20"])])
