@@ -11,7 +11,7 @@ import pytest
 
 from bulkembed.cluster import own_ray
 from bulkembed.errors import ClusterError
-from tests.support.processes import bulkembed
+from tests.support.processes import bulkembed, processes_of_own_ray
 
 
 def test_a_token_is_made_where_none_is_set() -> None:
@@ -61,7 +61,7 @@ def test_a_run_needs_neither_a_home_nor_a_short_temporary_folder(tmp_path: Path,
 def test_no_process_of_its_own_ray_listens_for_jobs() -> None:
     listening = {
         process.name()
-        for process in psutil.Process().children(recursive=True)
+        for process in processes_of_own_ray()
         if any(connection.status == psutil.CONN_LISTEN for connection in process.net_connections(kind="inet"))
     }
     assert "raylet" in listening

@@ -32,6 +32,7 @@ from bulkembed.storage.store import Store
 from bulkembed.text.tokenizer import Tokenizer
 from tests.support.corpora import write_corpus, write_jsonl
 from tests.support.faulty_s3 import FaultyS3
+from tests.support.processes import command_of, processes_of_own_ray
 from tests.support.runs import in_one_process, on_ray, read_dataset, simulated
 
 
@@ -82,15 +83,7 @@ def test_a_shard_that_fails_does_not_end_the_others(tmp_path: Path, qwen: str, l
 
 def own_processes(title: str) -> list[psutil.Process]:
     """Processes of this process's Ray: another Ray on this host is somebody else's."""
-    running = psutil.Process().children(recursive=True)
-    return [process for process in running if " ".join(command_of(process)).startswith(title)]
-
-
-def command_of(process: psutil.Process) -> list[str]:
-    try:
-        return list(process.cmdline())
-    except psutil.NoSuchProcess:
-        return []
+    return [process for process in processes_of_own_ray() if " ".join(command_of(process)).startswith(title)]
 
 
 KILLS = 3

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -26,3 +28,18 @@ def wait_for_port(port: int, server: subprocess.Popen[bytes]) -> None:
                 return
         time.sleep(0.1)
     raise AssertionError("moto_server did not start")
+
+
+def processes_of_own_ray() -> list[psutil.Process]:
+    """Processes of the Ray that `ray_session` has started, and other children; without those of the fixture `head`, a Ray of its own."""
+    me = psutil.Process()
+    heads = [child for child in me.children() if "ray.scripts.scripts" in command_of(child)]
+    others = {process for head in heads for process in (head, *head.children(recursive=True))}
+    return [process for process in me.children(recursive=True) if process not in others]
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.NoSuchProcess:
+        return []
