@@ -106,9 +106,8 @@ def ray_session() -> Iterator[None]:
     from bulkembed.cluster import connect
     from bulkembed.config.sections import RayConfig
 
-    connect.connect(RayConfig(num_cpus=2))
-    yield
-    connect.disconnect()
+    with connect.session(RayConfig(num_cpus=2)):
+        yield
 
 
 @pytest.fixture

@@ -45,13 +45,13 @@ ONLY_IN = {
 TOP_LEVEL_FREE = {"ray", "vllm", "torch", "huggingface_hub"}  # imported inside functions: they take seconds
 READS_ENVIRONMENT = {
     "cli/app",
-    "cli/model_commands",
     "cluster/connect",
     "cluster/joining",
     "cluster/worker",
     "embedding/hardware",
     "embedding/hub",
     "embedding/in_process",
+    "process_state",
 }
 
 

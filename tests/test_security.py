@@ -216,6 +216,7 @@ def test_secrets_are_in_nothing_that_is_printed_or_written(tmp_path: Path, qwen:
 RUN = """
 import json, logging, os, sys
 import psutil
+import ray  # as a program may that has other uses for it
 from bulkembed.cluster import connect
 from bulkembed.cluster.ray_executor import ray_executor
 from bulkembed.config.run_config import RunConfig
@@ -223,10 +224,7 @@ from bulkembed.runs.lookup import open_job
 from bulkembed.runs.run import finish
 
 job, plan = open_job(RunConfig.model_validate_json(sys.stdin.read()))
-inherited = connect.connect(job.cfg.ray, job)
-import ray  # which looks at once where it may listen, and so comes after
-
-with ray_executor(job, 1, inherited) as executor:
+with connect.session(job.cfg.ray, job) as inherited, ray_executor(job, 1, inherited) as executor:
     (actor,) = executor.pool.loading.values()
     finish(job, plan, lambda progress: None, executor).require_complete()
     has = ray.get(actor.__ray_call__.remote(lambda _self: dict(os.environ)))
@@ -234,7 +232,6 @@ with ray_executor(job, 1, inherited) as executor:
     sockets = {each.laddr.ip for process in family for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN}
     print(json.dumps([has["TOKEN"], has["MALLOC_PERTURB_"], sorted(sockets), os.environ.get("TOKEN")]))
     logging.error("%r %r", job, job.cfg)
-connect.disconnect()
 """
 
 

@@ -260,15 +260,14 @@ from bulkembed.config.run_config import RunConfig
 from bulkembed.runs.lookup import open_job
 
 jobs = [open_job(RunConfig.model_validate_json(text))[0] for text in sys.argv[1:]]
-inherited = connect.connect(jobs[0].cfg.ray, jobs[0])
-for job in jobs:
-    with ray_executor(job, 1, inherited) as executor:
-        ((loaded, actor),) = executor.pool.loading.items()
-        ray.get(loaded)  # sets the rest of its environment
-        has, asked = ray.get(actor.__ray_call__.remote(lambda _self: (dict(os.environ), dict(ray.get_runtime_context().runtime_env))))
-    others = [process.environ() for process in psutil.Process().children() if "MARK" in process.environ()]
-    print(json.dumps([has, asked, len(others), os.environ.get("MARK")]))
-connect.disconnect()
+with connect.session(jobs[0].cfg.ray, jobs[0]) as inherited:
+    for job in jobs:
+        with ray_executor(job, 1, inherited) as executor:
+            ((loaded, actor),) = executor.pool.loading.items()
+            ray.get(loaded)  # sets the rest of its environment
+            has, asked = ray.get(actor.__ray_call__.remote(lambda _self: (dict(os.environ), dict(ray.get_runtime_context().runtime_env))))
+        others = [process.environ() for process in psutil.Process().children() if "MARK" in process.environ()]
+        print(json.dumps([has, asked, len(others), os.environ.get("MARK")]))
 """
 
 
@@ -297,7 +296,7 @@ def test_an_actor_of_a_joined_ray_asks_for_all_of_its_environment(tmp_path: Path
     needed = engine_environment(cfg.engine, 2)
     for name in needed:  # what the driver has, the processes of a cluster do not
         monkeypatch.setenv(name, needed[name])
-    with ray_executor(job, 1, connect.connect(job.cfg.ray, job)) as executor:
+    with connect.session(job.cfg.ray, job) as inherited, ray_executor(job, 1, inherited) as executor:
         ((loaded, actor),) = executor.pool.loading.items()
         ray.get(loaded)  # sets the rest of its environment
         has, asked = ray.get(actor.__ray_call__.remote(lambda _self: (dict(os.environ), dict(ray.get_runtime_context().runtime_env))))

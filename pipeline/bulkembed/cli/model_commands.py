@@ -1,6 +1,5 @@
 """Commands that look at a model and its engine on this machine: tune, check."""
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -35,7 +34,6 @@ def tune_engine(
 
     if write is not None and (write.exists() or not write.parent.is_dir()):
         raise ConfigError(f"--write {write}: is there already, or its folder is not; name another file")
-    os.environ.pop("RAY_ADDRESS", None)  # of this host, not of a cluster that it may belong to
     trials = []
     with out.status("measuring"), session.open_host(cfg, documents) as host:
         out.print(

@@ -115,9 +115,7 @@ def embed(cfg: "RunConfig") -> None:
             if not out.is_terminal:
                 out.print("starting Ray and loading the model")
             stopping.stop.check()
-            inherited = connect.connect(job.cfg.ray, job)
-            stack.callback(connect.disconnect)
-            stopping.stop.check()
+            inherited = stack.enter_context(connect.session(job.cfg.ray, job))
             executor = stack.enter_context(ray_executor(job, useful_actors(planned.pending), inherited))
         summary = finish(job, planned, show, executor)
     out.print(run_text.summary_text(summary.job, summary, time.monotonic() - started), markup=False)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from bulkembed import stopping
+from bulkembed import process_state, stopping
 from bulkembed.cluster import joining, own_ray, placement
 from bulkembed.cluster.placement import Placement
 from bulkembed.config.sections import EngineConfig, RayConfig
@@ -20,17 +23,6 @@ from bulkembed.runs.job import Job
 
 log = logging.getLogger(__name__)
 
-# Of a local Ray. Workers are niced by default, so that every helper process preempts the engine;
-# the rest are reporters that wake up all the time on behalf of a dashboard that is not there.
-LOCAL_RAY = {
-    # Off: every server of this Ray binds to loopback alone. (The name is historical: it works on Linux.)
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    "RAY_worker_niceness": "0",
-    "RAY_enable_metrics_collection": "0",
-    "RAY_task_events_report_interval_ms": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
 RAY_LOG_LEVEL = logging.CRITICAL  # what it logs, it also raises: that ends in one line of our own
 CLIENT_TIMEOUT_SECONDS = "4"  # of the first of three attempts of Ray Client, each longer: 24 s in all
 MAX_REASON = 300  # characters
@@ -38,51 +30,114 @@ PLACE_AGAIN_SECONDS = 2.0  # while a cluster grows
 OBJECT_STORE_BYTES = 1 << 30  # of a local Ray: a few shards
 
 
-def connect(cfg: RayConfig, job: Job | None = None) -> Mapping[str, str]:
-    """Joins the cluster at `address` (or RAY_ADDRESS), else starts a Ray of this process's own on loopback, which gets the environment
-    that the job's actors need. Returns it: what every process of this Ray has already; nothing where it was joined.
+# A process has one Ray. A second run waits for the first, and may be within it.
+ONE_AT_A_TIME = threading.RLock()
 
-    Raises ClusterError where that cannot be."""
-    address = hardware.cluster_address(cfg.address)
-    if address is None:
-        os.environ.update({name: value for name, value in LOCAL_RAY.items() if name not in os.environ})
-        own_ray.give_token(os.environ)  # imports ray
+
+@contextmanager
+def session(cfg: RayConfig, job: Job | None = None) -> Iterator[Mapping[str, str]]:
+    """A connected Ray: the one that this process has already, else the cluster at `address` (or RAY_ADDRESS), else a Ray of this
+    process's own on loopback. Only the first is left connected. The process has its environment and its signal handlers back afterwards.
+
+    Yields the environment of `job`'s actors that every process of this Ray has already: nothing where the Ray was there before.
+    Raises ClusterError where no Ray can be joined or started."""
+    with ONE_AT_A_TIME, ExitStack() as stack:
+        if is_connected():
+            stack.enter_context(quiet())
+            yield {}
+            return
+        address = hardware.cluster_address(cfg.address)
+        inherited = environment_here(job) if job and address is None else {}
+        stack.callback(own_ray.forget_settings)  # last: it reads the restored environment
+        stack.enter_context(process_state.same_hooks())
+        stack.enter_context(process_state.same_environment(lambda name: name in inherited or own_ray.is_setting(name)))
+        if address is None:
+            own_ray.set_environment(os.environ, inherited)  # before ray is imported
+        stack.enter_context(quiet())
+        stack.enter_context(started(cfg) if address is None else joined(address))
+        stopping.stop.check()
+        yield inherited
+
+
+def is_connected() -> bool:
+    """Whether this process has a Ray. One that has not imported it has none."""
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
+
+
+@contextmanager
+def joined(address: str) -> Iterator[None]:
+    os.environ.setdefault("RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S", CLIENT_TIMEOUT_SECONDS)
     import ray
 
-    stopping.stop.check()
-    keep_quiet()
-    if ray.is_initialized():
-        return {}
-    if address is not None:
-        os.environ.setdefault("RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S", CLIENT_TIMEOUT_SECONDS)
-        joining.require_cluster(address)
-        with one_line(f"ray.address: {address} could not be joined"), without_command_line():
+    joining.require_cluster(address)
+
+    def join() -> None:
+        with without_command_line():
             ray.init(address=address, logging_level=RAY_LOG_LEVEL, log_to_driver=False)
-        return {}
-    inherited = environment_here(job) if job else {}
-    os.environ.update(inherited)
-    with one_line("ray: a Ray of its own could not be started"), own_ray.without_dashboard(), without_command_line():
-        # Of this thread, and so of every process of this Ray but the engine's threads (see VLLMEmbedder): a
+
+    with in_a_thread(join, f"ray.address: {address} could not be joined"):
+        yield
+
+
+@contextmanager
+def started(cfg: RayConfig) -> Iterator[None]:
+    import ray
+
+    folder = own_ray.temporary_folder(os.environ)
+
+    def start() -> None:
+        # This thread's policy is that of every process of this Ray, but for the engine's threads (see VLLMEmbedder): a
         # batch task never preempts another as it wakes, and Ray's helpers wake hundreds of times a second.
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-        ray.init(
-            address="local",
-            num_cpus=cfg.num_cpus,
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            logging_level=RAY_LOG_LEVEL,
-            log_to_driver=False,
-            _temp_dir=str(own_ray.temporary_folder(os.environ)),
-        )
-    return inherited
+        with own_ray.on_loopback(), own_ray.without_dashboard(), without_command_line():
+            ray.init(
+                address="local",
+                num_cpus=cfg.num_cpus,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                logging_level=RAY_LOG_LEVEL,
+                log_to_driver=False,
+                _temp_dir=str(folder),
+            )
+
+    with in_a_thread(start, "ray: a Ray of its own could not be started"):
+        yield
 
 
-def keep_quiet() -> None:
-    """Leaves what Ray has to say about lost processes to our own log: it prints paragraphs in colour on standard output."""
+@contextmanager
+def in_a_thread(connect: Callable[[], None], what: str) -> Iterator[None]:
+    """Ray, connected and shut down by a thread of its own. `what` begins the error of a connection that fails.
+
+    An interrupt of the caller waits until Ray's start is over, and so leaves no half of it. Ray sets its handler of SIGTERM in the
+    main thread only; its handlers in C are replaced by the ones from before. Its processes end with the thread that started them."""
+    import ray
+
+    handlers, thread = process_state.SignalHandlers(), ThreadPoolExecutor(1, "ray")
+    try:
+        with one_line(what):
+            thread.submit(connect).result()
+        handlers.restore()
+        yield
+    finally:
+        thread.submit(ray.shutdown, wait_for_processes=True).result()
+        thread.shutdown()
+        handlers.restore()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps what Ray has to say for our own log: on standard output it prints paragraphs in colour about lost processes."""
     from ray._private import worker
 
-    logging.getLogger("ray").setLevel(RAY_LOG_LEVEL)
+    logger = logging.getLogger("ray")
+    level, printer = logger.level, worker.print_to_stdstream
+    logger.setLevel(RAY_LOG_LEVEL)
     worker.print_to_stdstream = note
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        worker.print_to_stdstream = printer
 
 
 def note(data: Mapping[str, Any], ignore_prefix: bool) -> None:
@@ -128,12 +183,6 @@ def environment_here(job: Job) -> dict[str, str]:
     placed = placement.fit(cfg.engine, cfg.ray.layout, [{"CPU": cores}])
     shared = cfg.engine.model_copy(update={"env": {}})
     return engine_environment(shared, placed.engine_cpus)
-
-
-def disconnect() -> None:
-    import ray
-
-    ray.shutdown()
 
 
 def here() -> tuple[set[int], int]:

@@ -18,8 +18,42 @@ log = logging.getLogger(__name__)
 # A socket's path has at most 107 bytes, and Ray's longest is <folder>/ray/session_<date>_<time>_<microseconds>_<pid>/sockets/plasma_store.
 MAX_FOLDER_BYTES = 107 - len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108
+# Set to 0, every server of this Ray binds to loopback alone. (The name is historical: it works on Linux.)
+LOOPBACK_SETTING = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 TOKEN_NAMES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 DASHBOARD_PACKAGES = "ray.dashboard.optional_deps"
+
+
+# The environment of a local Ray. Workers are niced by default, so that every helper process preempts the engine;
+# the rest are reporters that wake up all the time on behalf of a dashboard that is not there.
+LOCAL_RAY = {
+    LOOPBACK_SETTING: "0",
+    "RAY_worker_niceness": "0",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+def set_environment(environment: MutableMapping[str, str], inherited: Mapping[str, str]) -> None:
+    """Sets what a Ray of a run's own reads as it starts, and `inherited`, which all its processes get."""
+    environment.update({name: value for name, value in LOCAL_RAY.items() if name not in environment} | dict(inherited))
+    give_token(environment)
+
+
+def is_setting(name: str) -> bool:
+    """Whether Ray sets the environment variable of this name in the process that connects it, or `set_environment` does for Ray."""
+    return name.startswith("RAY_") or name == "PYTHONBREAKPOINT"
+
+
+def forget_settings() -> None:
+    """Has Ray look at the environment anew: it would take the next cluster for one that wants the token of the last."""
+    if "ray" in sys.modules:
+        from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
 
 
 def give_token(environment: MutableMapping[str, str]) -> None:
@@ -76,3 +110,16 @@ def without_dashboard() -> Iterator[None]:
         del sys.modules[DASHBOARD_PACKAGES]
         if before is not None:
             sys.modules[DASHBOARD_PACKAGES] = before
+
+
+@contextmanager
+def on_loopback() -> Iterator[None]:
+    """Has Ray heed LOOPBACK_SETTING. Ray reads it as it is imported, and a program may have imported Ray before."""
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = ray_constants.env_bool(LOOPBACK_SETTING, True)
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before

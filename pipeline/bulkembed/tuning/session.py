@@ -64,17 +64,14 @@ def open_host(cfg: RunConfig, documents: int) -> Iterator[Host]:
 
     Raises SourceError where no document can be read."""
     with TemporaryDirectory(prefix="bulkembed-tune-") as empty_folder:
-        local = cfg.ray.model_copy(update={"address": None})
+        local = cfg.ray.model_copy(update={"address": "local"})
         job, plan = open_job(cfg.model_copy(update={"output": empty_folder, "ray": local}))
     sample = sample_ids(job, plan.pending, documents)
     if not sample:
         raise SourceError(plan.failures[0].reason if plan.failures else f"source {cfg.source}: no document of it can be embedded")
-    connect.connect(job.cfg.ray)
-    try:
+    with connect.session(job.cfg.ray):
         cores, gpus = connect.here()
         yield Host(job, sample, search.gpu_axes(gpus) if gpus else search.cpu_axes(cores, job.recipe.vector_key.engine_dtype))
-    finally:
-        connect.disconnect()
 
 
 def sample_ids(job: Job, pending: list[Shard], documents: int) -> TokenIds:
