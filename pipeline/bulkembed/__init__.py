@@ -1,18 +1,111 @@
-"""bulkembed: a corpus in object storage becomes a dataset of vectors in object storage.
+"""bulkembed: a corpus of documents in object storage becomes a dataset of embedding vectors in object storage.
 
-The way of the data, one file a step:
+    source/     objects -> shards of rows -> documents; bad rows become rejects, each with a reason
+    text/       documents -> token ids, in batches under a token budget
+    embedding/  token ids -> full-width vectors, with vLLM
+    vectors/    full width -> the stored forms: truncated, renormalised, cast or quantized
+    dataset/    columns and vectors -> Parquet files, receipts and snapshots
+    runs/       these steps, composed: the run of one configuration
+    cluster/    the same steps on Ray
 
-    manifest   source objects -> shards (row ranges whose ids come from the data)
-    reader     shard -> documents; bad rows -> rejects, each with its reason
-    tokenizer  texts -> token ids
-    bucketing  token counts -> batches of similar length under a token budget
-    embedder   batches of token ids -> full-width vectors (vLLM, or simulated)
-    matryoshka full-width vectors -> truncated, renormalised, cast
-    writer     columns and vectors -> Parquet, one PUT
-    ledger     receipts (what is done) and snapshots (what readers see)
-
-`stages` composes these into prepare / embed / publish without Ray; `dataflow` runs the same
-verbs on Ray tasks and actors; `run` is a whole run; `cli` is the command line over it.
+`api` offers all of it to Python, and `cli` to a terminal. The names below come from `api` when they are first used:
+`import bulkembed` alone imports nothing heavy.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bulkembed.api import (
+        Estimate,
+        Hit,
+        Plan,
+        Prices,
+        Progress,
+        RunConfig,
+        RunStatus,
+        Summary,
+        Verification,
+        files,
+        load_config,
+        open_dataset,
+        plan,
+        retry_rejects,
+        run,
+        search,
+        status,
+        verify,
+    )
+    from bulkembed.errors import (
+        BulkembedError,
+        ClusterError,
+        ConfigError,
+        EmbeddingError,
+        EngineError,
+        GateError,
+        HeldBack,
+        HubError,
+        IncompleteError,
+        InterruptedRun,
+        ModelError,
+        ObjectError,
+        OutputError,
+        ResourceError,
+        SourceError,
+        StorageError,
+    )
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "BulkembedError",
+    "ClusterError",
+    "ConfigError",
+    "EmbeddingError",
+    "EngineError",
+    "Estimate",
+    "GateError",
+    "HeldBack",
+    "Hit",
+    "HubError",
+    "IncompleteError",
+    "InterruptedRun",
+    "ModelError",
+    "ObjectError",
+    "OutputError",
+    "Plan",
+    "Prices",
+    "Progress",
+    "ResourceError",
+    "RunConfig",
+    "RunStatus",
+    "SourceError",
+    "StorageError",
+    "Summary",
+    "Verification",
+    "files",
+    "load_config",
+    "open_dataset",
+    "plan",
+    "retry_rejects",
+    "run",
+    "search",
+    "status",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """A name of `__all__`, at its first use."""
+    if name not in __all__:
+        raise AttributeError(f"module 'bulkembed' has no attribute {name!r}")
+    from bulkembed import api, errors
+
+    value = getattr(api if hasattr(api, name) else errors, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -24,7 +24,7 @@ the shard of a lost process or engine to another actor.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 
 class BulkembedError(Exception):
@@ -87,7 +87,11 @@ class HeldBack(BulkembedError):
 
 
 class IncompleteError(BulkembedError):
-    pass
+    """`summary`: what the run did (runs.run.Summary), or None where it ended itself before it had one."""
+
+    def __init__(self, reason: str, summary: Any = None) -> None:
+        super().__init__(reason)
+        self.summary = summary
 
 
 class OutputError(BulkembedError):

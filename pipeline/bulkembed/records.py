@@ -16,6 +16,20 @@ if TYPE_CHECKING:  # a configuration needs these records, and --help does not wa
 Format = Literal["parquet", "jsonl"]  # of a source object, by its name
 Pooling = Literal["last", "mean", "cls"]
 Dtype = Literal["float32", "float16", "int8", "binary"]  # of stored vectors
+RejectReason = Literal[
+    "null_text",  # every text column is null or absent
+    "empty_text",  # nothing but white space
+    "not_text",  # a text column holds a number, a list, ...
+    "undecodable",  # bytes that are not UTF-8
+    "not_json",  # a line that is no JSON object
+    "line_too_long",
+    "null_id",  # the id is null or absent
+    "wrong_type",  # an id or kept column that does not fit the type of the run
+    "too_long",  # more tokens than the limit, where the run rejects long documents
+    "bad_vector",  # the engine returned something that is no vector
+    "engine_lost",  # the engine's process was lost with it, again and again
+]
+REJECT_REASONS: tuple[RejectReason, ...] = get_args(RejectReason)
 LongDocuments = Literal["truncate", "chunk", "mean", "reject"]
 # Why an attempt at a shard was lost: its process or its engine ended, memory ran out, its node failed, or another shard was the cause.
 Cause = Literal["engine", "memory", "node", "bystander"]

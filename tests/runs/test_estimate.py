@@ -17,10 +17,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bulkembed import api
 from bulkembed.cli.app import app
+from bulkembed.cli.console import out
+from bulkembed.cli.run_commands import show_estimate
 from bulkembed.errors import ConfigError
 from bulkembed.records import Counts, Shard
-from bulkembed.report import estimate_text
 from bulkembed.runs import estimate, stages
 from bulkembed.runs.estimate import Interval, Prices, cheaper
 from bulkembed.runs.lookup import open_job
@@ -216,8 +218,9 @@ def test_a_giant_document_is_read_once(tmp_path: Path, qwen: str, monkeypatch: p
 
 
 def text(tmp_path: Path, qwen: str, prices: Prices | None = None, **changes: Any) -> str:
-    job, plan = open_job(simulated(tmp_path / "in", tmp_path / "out", qwen, **changes))
-    return estimate_text.estimate_text(job, plan, prices or Prices())
+    with out.capture() as shown:
+        show_estimate(api.plan(simulated(tmp_path / "in", tmp_path / "out", qwen, **changes)), prices or Prices())
+    return shown.get().removesuffix("\n")
 
 
 def test_what_is_not_there_to_read(tmp_path: Path, qwen: str) -> None:
@@ -267,7 +270,7 @@ def test_nothing_is_pending_and_nothing_can_be_embedded(tmp_path: Path, qwen: st
 def test_prices(tmp_path: Path, qwen: str, prices: Prices, wanted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     write_corpus(tmp_path / "in")
     found = estimate.Estimate(Interval(9e5, 1e6, 1.1e6), 10, 0, 10, 64, [])
-    monkeypatch.setattr(estimate_text, "estimate", lambda job, pending: found)
+    monkeypatch.setattr(estimate, "estimate", lambda job, pending: found)
     printed = text(tmp_path, qwen, prices)
     assert all(line in printed for line in wanted)
     assert ("at 36 an hour" in printed) == (prices.price_per_hour is not None)

@@ -79,8 +79,8 @@ def check(
     recipe = resolve(cfg, described, hardware.resolved_dtype(cfg.engine.dtype, cfg.ray.address))
     key = recipe.vector_key
     tokenizer = load_tokenizer(described, key.max_tokens)
-    with in_process.quiet():
-        embedder = in_process.load(described, key.max_tokens, cfg.engine.model_copy(update={"dtype": key.engine_dtype}))
+    engine = cfg.engine.model_copy(update={"dtype": key.engine_dtype})
+    with in_process.loaded(described, key.max_tokens, engine) as embedder:
         checks = list(preflight.run_checks(described, recipe, tokenizer, embedder))
         if reference:
             path = str(locate(cfg.model, cfg.revision, weights=True))

@@ -2,24 +2,23 @@
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bulkembed import stopping
 from bulkembed.cli.console import out
 from bulkembed.cli.options import ApiPrice, HourPrice, Rate, RunCommand, takes_run_keys
-from bulkembed.errors import ConfigError
+from bulkembed.errors import BulkembedError, ConfigError, IncompleteError
 
 if TYPE_CHECKING:
+    from bulkembed.api import Plan
     from bulkembed.config.run_config import RunConfig
     from bulkembed.runs.estimate import Prices
-    from bulkembed.runs.executor import Executor
     from bulkembed.runs.progress import Progress
 
 app = typer.Typer()
 
+STARTING = "starting Ray and loading the model"
 LINE_EVERY_SECONDS = 5.0  # of progress, where there is no terminal
 
 
@@ -33,15 +32,24 @@ def plan(cfg: "RunConfig", tokens_per_second: Rate = None, price_per_hour: HourP
 
 
 def show_plan(cfg: "RunConfig", prices: "Prices") -> None:
-    from bulkembed.report import estimate_text, run_text
-    from bulkembed.runs.lookup import open_job
+    from bulkembed import api
 
     prices.check()
-    job, planned = open_job(cfg)
-    out.print(run_text.plan_text(job, planned), markup=False)
-    out.print(estimate_text.estimate_text(job, planned, prices), markup=False)
+    planned = api.plan(cfg)
+    out.print(str(planned), markup=False)
+    show_estimate(planned, prices)
     if planned.failures:
         raise typer.Exit(1)
+
+
+def show_estimate(planned: "Plan", prices: "Prices") -> None:
+    from bulkembed.report import estimate_text, formatting
+
+    try:
+        text = estimate_text.estimate_text(planned.job, planned.work, planned.estimate(prices))
+    except BulkembedError as error:
+        text = formatting.lines([("estimate", f"unknown: {error}")])
+    out.print(text, markup=False)
 
 
 @app.command(cls=RunCommand)
@@ -74,52 +82,37 @@ def retry_rejects(
     ] = None,
 ) -> None:
     """Embed anew the shards that have rejects, after a fix: same flags as the run that rejected them."""
-    from bulkembed.runs import calibration
-    from bulkembed.runs.lookup import open_job
-    from bulkembed.runs.publication import require_retryable
+    from bulkembed import api
 
-    job, planned = open_job(cfg)
-    require_retryable(planned)  # before any receipt is taken back
-    if job.needs_int8_ranges:
+    planned = api.plan(cfg)
+    receipts = planned.take_back_rejects(reason or ())
+    if receipts:
+        out.print(f"{len(receipts):,} shards with {sum(receipt.counts.rejects for receipt in receipts):,} rejects are embedded anew")
+        embed(cfg)
+    elif planned.job.needs_int8_ranges:
         out.print("its int8 ranges are to be measured first: `bulkembed run` makes every row anew, rejects too")
-        return
-    found = job.ledger.receipts_with_rejects(planned.done, set(reason or []))
-    if not found:
+    else:
         out.print("no shard of this run has such rejects")
-        return
-    out.print(f"{len(found):,} shards with {sum(each.counts.rejects for each in found):,} rejects are embedded anew")
-    calibration.withdraw(job)
-    for receipt in found:
-        job.ledger.forget(receipt.shard)
-    embed(cfg)
 
 
 def embed(cfg: "RunConfig") -> None:
+    """Runs, and shows the plan, the progress and the summary, the last also where shards failed."""
+    from bulkembed import api
     from bulkembed.report import run_text
-    from bulkembed.runs.lookup import open_job
-    from bulkembed.runs.publication import require_allowed
-    from bulkembed.runs.run import finish
 
     started = time.monotonic()
-    job, planned = open_job(cfg)
-    out.print(run_text.plan_text(job, planned), markup=False)
-    require_allowed(job, planned)
-    from bulkembed.cluster import connect
-    from bulkembed.cluster.backlog import useful_actors
-    from bulkembed.cluster.ray_executor import ray_executor
-
-    with out.status("starting Ray and loading the model") as status, ExitStack() as stack:
-        show = shower(status, time.monotonic())
-        executor: Executor | None = None
-        if planned.pending:
-            if not out.is_terminal:
-                out.print("starting Ray and loading the model")
-            stopping.stop.check()
-            inherited = stack.enter_context(connect.session(job.cfg.ray, job))
-            executor = stack.enter_context(ray_executor(job, useful_actors(planned.pending), inherited))
-        summary = finish(job, planned, show, executor)
+    planned = api.plan(cfg)
+    out.print(str(planned), markup=False)
+    try:
+        with out.status(STARTING) as status:
+            if planned.shards_pending and not planned.held_back and not out.is_terminal:
+                out.print(STARTING)
+            summary = api.run(planned, shower(status, time.monotonic()))
+    except IncompleteError as error:
+        if error.summary is not None:
+            out.print(run_text.summary_text(error.summary.job, error.summary, time.monotonic() - started), markup=False)
+        raise
     out.print(run_text.summary_text(summary.job, summary, time.monotonic() - started), markup=False)
-    summary.require_complete()
 
 
 def shower(status: Any, last: float) -> Callable[["Progress"], None]:

@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from bulkembed import process_state
 from bulkembed.errors import BulkembedError, HubError, ModelError
 
 DESCRIPTION_FILES = ("*.json", "*.txt", "*/config.json", *("*.py", "*/*.py"))  # code runs only with engine.args.trust_remote_code
@@ -22,14 +25,11 @@ def fetch(name: str, revision: str | None, weights: bool) -> Path:
     `weights`: whether the weights are needed, or only the files that describe the model.
     Raises ModelError where asking again cannot help, HubError where it may."""
     import huggingface_hub
-    from huggingface_hub.utils import disable_progress_bars, logging  # type: ignore[attr-defined]
 
-    disable_progress_bars()  # they would be written over the run's own lines
-    # Else every request that is made again is two lines; what it comes to is raised.
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     wanted = [*DESCRIPTION_FILES, *(WEIGHT_FILES if weights else ())]
     try:
-        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=wanted))
+        with quiet_hub():
+            return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=wanted))
     except Exception as error:  # of the hub, of its HTTP client, of the network, of the disk
         raise explained(name, revision, error) from error
 
@@ -66,6 +66,41 @@ def is_offline() -> bool:
     from huggingface_hub import constants
 
     return bool(constants.HF_HUB_OFFLINE)
+
+
+@contextmanager
+def same_access() -> Iterator[None]:
+    """Lets this process ask the hub afterwards if it may now, whatever `close` has done meanwhile."""
+    from huggingface_hub import constants
+
+    offline = constants.HF_HUB_OFFLINE
+    with process_state.same_environment(lambda name: name == "HF_HUB_OFFLINE"):
+        try:
+            yield
+        finally:
+            constants.HF_HUB_OFFLINE = offline
+
+
+@contextmanager
+def quiet_hub() -> Iterator[None]:
+    """Keeps progress bars from being written over a run's own lines, and every request that is made again from being two lines of a log:
+    what it comes to is raised."""
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+        logging,
+    )
+
+    bars, level = not are_progress_bars_disabled(), logging.get_verbosity()
+    disable_progress_bars()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            enable_progress_bars()
 
 
 def close() -> None:

@@ -8,8 +8,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from bulkembed import process_state
 from bulkembed.config.sections import EngineConfig
-from bulkembed.embedding import loading
+from bulkembed.embedding import hub, loading
 from bulkembed.embedding.embedder import Embedder
 from bulkembed.embedding.environment import engine_environment
 from bulkembed.records import Model
@@ -22,6 +23,20 @@ def load(described: Model, max_tokens: int, engine: EngineConfig) -> Embedder:
     # vLLM reads these as it is imported. Settings for a GPU host are its own defaults.
     os.environ.update(engine_environment(engine, len(os.sched_getaffinity(0))))
     return loading.load(described, max_tokens, engine)[0]
+
+
+@contextmanager
+def loaded(model: Model, max_tokens: int, engine: EngineConfig) -> Iterator[Embedder]:
+    """A model in this process for as long as the context lasts. The process has its environment, its signal handlers and its
+    access to the hub back afterwards.
+
+    Raises BulkembedError where the engine cannot load the model."""
+    handlers = process_state.SignalHandlers()
+    try:
+        with process_state.same_environment(lambda _name: True), hub.same_access(), quiet():
+            yield load(model, max_tokens, engine)
+    finally:
+        handlers.restore()
 
 
 @contextmanager

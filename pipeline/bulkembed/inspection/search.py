@@ -63,7 +63,7 @@ def query_vector(snapshot: Snapshot, tokenizer: Tokenizer, embedder: Embedder, q
     return np.asarray(matryoshka.cut_vectors(full, vector_columns.forms_of(snapshot.provenance)["embedding"].dim)[0])
 
 
-def search(store: Store, ledger: Ledger, snapshot: Snapshot, query: npt.NDArray[np.float32], k: int) -> list[Hit]:
+def nearest(store: Store, ledger: Ledger, snapshot: Snapshot, query: npt.NDArray[np.float32], k: int) -> list[Hit]:
     """The `k` nearest rows by cosine, best first. Reads every vector, one row group at a time."""
     form = vector_columns.forms_of(snapshot.provenance)["embedding"]
     ranges = quantize.int8_ranges_from_text(snapshot.provenance).get("embedding")

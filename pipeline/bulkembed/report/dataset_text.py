@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-from bulkembed.dataset.receipts import Ledger, fingerprints
-from bulkembed.dataset.snapshots import newest_snapshot
+from collections.abc import Sequence
+
 from bulkembed.inspection.resample import Resample
 from bulkembed.inspection.search import Hit
-from bulkembed.records import Counts
+from bulkembed.inspection.status import RunStatus
 from bulkembed.report.formatting import lines
-from bulkembed.storage.store import Store
 
 MAX_SHOWN_CHARACTERS = 160  # of a column of a hit
 
 
-def status_text(store: Store, output: str) -> str:
+def status_text(output: str, runs: Sequence[RunStatus]) -> str:
     """Every run below an output: its counts, and which one is live."""
-    newest = newest_snapshot(store, output)
-    names = fingerprints(store, output)
-    if not names:
-        return f"{output}: no run has been here"
-    texts = []
-    for fingerprint in names:
-        ledger = Ledger(store, output, fingerprint)
-        receipts = list(ledger.read_receipts(ledger.done()))
-        counts = sum((receipt.counts for receipt in receipts), Counts())
-        live = newest is not None and newest.fingerprint == fingerprint
-        rows = [
-            ("run", fingerprint + (f" (live: snapshot {newest.number} of {newest.created})" if newest and live else "")),
-            ("shards", f"{len(receipts):,}"),
-            ("documents", f"{counts.documents:,}"),
-            ("rejects", f"{counts.rejects:,}"),
-            ("tokens", f"{counts.tokens:,}"),
+    return "\n".join(map(run_status_text, runs)) or f"{output}: no run has been here"
+
+
+def run_status_text(run: RunStatus) -> str:
+    live = f" (live: snapshot {run.snapshot.number} of {run.snapshot.created})" if run.snapshot is not None else ""
+    provenance = run.provenance
+    return lines(
+        [
+            ("run", f"{run.fingerprint}{live}"),
+            *([("model", f"{provenance['model']}, {provenance['vectors']}")] if provenance else []),
+            ("shards", f"{run.shards:,}"),
+            ("documents", f"{run.counts.documents:,}"),
+            ("rejects", f"{run.counts.rejects:,}"),
+            ("tokens", f"{run.counts.tokens:,}"),
         ]
-        if receipts:
-            provenance = receipts[0].provenance
-            rows.insert(1, ("model", f"{provenance['model']}, {provenance['vectors']}"))
-        texts.append(lines(rows))
-    return "\n".join(texts)
+    )
 
 
 def resample_text(resample: Resample) -> str:

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bulkembed.errors import BulkembedError
 from bulkembed.report.formatting import duration, lines, size
-from bulkembed.runs.estimate import Interval, Prices, cheaper, estimate
+from bulkembed.runs.estimate import Estimate, Interval, Prices, cheaper
 from bulkembed.runs.job import Job
 from bulkembed.source.planning import Plan
 
 BITS_PER_VALUE = {"float32": 32, "float16": 16, "int8": 8, "binary": 1}
 
 
-def estimate_text(job: Job, plan: Plan, prices: Prices) -> str:
-    """Tokens and size of the vectors that a run would make, with hours and money by `prices`. Reads a sample of the source."""
+def estimate_text(job: Job, plan: Plan, expected: Estimate) -> str:
+    """Tokens and size of the vectors that a run would make, with hours and money by the prices of the estimate."""
     if not plan.pending:
         return lines([("estimate", "nothing is left to do")])
-    try:
-        expected = estimate(job, plan.pending)
-    except BulkembedError as error:
-        return lines([("estimate", f"unknown: {error}")])
     vectors = size(expected.vectors * sum(form.dim * BITS_PER_VALUE[form.dtype] // 8 for form in job.recipe.row_schema.vectors))
     precision, where = ("about", f"{expected.places} places all over the source") if expected.places else ("exactly", "all of it")
     rows = [
@@ -31,7 +26,7 @@ def estimate_text(job: Job, plan: Plan, prices: Prices) -> str:
         rows.append(("rejects", f"about {round(expected.rejects):,} rows" if expected.places else f"{round(expected.rejects):,} rows"))
     if expected.unread:
         rows.append(("unread", f"{len(expected.unread)} parts of the sample, left out: {expected.unread[0]}"))
-    return lines(rows + price_rows(expected.tokens, prices))
+    return lines(rows + price_rows(expected.tokens, expected.prices))
 
 
 def price_rows(tokens: Interval, prices: Prices) -> list[tuple[str, str]]:

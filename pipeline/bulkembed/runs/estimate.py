@@ -83,6 +83,23 @@ class Estimate:
     rows_read: int
     places: int  # 0 where all was counted
     unread: list[str]  # why places could not be read
+    prices: Prices = Prices()
+
+    @property
+    def seconds(self) -> Interval | None:
+        return self.prices.seconds(self.tokens)
+
+    @property
+    def cost(self) -> Interval | None:
+        """Of the cluster, in the currency of the prices."""
+        return self.prices.cluster(self.tokens)
+
+    @property
+    def api_cost(self) -> Interval | None:
+        return self.prices.api(self.tokens)
+
+
+NOTHING = Estimate(Interval(0, 0, 0), 0, 0, 0, 0, [])
 
 
 def estimate(job: Job, pending: Sequence[Shard], seed: int = 0) -> Estimate:

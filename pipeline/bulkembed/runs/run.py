@@ -34,7 +34,8 @@ class Summary:
     def require_complete(self) -> None:
         """Raises IncompleteError naming what failed."""
         if self.failures:
-            raise IncompleteError(f"{len(self.failures)} failed: {failures_text(self.failures)}; the rest is done, running again resumes")
+            reason = f"{len(self.failures)} failed: {failures_text(self.failures)}; the rest is done, running again resumes"
+            raise IncompleteError(reason, self)
 
 
 def run(cfg: RunConfig, report: Callable[[Progress], None], executor: Executor) -> Summary:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from bulkembed.dataset import parquet_file
 from bulkembed.dataset.receipts import Ledger
 from bulkembed.embedding.embedder import Embedder
-from bulkembed.records import Counts, Documents, Embedded, Prepared, Receipt, Sampled, Shard
+from bulkembed.records import Counts, Documents, Embedded, Prepared, Receipt, RejectReason, Sampled, Shard
 from bulkembed.runs.job import Job
 from bulkembed.source import reader
 from bulkembed.storage.retry import retries_taken
@@ -75,7 +75,7 @@ def embed(prepared: Prepared, job: Job, embedder: Embedder) -> Embedded:
             vectors[row] = full_vectors(long_documents.select_rows(prepared, np.array([row])), job, embedder)[0]
         hopeless = bad[~matryoshka.usable_rows(vectors[bad], dims)]
         detail = f"the engine's vector, or its first {min(dims)} components, are zero or not finite"
-        reasons = {int(prepared.numbers[row]): ("bad_vector", detail) for row in hopeless}
+        reasons: dict[int, tuple[RejectReason, str]] = {int(prepared.numbers[row]): ("bad_vector", detail) for row in hopeless}
         vectors = vectors[~np.isin(prepared.numbers, list(reasons))]
     return Embedded(long_documents.move_to_rejects(prepared, reasons), vectors, embedder.version, started, time.time())
 

@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bulkembed.errors import ObjectError
+from bulkembed.records import RejectReason
 from bulkembed.schema import display_value
 from bulkembed.source.column_types import LISTS, plain_type
 
-Reasons = dict[int, tuple[str, str]]  # row of the shard -> (reason, detail)
+Reasons = dict[int, tuple[RejectReason, str]]  # row of the shard -> (reason, detail)
 MAX_MICROSECONDS = (2**63 - 1) // 1000  # more of them are no 64-bit number of nanoseconds
 Allowed = Callable[[pa.DataType, pa.DataType], bool]  # (type of the file, type of the run)
 # Types of one family hold the same kind of values. Integers and decimals are one family, floats and decimals are not.
@@ -159,7 +160,7 @@ def null_unreadable(column: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray
     return null_rows(column, list(reasons)), reasons
 
 
-def unreadable_reason(column: pa.ChunkedArray, row: int, problem: str, name: str) -> tuple[str, str]:
+def unreadable_reason(column: pa.ChunkedArray, row: int, problem: str, name: str) -> tuple[RejectReason, str]:
     if "UTF8" not in problem:
         return "wrong_type", f"{name}: {problem}"
     text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)

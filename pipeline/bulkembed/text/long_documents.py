@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from bulkembed import schema
 from bulkembed.config.recipe import VectorKey
-from bulkembed.records import Counts, Documents, LongDocuments, Prepared, Shard, Tokens
+from bulkembed.records import Counts, Documents, LongDocuments, Prepared, RejectReason, Shard, Tokens
 from bulkembed.text.tokenizer import Tokenizer
 from bulkembed.text.windows import cut_windows
 
@@ -111,7 +111,7 @@ def select_rows(prepared: Prepared, rows: npt.NDArray[np.int64]) -> Prepared:
     )
 
 
-def move_to_rejects(prepared: Prepared, reasons: dict[int, tuple[str, str]]) -> Prepared:
+def move_to_rejects(prepared: Prepared, reasons: dict[int, tuple[RejectReason, str]]) -> Prepared:
     """A prepared shard with some of its documents moved to the rejects. `reasons`: (reason, detail) by row of the source object."""
     if not reasons:
         return prepared
@@ -140,7 +140,7 @@ def move_to_rejects(prepared: Prepared, reasons: dict[int, tuple[str, str]]) -> 
     return replace(left, rejects=rejects, counts=counts)
 
 
-def too_long_reasons(prepared: Prepared, limit: int) -> dict[int, tuple[str, str]]:
+def too_long_reasons(prepared: Prepared, limit: int) -> dict[int, tuple[RejectReason, str]]:
     """(reason, detail) of each document above the token limit, by row of the source object."""
     cut = np.flatnonzero(prepared.tokens.n_cut)
     numbers, n_cut = prepared.numbers[prepared.owners[cut]], prepared.tokens.n_cut[cut]

@@ -1,0 +1,319 @@
+"""bulkembed from Python: plan, run, and read what came out.
+
+    import bulkembed
+
+    cfg = bulkembed.RunConfig(source="s3://corpus/docs", output="s3://corpus/vectors", model="Qwen/Qwen3-Embedding-0.6B")
+    summary = bulkembed.run(cfg)
+    table = bulkembed.open_dataset(cfg.output).to_table(columns=["id", "embedding"])
+
+Every function raises a BulkembedError where the command line would end with an exit code that is not 0. docs/api.md says which,
+and what a run leaves as it was in the process of its caller. The command line is a client of this module.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow.dataset as pads
+
+from bulkembed import stopping
+from bulkembed.cluster import connect
+from bulkembed.cluster.backlog import useful_actors
+from bulkembed.cluster.ray_executor import ray_executor
+from bulkembed.config import toml_files
+from bulkembed.config.credentials import REFUSED, shows_credentials
+from bulkembed.config.run_config import RunConfig
+from bulkembed.dataset import arrow_dataset
+from bulkembed.dataset.snapshots import Snapshot, data_files, newest_dataset
+from bulkembed.embedding import in_process
+from bulkembed.errors import ConfigError
+from bulkembed.inspection.resample import Resample, resample
+from bulkembed.inspection.search import Hit, dataset_model, nearest, query_prompt, query_vector
+from bulkembed.inspection.status import RunStatus, status_of
+from bulkembed.inspection.verify import verify as problems_of
+from bulkembed.records import REJECT_REASONS, Failure, Receipt
+from bulkembed.report import run_text
+from bulkembed.runs import calibration, estimate, publication
+from bulkembed.runs.estimate import Estimate, Prices
+from bulkembed.runs.executor import Executor
+from bulkembed.runs.job import Job, load_tokenizer
+from bulkembed.runs.lookup import open_job, recall_job, recipe_of
+from bulkembed.runs.progress import Progress
+from bulkembed.runs.run import Summary, finish
+from bulkembed.source import planning
+from bulkembed.source.objects import LeftOutNames, source_objects
+from bulkembed.storage.local_paths import absolute_place
+from bulkembed.storage.store import Store
+
+__all__ = [
+    "Estimate",
+    "Hit",
+    "Plan",
+    "Prices",
+    "Progress",
+    "RunConfig",
+    "RunStatus",
+    "Summary",
+    "Verification",
+    "files",
+    "load_config",
+    "open_dataset",
+    "plan",
+    "retry_rejects",
+    "run",
+    "search",
+    "status",
+    "verify",
+]
+
+OnProgress = Callable[[Progress], None]
+Place = str | PathLike[str]
+Storage = Mapping[str, Any]
+
+# A library prints nothing: without a handler, Python writes warnings of a logger to standard error.
+logging.getLogger("bulkembed").addHandler(logging.NullHandler())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do. `print(plan)` shows it as `bulkembed plan` does."""
+
+    job: Job
+    work: planning.Plan
+
+    def __str__(self) -> str:
+        return run_text.plan_text(self.job, self.work)
+
+    @property
+    def config(self) -> RunConfig:
+        """The configuration that was planned."""
+        return self.job.cfg
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Names the folder of the run's data. None where int8 ranges must be measured first: it follows from them."""
+        return None if self.job.needs_int8_ranges else self.job.fingerprint
+
+    @property
+    def objects(self) -> int:
+        return len(self.work.objects)
+
+    @property
+    def shards_done(self) -> int:
+        return len(self.work.done)
+
+    @property
+    def shards_pending(self) -> int:
+        return len(self.work.pending)
+
+    @property
+    def rows_done(self) -> int:
+        return self.work.rows_done
+
+    @property
+    def rows_pending(self) -> int:
+        return self.work.rows_pending
+
+    @property
+    def left_out(self) -> list[LeftOutNames]:
+        """Names below the source that are not read, by reason."""
+        return self.work.left_out
+
+    @property
+    def failures(self) -> list[Failure]:
+        """Objects that cannot be read. A run embeds the others, and publishes no snapshot."""
+        return self.work.failures
+
+    @property
+    def held_back(self) -> str | None:
+        """Why `run` would raise HeldBack: the snapshot would drop too much of the newest one."""
+        return self.work.held_back
+
+    def estimate(self, prices: Prices | None = None) -> Estimate:
+        """Tokens, vectors and rejects of the pending rows; with `prices` also time and cost. Reads a sample of the source.
+
+        Raises ConfigError where a price is none, BulkembedError where no pending row can be read."""
+        prices = prices or Prices()
+        prices.check()
+        known = estimate.estimate(self.job, self.work.pending) if self.work.pending else estimate.NOTHING
+        return replace(known, prices=prices)
+
+    def take_back_rejects(self, reasons: Collection[str] = ()) -> list[Receipt]:
+        """Makes the shards that have rejects pending again, and returns the receipts they had.
+
+        `reasons`: only rejects for one of these count; empty for all.
+
+        Nothing is taken back while int8 ranges are to be measured: then a run embeds every row again.
+        Raises ConfigError where a reason does not exist, HeldBack where nothing could be published afterwards."""
+        if unknown := sorted(set(reasons) - set(REJECT_REASONS)):
+            raise ConfigError(f"reason: rows are never rejected for {unknown[0]!r}; the reasons are {', '.join(REJECT_REASONS)}")
+        publication.require_retryable(self.work)
+        if self.job.needs_int8_ranges:
+            return []
+        receipts = self.job.ledger.receipts_with_rejects(self.work.done, set(reasons))
+        if receipts:
+            calibration.withdraw(self.job)
+        for receipt in receipts:
+            self.job.ledger.forget(receipt.shard)
+        return receipts
+
+
+def load_config(*paths: Place, **keys: Any) -> RunConfig:
+    """The configuration of TOML files. Later files override earlier ones, and `keys` override all; tables merge key by key.
+
+    Raises ConfigError, in one line that names the key. `RunConfig(...)` itself raises pydantic's ValidationError."""
+    return toml_files.load([Path(path) for path in paths], keys)
+
+
+def plan(config: RunConfig) -> Plan:
+    """Looks up the model, the source and what is done. It writes nothing.
+
+    Raises ConfigError, SourceError, ModelError or HubError."""
+    return Plan(*open_job(config))
+
+
+def run(config: RunConfig | Plan, on_progress: OnProgress | None = None) -> Summary:
+    """Embeds what is pending, then publishes the snapshot. Running again resumes. A Plan saves looking everything up again.
+
+    `on_progress` gets the counters after every shard, always the same object, in the caller's thread.
+    It runs on the Ray of this process if there is one, else on the cluster of `ray.address` or RAY_ADDRESS, else on a Ray of its own, which
+    it starts and ends. One run at a time: a second thread waits.
+
+    Raises what `plan` raises; IncompleteError where shards failed (its `summary` says which), HeldBack where the snapshot would drop
+    too much of the newest one, GateError, ClusterError, ResourceError, StorageError."""
+    planned = config if isinstance(config, Plan) else plan(config)
+    job, work = planned.job, planned.work
+    publication.require_allowed(job, work)
+    with ExitStack() as stack:
+        executor: Executor | None = None
+        if work.pending:
+            stopping.stop.check()
+            inherited = stack.enter_context(connect.session(job.cfg.ray, job))
+            executor = stack.enter_context(ray_executor(job, useful_actors(work.pending), inherited))
+        summary = finish(job, work, on_progress or ignore, executor)
+    summary.require_complete()
+    return summary
+
+
+def ignore(_progress: Progress) -> None:
+    """What is called after every shard where the caller gives nothing to call."""
+
+
+def retry_rejects(config: RunConfig, reasons: Collection[str] = (), on_progress: OnProgress | None = None) -> Summary | None:
+    """Embeds anew the shards that have rejects, after a fix. Returns None where no shard has such rejects: then nothing is done.
+
+    Raises what `Plan.take_back_rejects` and `run` raise."""
+    return run(config, on_progress) if plan(config).take_back_rejects(reasons) else None
+
+
+def open_dataset(uri: Place, storage: Storage | None = None) -> pads.Dataset:
+    """The live rows of the newest snapshot, as a pyarrow Dataset with the schema and the footer that were written.
+
+    It goes on reading this snapshot when later runs publish others. Raises SourceError where no run has finished yet."""
+    return arrow_dataset.open_dataset(*located(uri, storage))
+
+
+def files(uri: Place, storage: Storage | None = None) -> list[str]:
+    """URIs of the live data files, in source order. Raises SourceError where no run has finished yet."""
+    store, output = located(uri, storage)
+    return data_files(output, newest_dataset(store, output)[1])
+
+
+def status(uri: Place, storage: Storage | None = None) -> list[RunStatus]:
+    """The runs below an output, how far each has come, and which is live. Reads every receipt."""
+    return list(status_of(*located(uri, storage)))
+
+
+def search(
+    uri: Place,
+    query: str,
+    k: int = 5,
+    *,
+    storage: Storage | None = None,
+    prompt_name: str | None = None,
+    instruction: str | None = None,
+    model: str | None = None,
+    engine: Literal["vllm", "simulated"] | None = None,
+) -> list[Hit]:
+    """The `k` nearest rows of the newest snapshot, best first. Loads the dataset's model into this process, and reads every vector.
+
+    `model`: where the model lies, if elsewhere than when the dataset was made. Raises SourceError, ModelError or ConfigError."""
+    if k < 1:
+        raise ConfigError(f"k: must be at least 1 (got {k})")
+    store, output = located(uri, storage)
+    ledger, snapshot = newest_dataset(store, output)
+    key = recipe_of(output, snapshot).vector_key
+    described = dataset_model(snapshot, model)
+    prompt = query_prompt(described, prompt_name, instruction)
+    with in_process.loaded(described, key.max_tokens, key.engine(engine or key.engine_kind)) as embedder:
+        vector = query_vector(snapshot, load_tokenizer(described, key.max_tokens), embedder, query, prompt)
+    return nearest(store, ledger, snapshot, vector, k)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` found."""
+
+    snapshot: Snapshot
+    problems: list[str]  # none: the dataset is whole
+    resample: Resample | None  # rows that were embedded again, where a sample was asked for
+
+
+def verify(
+    uri: Place,
+    *,
+    storage: Storage | None = None,
+    sample: int | None = None,
+    source: Place | None = None,
+    model: str | None = None,
+    seed: int = 0,
+    on_problem: Callable[[str], None] | None = None,
+) -> Verification:
+    """Reads the newest snapshot again: bytes and rows against receipts, schemas, footers, vectors, current.txt.
+
+    `sample`: so many random rows are embedded again from `source`, and compared. `on_problem` gets each problem when it is found.
+    Raises SourceError, ModelError or ConfigError; a problem of the data is no error."""
+    if (sample is None) != (source is None):
+        raise ConfigError("sample: needs the source, which is read with a sample alone")
+    store, output = located(uri, storage)
+    ledger, snapshot = newest_dataset(store, output)
+    problems: list[str] = []
+
+    def report(problem: str) -> None:
+        problems.append(problem)
+        if on_problem is not None:
+            on_problem(problem)
+
+    for problem in problems_of(store, ledger, snapshot):
+        report(problem)
+    again = None
+    if sample is not None and source is not None:
+        again = embed_again(store, output, snapshot, place_of("source", source), model, sample, seed)
+        for problem in again.problems:
+            report(problem)
+    return Verification(snapshot, problems, again)
+
+
+def embed_again(store: Store, output: str, snapshot: Snapshot, source: str, model: str | None, rows: int, seed: int) -> Resample:
+    described = dataset_model(snapshot, model)
+    job = recall_job(store, output, source, snapshot, described)
+    objects = source_objects(store, source)
+    with in_process.loaded(described, job.recipe.vector_key.max_tokens, job.engine) as embedder:
+        return resample(job, snapshot, objects, embedder, rows, seed)
+
+
+def located(uri: Place, storage: Storage | None) -> tuple[Store, str]:
+    return Store(dict(storage or {})), place_of("uri", uri)
+
+
+def place_of(name: str, uri: Place) -> str:
+    """The absolute name of a place. Raises ConfigError where it holds credentials: messages and reports show places."""
+    if shows_credentials(str(uri)):
+        raise ConfigError(f"{name}: {REFUSED}")
+    return absolute_place(str(uri))
