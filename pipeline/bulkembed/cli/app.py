@@ -10,15 +10,22 @@ import traceback
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from bulkembed import __version__, stopping
 from bulkembed.cli import dataset_commands, model_commands, run_commands
-from bulkembed.cli.console import Discreet, err, out, tolerate
+from bulkembed.cli.console import Discreet, HelpOnOutput, err, out, tolerate
 from bulkembed.config.credentials import hidden_texts
 from bulkembed.config.settings import setting_texts
 from bulkembed.errors import BulkembedError, InterruptedRun
 
+
+class Commands(HelpOnOutput, TyperGroup):
+    """All commands."""
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Turn a corpus in object storage into a dataset of embedding vectors in object storage.",
     no_args_is_help=True,
     add_completion=False,

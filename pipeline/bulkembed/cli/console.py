@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import typer
 from rich.console import Console
 
 from bulkembed.config.credentials import hidden_texts
@@ -46,6 +47,22 @@ class Output(Console):
 # Without emoji: `:dog:` may be a part of a path.
 out = Output(highlight=False, soft_wrap=True, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+
+
+class HelpOnOutput:
+    """Mixin of commands: their help goes to `out`, so that it ends with one line where standard output cannot be written."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        option = super().get_help_option(ctx)  # type: ignore[misc]
+        option.callback = show_help
+        return option
+
+
+def show_help(ctx: Any, _option: Any, is_given: bool) -> None:
+    if is_given and not ctx.resilient_parsing:
+        with out.written():
+            typer.echo(ctx.get_help(), color=ctx.color)
+        ctx.exit()
 
 
 def tolerate() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from bulkembed.cli.console import HelpOnOutput
 from bulkembed.config.error_lines import KEYS, MIN_LIKENESS, likeness, nearest_keys
 from bulkembed.config.keys import Key, name_in_table
 from bulkembed.config.run_config import RunConfig
@@ -83,7 +84,7 @@ ApiPrice = Annotated[
 ]
 
 
-class Command(TyperCommand):
+class Command(HelpOnOutput, TyperCommand):
     """A command that answers an unknown option with a similar one, and refuses an option of one value that is given twice.
 
     click would take the last of the two without a word."""
