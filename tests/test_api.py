@@ -151,7 +151,7 @@ def state():
         "faulthandler": faulthandler.is_enabled(),
         "folder": os.getcwd(),
         "scheduler": os.sched_getscheduler(0),
-        "ray's logger": logging.getLogger("ray").level if "ray" in sys.modules else None,
+        "ray's logger": logging.getLogger("ray").level,
     }
 """
 
@@ -185,7 +185,7 @@ joined = state()
 embed("/second")
 try:
     embed("/third", max_failures=1, keep_columns=["nosuch"])
-except bulkembed.ConfigError as error:
+except bulkembed.SourceError as error:
     refused = str(error)
 failed = state()
 assert ray.get(ray.remote(lambda: 5).remote()) == 5  # it is still usable
@@ -248,7 +248,7 @@ CELL = (
     STATE
     + """
 import bulkembed
-before = state()
+before = state() | {"ray's logger": logging.INFO}  # as importing it sets it
 cfg = bulkembed.RunConfig(**json.loads({values!r}))
 summary = bulkembed.run(cfg)
 assert state() == before, (before, state())

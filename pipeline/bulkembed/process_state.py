@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import logging
 import os
 import resource
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -44,6 +46,19 @@ class SignalHandlers:
             faulthandler.disable()
         for number, action in self.actions.items():
             LIBC.sigaction(number, action, None)
+
+
+@contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Suppresses warnings and INFO lines of what is imported within. In a notebook, Ray and tqdm ask for ipywidgets."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
 
 
 @contextmanager

@@ -51,8 +51,10 @@ def session(cfg: RayConfig, job: Job | None = None) -> Iterator[Mapping[str, str
         stack.callback(own_ray.forget_settings)  # last: it reads the restored environment
         stack.enter_context(process_state.same_hooks())
         stack.enter_context(process_state.same_environment(lambda name: name in inherited or own_ray.is_setting(name)))
-        if address is None:
-            own_ray.set_environment(os.environ, inherited)  # before ray is imported
+        with process_state.quiet_imports():
+            if address is None:
+                own_ray.set_environment(os.environ, inherited)
+            import ray  # noqa: F401  # it reads the environment at once
         stack.enter_context(quiet())
         stack.enter_context(started(cfg) if address is None else joined(address))
         stopping.stop.check()

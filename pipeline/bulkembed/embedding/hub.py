@@ -85,12 +85,13 @@ def same_access() -> Iterator[None]:
 def quiet_hub() -> Iterator[None]:
     """Keeps progress bars from being written over a run's own lines, and every request that is made again from being two lines of a log:
     what it comes to is raised."""
-    from huggingface_hub.utils import (  # type: ignore[attr-defined]
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-        logging,
-    )
+    with process_state.quiet_imports():
+        from huggingface_hub.utils import (  # type: ignore[attr-defined]
+            are_progress_bars_disabled,
+            disable_progress_bars,
+            enable_progress_bars,
+            logging,
+        )
 
     bars, level = not are_progress_bars_disabled(), logging.get_verbosity()
     disable_progress_bars()
