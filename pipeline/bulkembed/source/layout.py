@@ -30,7 +30,7 @@ class Layout:
     """Where an object may be cut: the rows of each part, and for JSONL the byte offset of each part."""
 
     part_rows: list[int]  # Parquet: row groups; JSONL: runs of PART_LINES lines
-    part_bytes: list[int]  # of each part's text, decompressed; JSONL: of its lines
+    part_bytes: list[int]  # decompressed size of each part's text columns; JSONL: of its lines
     offsets: list[int]  # JSONL: byte offset of each part, else empty
     schema: pa.Schema  # JSONL: empty, since every row has its own
 

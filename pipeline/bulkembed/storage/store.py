@@ -1,9 +1,8 @@
-"""Object storage: list, open, read, put.
+"""URIs -> listings, open files and bytes; bytes -> objects. The only user of fsspec's file systems.
 
-One PUT publishes: an object is there whole or not at all. On local files that is a temporary
-file and a rename; on object stores `pipe_file` is one PUT (above 100 MiB a multipart upload,
-which s3fs aborts on error). `fs.open(path, "wb")` is never used: leaving its block by an
-exception publishes what was written so far.
+Objects are written atomically: an object is there whole, or not at all. For local files that is a temporary file and a rename. For
+object stores `pipe_file` is one PUT (above 100 MiB a multipart upload, which s3fs aborts on error). `fs.open(path, "wb")` is never used,
+since it publishes an incomplete object when its block ends with an exception.
 """
 
 from __future__ import annotations
@@ -33,11 +32,14 @@ T = TypeVar("T")
 
 READ_AHEAD_BYTES = 8 << 20
 MIN_READ_AHEAD_BYTES, MAX_READ_AHEAD_BYTES = 1 << 20, 32 << 20
-ETAGS, TIMES = ("ETag", "etag"), ("mtime", "LastModified", "updated", "last_modified")  # of an object, as file systems name them
-VERSION_KEYS = {*ETAGS, *TIMES}
-NO_HARD_LINK_ERRORS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}  # file systems without hard links
-# Of S3 file systems, below what the user gives. Retries happen here alone, where they are counted: s3fs and botocore make one
-# attempt each. A body that stalls is given up after `read_timeout`.
+ETAGS, TIMES = (
+    ("ETag", "etag"),
+    ("mtime", "LastModified", "updated", "last_modified"),
+)  # names that file systems give to an object's ETag and its time
+VERSION_KEYS = {*ETAGS, *TIMES}  # any of these tells the version of an object
+NO_HARD_LINK_ERRORS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}  # what file systems without hard links answer
+# Defaults for S3; the user's settings override them. All retries happen in storage/retry.py, where they are counted: s3fs and botocore
+# make one attempt each. A stalled body is abandoned after `read_timeout` seconds.
 S3_SETTINGS = {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 30, "max_pool_connections": 64}
 
 
@@ -45,7 +47,7 @@ S3_SETTINGS = {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "rea
 def _filesystem(protocol: str, options: bytes) -> Any:
     given = orjson.loads(options)
     if protocol != "file":
-        given["use_listings_cache"] = False  # listings must show what is there now, not what an earlier call of this process saw
+        given["use_listings_cache"] = False  # a listing must show the current state, not what an earlier call of this process saw
     if protocol in ("s3", "s3a"):
         given["config_kwargs"] = S3_SETTINGS | given.get("config_kwargs", {})
     try:
@@ -58,7 +60,7 @@ def _filesystem(protocol: str, options: bytes) -> Any:
 
 
 class Store:
-    """A place to read from and write to; `options` are passed to its fsspec file system."""
+    """Reads and writes objects by URI. `options` are passed to the fsspec file system of a remote URI."""
 
     def __init__(self, options: dict[str, Any] | None = None) -> None:
         self.settings = options or {}
@@ -79,16 +81,16 @@ class Store:
         return filesystem, filesystem._strip_protocol(uri)
 
     def _tree(self, uri: str, hidden: tuple[str, ...] = (), is_preferred: NameTest = any_name) -> tuple[Tree, Callable[[str], str], str]:
-        """A file system to list, the URI of a path in it, and the path of `uri`."""
+        """The file system of `uri` to list, a function from a path in it to its URI, and the path of `uri`."""
         filesystem, path = self._locate(uri)
         tree = LocalTree(hidden, is_preferred) if isinstance(filesystem, LocalFileSystem) else RemoteTree(filesystem, hidden)
         return tree, filesystem.unstrip_protocol if "://" in uri else str, path
 
     def listing(self, uri: str, hidden: tuple[str, ...] = (), is_preferred: NameTest = any_name) -> Listing:
-        """What is at `uri`: all below a prefix, what a glob matches, or one object. Folders with names that begin with one
-        of `hidden` are not entered. A local file of several names comes under one that `is_preferred`, if there is one.
+        """The objects below a prefix, those that a glob matches, or the one object at `uri`; and the names that are left out.
 
-        Raises StorageError where a folder cannot be listed, FileNotFoundError where nothing is there."""
+        Folders whose names start with one of `hidden` are not entered. A local file with several names is listed under a preferred
+        one, if there is one. Raises StorageError where a folder cannot be listed, FileNotFoundError where nothing is there."""
         tree, uri_of, path = self._tree(uri, hidden, is_preferred)
         root, entries = list_tree(tree, path)
         entries.sort(key=lambda entry: entry.path)
@@ -105,14 +107,14 @@ class Store:
         return self.listing(uri).objects
 
     def root(self, uri: str) -> str:
-        """The URI of what does not vary in a source: of the folder of a glob, else of the place itself."""
+        """The URI of the fixed part of a source: the folder before the pattern of a glob, else the place itself."""
         if not WILD.search(uri):
             return uri
         tree, uri_of, path = self._tree(uri)
         return uri_of(fixed_part(tree, path)[0])
 
     def stands(self, uri: str) -> bool:
-        """Whether there is an object or a folder at `uri`, as it is spelled."""
+        """Whether there is an object or a folder at exactly this URI."""
         tree, _, path = self._tree(uri)
         return tree.stands(path)
 
@@ -134,26 +136,26 @@ class Store:
         return retry(lambda: cast(bytes, filesystem.cat_file(path)), f"reading {uri}")
 
     def version(self, uri: str) -> str:
-        """Of the object as it is now; compare with the version in a listing."""
+        """The current version of the object, to compare with the version in a listing."""
         filesystem, path = self._locate(uri)
         return version_of(retry(lambda: cast("dict[str, Any]", filesystem.info(path)), f"reading {uri}"))
 
     def open(self, uri: str, expected_version: str | None = None) -> BinaryIO:
-        """A seekable file of which each read is one ranged GET. Wrap the whole use of it in `retrying`.
+        """A seekable file. Each read is one GET of a range. Wrap all use of it in `retrying`.
 
-        `expected_version`: Raises ObjectError where the object has another version, or is gone."""
+        Raises ObjectError where the object is gone, or has another version than `expected_version`."""
         return self._open(uri, expected_version, cache_type="none")
 
     def open_lines(self, uri: str, expected_version: str | None = None, expected_bytes: int = 0) -> BinaryIO:
-        """As `open`, to read from front to back, decompressed by its suffix.
+        """As `open`, for reading from front to back. The file is decompressed as its suffix says.
 
-        `expected_bytes`: about what will be read, so that it is one GET; 0 where nobody knows."""
+        `expected_bytes`: an estimate of what will be read, so that it is one GET; 0 where that is unknown."""
         codec = codec_of(uri)[1]
-        # A compressed object is read from its start, wherever the lines are.
+        # A compressed object is always read from its start, so that the estimate says nothing.
         known = expected_bytes and not codec
         ahead_bytes = min(max(expected_bytes, MIN_READ_AHEAD_BYTES), MAX_READ_AHEAD_BYTES) if known else READ_AHEAD_BYTES
         file = self._open(uri, expected_version, cache_type="readahead", block_size=ahead_bytes)
-        # fsspec's own files split lines in Python; the buffer does it in C.
+        # fsspec's own files split lines in Python. The buffer does it in C.
         return cast(BinaryIO, io.BufferedReader(decompress(file, codec), 1 << 20))
 
     def _open(self, uri: str, expected_version: str | None, **reading: Any) -> BinaryIO:
@@ -162,7 +164,7 @@ class Store:
             file = cast(BinaryIO, filesystem.open(path, "rb", **reading))
             if expected_version is None:
                 return file
-            # What a file of S3 knows of itself it had from the request that opened it; others know nothing, or their size alone.
+            # An open S3 file knows its version from the request that opened it. Other files know nothing, or their size only.
             details = getattr(file, "details", None) or {}
             current = version_of(details if VERSION_KEYS.intersection(details) else filesystem.info(path))
         except FileNotFoundError:
@@ -175,11 +177,11 @@ class Store:
         return file
 
     def retrying(self, work: Callable[[], T], what: str) -> T:
-        """`work` again after a transient fault of the store; it must be safe to repeat."""
+        """The result of `work`, repeated after a transient fault of the store. It must be safe to repeat."""
         return retry(work, what)
 
     def put(self, uri: str, data: bytes) -> None:
-        """Publish `data` at `uri` in one step, over whatever was there."""
+        """Publishes `data` at `uri` in one step. It replaces an object that is there."""
         filesystem, path = self._locate(uri)
         if isinstance(filesystem, LocalFileSystem):
             retry(lambda: _put_local(Path(path), data, os.replace), f"writing {uri}")
@@ -187,21 +189,21 @@ class Store:
             retry(lambda: filesystem.pipe_file(path, data), f"writing {uri}")
 
     def delete(self, uri: str) -> None:
-        """Remove the object at `uri`, if there is one."""
+        """Removes the object at `uri`, if there is one."""
         filesystem, path = self._locate(uri)
 
         def attempt() -> None:
             try:
                 filesystem.rm_file(path)
             except FileNotFoundError:
-                return  # as wished
+                return  # it is gone already
 
         retry(attempt, f"deleting {uri}")
 
     def create(self, uri: str, data: bytes) -> bool:
-        """Publish `data` at `uri` if nothing is there; False if something is.
+        """Publishes `data` at `uri` if nothing is there; False if an object is there.
 
-        That can be our own: a fault may have hidden that an attempt went through. Read again."""
+        That object may be this caller's own: a fault may have hidden that an earlier attempt succeeded. Read it again."""
         filesystem, path = self._locate(uri)
 
         def attempt() -> bool:
@@ -222,7 +224,7 @@ def changed_error(uri: str) -> ObjectError:
 
 
 def version_of(info: Mapping[str, Any]) -> str:
-    """What changes when an object's content does: its ETag, else its size and modification time."""
+    """A text that changes when the object's content does: its ETag, else its size and modification time."""
     etag = next((info[name] for name in ETAGS if info.get(name)), None)
     modified = next((info[name] for name in TIMES if info.get(name)), "")
     return str(etag).strip('"') if etag else f"{info['size']}-{modified}"
@@ -234,7 +236,7 @@ def stored_object(entry: Entry, root: str, uri_of: Callable[[str], str]) -> Stor
 
 def _put_local(path: Path, data: bytes, publish: Callable[[Path, Path], None]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A leading dot keeps readers' globs from seeing it if the process dies before the rename.
+    # The leading dot hides the file from readers' globs if the process dies before the rename.
     temporary = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex}")
     try:
         with temporary.open("wb") as file:
@@ -247,7 +249,7 @@ def _put_local(path: Path, data: bytes, publish: Callable[[Path, Path], None]) -
 
 
 def _link(temporary: Path, path: Path) -> None:
-    """Raises FileExistsError where there is something at `path`."""
+    """Publishes a temporary file. Raises FileExistsError where there is something at `path`."""
     try:
         os.link(temporary, path)
     except OSError as error:
@@ -259,7 +261,7 @@ def _link(temporary: Path, path: Path) -> None:
 
 
 def _create_remote(filesystem: Any, path: str, data: bytes) -> None:
-    """Raises FileExistsError. Where the store has no create-only PUT, two writers at the same moment both succeed."""
+    """Raises FileExistsError where an object is there. If the store has no create-only PUT, two writers at the same moment both succeed."""
     try:
         filesystem.pipe_file(path, data, mode="create")
     except Exception as error:
