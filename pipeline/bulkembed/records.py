@@ -126,8 +126,8 @@ class Model:
     """What a model's own files say about it; widths and dimensions are numbers of components."""
 
     name: str  # the hub name or folder that the user gave
-    revision: str | None  # commit of the hub, None for a folder
-    digest: str  # identity of weights and tokenizer: the commit, or a hash of the folder's files
+    revision: str | None  # commit of the hub, None for a folder; information only
+    digest: str  # identity: of the names and contents of all files that are read
     width: int  # components of the full vector
     max_tokens: int  # of one text, special tokens included
     cache_values: int  # numbers in the KV cache for one token, all layers together
@@ -139,7 +139,7 @@ class Model:
     trained_dims: tuple[int, ...]  # Matryoshka dimensions that the model's files list
     native_dtype: str  # of the weights in the files
     end_token: str | None  # the token that must end every document
-    file_hashes: tuple[tuple[str, str], ...]  # sha256 of settings, tokenizer and (of a folder) weights, by name below the folder
+    file_hashes: tuple[tuple[str, str], ...]  # SHA-256 of the files that are read, by name below the folder; see model_identity
 
     def trained_for(self, dim: int) -> bool:
         """Whether the model was trained so that its first `dim` components are a vector of their own."""

@@ -11,13 +11,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bulkembed.dataset.snapshots import Snapshot
-from bulkembed.embedding.model_files import file_hash
+from bulkembed.embedding.model_files import describe
+from bulkembed.embedding.model_identity import file_hash
 from bulkembed.errors import ModelError
 from bulkembed.inspection.search import dataset_model
 from tests.support.corpora import write_corpus
@@ -123,16 +125,18 @@ def test_a_request_that_is_made_again_says_nothing(tmp_path: Path, hub: SmallHub
 
 
 def test_code_of_a_model_comes_with_it(tmp_path: Path, hub: SmallHub) -> None:
-    """Only `engine.args.trust_remote_code` has it run; then it must be there, and hashed."""
+    """Only `engine.args.trust_remote_code` has it run; then it must be there."""
     (hub.root / NAME / "modeling.py").write_text("x = 1")
     assert located(hub, tmp_path / "cache", weights=False)[0] == 0
     assert hub.downloads["modeling.py"] == 1
 
 
-def test_a_folder_is_not_taken_for_the_hub_model_of_a_dataset(qwen: str) -> None:
-    snapshot = Snapshot(1, "f", "", "in", [], 0, 0, {"model": NAME, "revision": COMMIT, "model_digest": f"{NAME}@{COMMIT}"})
-    with pytest.raises(ModelError, match=f"{re.escape(qwen)} is a folder, but this dataset was made with {NAME} of the hub at {COMMIT}"):
-        dataset_model(snapshot, qwen)
+def test_a_folder_with_the_files_of_the_hub_model_is_the_model_of_a_dataset(qwen: str) -> None:
+    made_with = {"model": NAME, "revision": COMMIT, "model_digest": describe(qwen, None).digest}
+    snapshot = Snapshot(1, "f", "", "in", [], 0, 0, made_with)
+    assert dataset_model(snapshot, qwen).name == qwen
+    with pytest.raises(ModelError, match=f"{re.escape(qwen)} is not the model of this dataset: its files differ"):
+        dataset_model(replace(snapshot, provenance=made_with | {"model_digest": "another"}), qwen)
 
 
 def test_a_token_opens_a_private_model(tmp_path: Path, hub: SmallHub) -> None:
@@ -146,14 +150,14 @@ def test_a_token_opens_a_private_model(tmp_path: Path, hub: SmallHub) -> None:
 # Answers one question after the other: importing the hub's library takes a second.
 LOCATED = """
 import json, sys
-from bulkembed.embedding import model_files
+from bulkembed.embedding import model_files, model_identity
 from bulkembed.errors import BulkembedError
 
 for line in sys.stdin:
     name, weights = json.loads(line)
     try:
         folder = model_files.locate(name, None, weights=weights)
-        answer = [0, dict(model_files.file_hashes(folder, weights=True)).get("model.safetensors", "")]
+        answer = [0, dict(model_identity.file_hashes(folder, weights=True)).get("model.safetensors", "")]
     except BulkembedError as error:
         answer = [error.exit_code, str(error)]
     print(json.dumps(answer), flush=True)
@@ -212,3 +216,107 @@ def test_weights_that_do_not_come_and_weights_that_are_damaged(tmp_path: Path, h
             assert why.startswith(f"{blob}: damaged in the hub cache of ")
             blob.write_bytes(whole)
         assert locate(True) == of_the_hub
+
+
+DESCRIBED = """
+import json, sys
+from bulkembed.embedding import model_files, model_identity
+from bulkembed.errors import BulkembedError
+
+found = []
+for name, revision in json.loads(sys.argv[1]):
+    try:
+        model = model_files.describe(name, revision)
+        found.append([model.digest, model.revision])
+    except BulkembedError as error:
+        found.append([error.exit_code, str(error)])
+print(json.dumps(found))
+"""
+
+
+def described(hub: SmallHub, cache: Path, *models: tuple[str, str | None], **environment: str) -> list[tuple[str | int, str | None]]:
+    """Digest and commit of each model, or an exit code and why."""
+    command = [sys.executable, "-c", DESCRIBED, json.dumps(models)]
+    ran = subprocess.run(command, env={**os.environ, **hub.environment(cache), **environment}, capture_output=True, text=True, check=True)
+    return [tuple(each) for each in json.loads(ran.stdout)]
+
+
+def committed(hub: SmallHub, number: int, name: str, content: str | None) -> str:
+    """A further commit of the model in which one file is another."""
+    commit = f"{number:040x}"
+    hub.commits[commit] = f"small/{number}"
+    shutil.copytree(hub.root / NAME, hub.root / hub.commits[commit])
+    path = hub.root / hub.commits[commit] / name
+    path.parent.mkdir(exist_ok=True)
+    if content is None:
+        flipped = bytearray(path.read_bytes())
+        flipped[-1] ^= 1
+        path.write_bytes(flipped)
+    else:
+        path.write_text(content)
+    return commit
+
+
+def test_a_hub_model_is_what_is_read_of_it(tmp_path: Path, hub: SmallHub, qwen: str) -> None:
+    notes = ["README.md", "notes.json", "data_config.json", "onnx/config.json", "generation_config.json", "requirements.txt", "train.py"]
+    read = {"tokenizer_config.json": '{"eos_token": "<|endoftext|>", "x": 1}', "model.safetensors": None, "quantize_config.json": "{}"}
+    same = [committed(hub, number, name, '{"x": 1}') for number, name in enumerate(notes)]
+    other = [committed(hub, number, name, content) for number, (name, content) in enumerate(read.items(), 100)]
+    found = described(hub, tmp_path / "cache", (NAME, None), (qwen, None), *((NAME, commit) for commit in [*same, *other]))
+    assert [commit for _, commit in found] == [COMMIT, None, *same, *other]
+    digests = [digest for digest, _ in found]
+    assert set(digests[: 2 + len(same)]) == {describe(qwen, None).digest}
+    assert len(set(digests)) == 1 + len(other)
+    assert not any(name.endswith(".safetensors") for name in hub.downloads), "the hub says the hashes of the weights"
+
+
+def test_the_cache_knows_a_model_where_the_hub_does_not_answer(tmp_path: Path, hub: SmallHub, qwen: str) -> None:
+    cache, digest = tmp_path / "cache", describe(qwen, None).digest
+    assert described(hub, cache, (NAME, None), HF_HUB_OFFLINE="1")[0][0] == 2, "nothing is there yet"
+    assert described(hub, cache, (NAME, None)) == [(digest, COMMIT)]
+    for kind, environment, code, why in [
+        ("broken", {}, 1, "could not be fetched from the hub: "),
+        ("open", {"HF_HUB_OFFLINE": "1"}, 2, "is not whole in the hub cache of this node, and HF_HUB_OFFLINE forbids fetching it"),
+    ]:
+        hub.kind = kind
+        ((found, line),) = described(hub, cache, (NAME, None), **environment)
+        assert (found, line is not None and line.startswith(f"model: {NAME} {why}")) == (code, True), line
+    assert located(hub, cache, weights=True)[0] == 0
+    assert described(hub, cache, (NAME, None), HF_HUB_OFFLINE="1") == [(digest, COMMIT)]
+    hub.kind = "broken"
+    assert described(hub, cache, (NAME, None)) == [(digest, COMMIT)]
+
+
+def test_weights_that_git_itself_holds_are_fetched_to_be_known(tmp_path: Path, hub: SmallHub, qwen: str) -> None:
+    hub.large = "nothing"
+    assert described(hub, tmp_path / "cache", (NAME, None)) == [(describe(qwen, None).digest, COMMIT)]
+
+
+def test_a_model_without_safetensors_is_refused_before_anything_is_fetched_of_its_weights(tmp_path: Path, hub: SmallHub) -> None:
+    (hub.root / NAME / "model.safetensors").rename(hub.root / NAME / "pytorch_model.bin")
+    assert described(hub, tmp_path / "cache", (NAME, None)) == [
+        (2, f"model: {NAME} has no *.safetensors on the hub (other weights are not loaded)")
+    ]
+
+
+LOADED = """
+import sys
+from pathlib import Path
+from bulkembed.embedding import model_files, model_identity
+from bulkembed.errors import ModelError
+
+model = model_files.describe(sys.argv[1], None)
+weights = Path(sys.argv[2])
+weights.write_bytes(weights.read_bytes()[:-1] + b"x")  # on the hub, after the plan
+folder = model_files.locate(model.name, model.revision, weights=True)
+try:
+    model_identity.require_described(model, dict(model_identity.file_hashes(folder, weights=True)), "this host")
+except ModelError as error:
+    print(error)
+"""
+
+
+def test_a_node_with_other_weights_than_planned_is_told_apart(tmp_path: Path, hub: SmallHub) -> None:
+    command = [sys.executable, "-c", LOADED, NAME, str(hub.root / NAME / "model.safetensors")]
+    ran = subprocess.run(command, env={**os.environ, **hub.environment(tmp_path / "cache")}, capture_output=True, text=True, check=True)
+    assert ran.stdout.startswith(f"model: this host has another model.safetensors of {NAME} (SHA-256 ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import socket
@@ -14,7 +15,7 @@ import pytest
 from bulkembed.cluster import worker
 from bulkembed.cluster.ray_executor import ray_executor
 from bulkembed.config.sections import EngineConfig
-from bulkembed.embedding import loading, model_files
+from bulkembed.embedding import loading, model_files, model_identity
 from bulkembed.embedding.embedder import Embedder
 from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.errors import ModelError
@@ -53,6 +54,8 @@ def folder(tmp_path: Path, qwen: str) -> Path:
 def test_another_file_than_was_described_is_refused(
     folder: Path, change: Callable[[Path], object], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "modeling.Model"}}))
     described = model_files.describe(str(folder), None)
     change(folder)
 
@@ -66,8 +69,8 @@ def test_another_file_than_was_described_is_refused(
 
 def test_two_actors_with_other_weights_of_one_hub_model_are_told_apart() -> None:
     with pytest.raises(ModelError, match=r"model: b has another w.safetensors of m \(SHA-256 2.*\) than a has \(SHA-256 1"):
-        model_files.require_same("m", {"w.safetensors": "1"}, "a has", {"w.safetensors": "2"}, "b")
-    model_files.require_same("m", {"w.safetensors": "1"}, "a has", {"w.safetensors": "1"}, "b")
+        model_identity.require_same("m", {"w.safetensors": "1"}, "a has", {"w.safetensors": "2"}, "b")
+    model_identity.require_same("m", {"w.safetensors": "1"}, "a has", {"w.safetensors": "1"}, "b")
 
 
 def test_the_tokenizer_of_another_node_is_refused(folder: Path) -> None:

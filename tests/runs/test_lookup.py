@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +17,10 @@ from bulkembed.dataset.parquet_file import footer_of
 from bulkembed.dataset.snapshots import newest_dataset
 from bulkembed.embedding.model_files import describe
 from bulkembed.errors import SourceError
+from bulkembed.inspection.verify import verify
 from bulkembed.runs.lookup import open_job, recall_job
 from bulkembed.storage.store import Store
-from tests.support.corpora import write_corpus
+from tests.support.corpora import write_corpus, write_jsonl
 from tests.support.runs import in_one_process, simulated
 
 
@@ -69,6 +71,20 @@ def test_other_columns_of_the_same_vectors_have_the_same_vector_key_in_their_foo
     keys = [footer["vector_key"] for footer in footers]
     assert keys[0] == keys[1] == keys[2] != keys[3]
     assert len({footer["fingerprint"] for footer in footers}) == 4
+
+
+def test_the_same_model_elsewhere_resumes_the_run(tmp_path: Path, qwen: str) -> None:
+    """Beside a note that nobody reads."""
+    write_corpus(tmp_path / "in", files=2)
+    elsewhere = tmp_path / "Qwen3-Embedding-moved"
+    shutil.copytree(qwen, elsewhere)
+    (elsewhere / "README.md").write_text("a note")
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen)
+    in_one_process(cfg)
+    write_jsonl(tmp_path / "in/part-9.jsonl", [{"id": "new", "text": "a new document", "lang": "en"}])
+    again = in_one_process(cfg.model_copy(update={"model": str(elsewhere)}))
+    assert (again.plan.rows_done, again.plan.rows_pending) == (100, 1)
+    assert list(verify(Store(), *newest_dataset(Store(), str(tmp_path / "out")))) == []
 
 
 def test_the_job_of_a_dataset_is_the_job_that_made_it(tmp_path: Path, qwen: str) -> None:

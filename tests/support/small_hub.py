@@ -27,6 +27,9 @@ class SmallHub:
     kind: str = "open"
     endpoint: str = ""
     busy: int = 0  # requests for the list of files that are answered with 503 before the others
+    large: str = ".safetensors"  # ends of the names of files that are not in git itself
+    # The folder below root of each revision; empty: the model's own.
+    commits: dict[str, str] = field(default_factory=lambda: {"main": "", COMMIT: ""})
     downloads: Counter[str] = field(default_factory=Counter)  # whole files sent, by name
 
     def environment(self, cache: Path) -> dict[str, str]:
@@ -46,43 +49,63 @@ class SmallHub:
             reply(request, status, b"", {"X-Error-Code": code, "X-Error-Message": "refused"})
         elif path.startswith("/api/models/"):
             name, verb = "/".join(parts[2:4]), parts[4] if len(parts) > 4 else "revision"
+            revision = parts[5] if len(parts) > 5 else "main"
             if not (self.root / name).is_dir():
                 reply(request, 404, b"", {"X-Error-Code": "RepoNotFound"})
-            elif verb == "revision" and len(parts) > 5 and parts[5] not in ("main", COMMIT):
+            elif revision not in self.commits:
                 reply(request, 404, b"", {"X-Error-Code": "RevisionNotFound"})
             else:
-                files = sorted(file for file in (self.root / name).rglob("*") if file.is_file())
-                entries = [entry(file, self.root / name) for file in files]
+                folder = self.folder(name, revision)
+                entries = [entry(file, folder, self.large) for file in sorted(folder.rglob("*")) if file.is_file()]
                 answer: Any = (
-                    entries if verb == "tree" else {"id": name, "sha": COMMIT, "siblings": [{"rfilename": e["path"]} for e in entries]}
+                    entries
+                    if verb == "tree"
+                    else {"id": name, "sha": commit_of(revision), "siblings": [sibling(entry) for entry in entries]}
                 )
                 reply(request, 200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
-        elif len(parts) > 4 and (self.root / parts[0] / parts[1] / "/".join(parts[4:])).is_file():
-            self.send_file(request, self.root / parts[0] / parts[1], "/".join(parts[4:]))
+        elif len(parts) > 4 and (self.folder("/".join(parts[:2]), parts[3]) / "/".join(parts[4:])).is_file():
+            self.send_file(request, self.folder("/".join(parts[:2]), parts[3]), "/".join(parts[4:]), parts[3])
         else:
             reply(request, 404, b"", {"X-Error-Code": "EntryNotFound"})
 
-    def send_file(self, request: BaseHTTPRequestHandler, folder: Path, name: str) -> None:
+    def folder(self, name: str, revision: str) -> Path:
+        return self.root / (self.commits[revision] or name)
+
+    def send_file(self, request: BaseHTTPRequestHandler, folder: Path, name: str, revision: str) -> None:
         data = (folder / name).read_bytes()
         if request.command == "GET":
             self.downloads[name] += 1
-        headers = {"ETag": f'"{etag(data, name)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        headers = {
+            "ETag": f'"{etag(data, name, self.large)}"',
+            "X-Repo-Commit": commit_of(revision),
+            "Accept-Ranges": "bytes",
+        }
         reply(request, 200, data, headers)
 
 
-def etag(data: bytes, name: str) -> str:
+def commit_of(revision: str) -> str:
+    return COMMIT if revision == "main" else revision
+
+
+def etag(data: bytes, name: str, large: str) -> str:
     """Large files go by their SHA-256, others by git's hash."""
-    if name.endswith(".safetensors"):
+    if name.endswith(large):
         return hashlib.sha256(data).hexdigest()
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
-def entry(path: Path, folder: Path) -> dict[str, Any]:
+def entry(path: Path, folder: Path, large: str) -> dict[str, Any]:
     data, name = path.read_bytes(), path.relative_to(folder).as_posix()
-    described: dict[str, Any] = {"type": "file", "path": name, "size": len(data), "oid": etag(data, "")}
-    if name.endswith(".safetensors"):
-        described["lfs"] = {"oid": etag(data, name), "size": len(data), "pointerSize": 130}
+    described: dict[str, Any] = {"type": "file", "path": name, "size": len(data), "oid": etag(data, "", large)}
+    if name.endswith(large):
+        described["lfs"] = {"oid": etag(data, name, large), "size": len(data), "pointerSize": 130}
     return described
+
+
+def sibling(entry: dict[str, Any]) -> dict[str, Any]:
+    """The same file as the description of a model has it."""
+    lfs = {"sha256": entry["lfs"]["oid"], "size": entry["size"], "pointerSize": 130} if "lfs" in entry else None
+    return {"rfilename": entry["path"], "blobId": entry["oid"], "size": entry["size"]} | ({"lfs": lfs} if lfs else {})
 
 
 def reply(request: BaseHTTPRequestHandler, status: int, body: bytes, headers: dict[str, str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from bulkembed.cluster import worker
 from bulkembed.cluster.placement import Placement
 from bulkembed.cluster.ray_errors import last_line
-from bulkembed.embedding import model_files
+from bulkembed.embedding import model_identity
 from bulkembed.embedding.environment import public_environment
 from bulkembed.errors import BulkembedError, EngineError
 from bulkembed.records import LoadedFiles
@@ -107,7 +107,7 @@ class ActorPool:
             raise result
         else:
             self.first_files = first = self.first_files or result
-            model_files.require_same(self.model_name, dict(first.hashes), f"{first.host} has", dict(result.hashes), result.host)
+            model_identity.require_same(self.model_name, dict(first.hashes), f"{first.host} has", dict(result.hashes), result.host)
             self.lost_starts = 0
             self.free_slots[actor] = self.slots
 

@@ -12,10 +12,10 @@ from functools import cache
 from pathlib import Path
 
 from bulkembed import process_state
+from bulkembed.embedding.model_identity import CODE_FILES, READ_NAMES, WEIGHT_FILES
 from bulkembed.errors import BulkembedError, HubError, ModelError
 
-DESCRIPTION_FILES = ("*.json", "*.txt", "*/config.json", *("*.py", "*/*.py"))  # code runs only with engine.args.trust_remote_code
-WEIGHT_FILES = ("*.safetensors",)
+DESCRIPTION_FILES = (*READ_NAMES, "*/config.json", *CODE_FILES)
 
 
 @cache
@@ -32,6 +32,20 @@ def fetch(name: str, revision: str | None, weights: bool) -> Path:
             return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=wanted))
     except Exception as error:  # of the hub, of its HTTP client, of the network, of the disk
         raise explained(name, revision, error) from error
+
+
+@cache
+def listed_weights(name: str, commit: str) -> dict[str, str | None]:
+    """The weight files of a commit, and the SHA-256 that the hub knows of each; None where it is kept in git itself."""
+    import huggingface_hub
+
+    try:
+        with quiet_hub():
+            files = huggingface_hub.HfApi().model_info(name, revision=commit, files_metadata=True).siblings or []
+    except Exception as error:
+        raise explained(name, commit, error) from error
+    weights = [file for file in files if file.rfilename.endswith(".safetensors") and "/" not in file.rfilename]
+    return {file.rfilename: file.lfs.sha256 if file.lfs is not None else None for file in weights}
 
 
 def explained(name: str, revision: str | None, error: Exception) -> BulkembedError:

@@ -7,7 +7,7 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 
 from bulkembed.config.sections import EngineConfig
-from bulkembed.embedding import hub, model_files
+from bulkembed.embedding import hub, model_files, model_identity
 from bulkembed.embedding.embedder import Embedder
 from bulkembed.embedding.simulated import Faults, SimulatedEmbedder
 from bulkembed.embedding.vllm_engine import VLLMEmbedder
@@ -27,7 +27,7 @@ def load(described: Model, max_tokens: int, engine: EngineConfig) -> tuple[Embed
     hub.close()
     # Hashing waits for the disk, as loading does, and needs the interpreter as little.
     with ThreadPoolExecutor(1, "hashing") as pool:
-        hashing = pool.submit(model_files.file_hashes, folder, needs_weights)
+        hashing = pool.submit(model_identity.file_hashes, folder, needs_weights)
         try:
             loaded = build_embedder(str(folder), described, max_tokens, engine)
         except BulkembedError:
@@ -36,7 +36,7 @@ def load(described: Model, max_tokens: int, engine: EngineConfig) -> tuple[Embed
             log.debug("", exc_info=error)
             raise BulkembedError(f"model: {described.name} could not be loaded: {type(error).__name__}: {error}") from error
         files = LoadedFiles(socket.gethostname(), hashing.result())
-    model_files.require_described(described, dict(files.hashes), files.host)
+    model_identity.require_described(described, dict(files.hashes), files.host)
     return loaded, files
 
 

@@ -6,16 +6,12 @@ error. Only weights in safetensors are taken, and no code of a model's is run he
 
 from __future__ import annotations
 
-import hashlib
 import re
-import socket
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from bulkembed.embedding import hub
+from bulkembed.embedding.model_identity import cached_weight_hashes, file_hashes, model_digest, read_json
 from bulkembed.errors import ModelError
 from bulkembed.records import Model, Pooling
 
@@ -31,7 +27,6 @@ QUERY_PROMPTS = ("query",)
 # Trained with Matryoshka representation learning from 32 dims up, and with the vector read at this
 # token; neither is in the model's files. https://huggingface.co/Qwen/Qwen3-Embedding-4B
 QWEN3_EMBEDDING = re.compile(r"Qwen3-Embedding-", re.IGNORECASE)
-SHA256, SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 QWEN3_SMALLEST_DIM = 32
 QWEN3_END_TOKEN = "<|endoftext|>"  # noqa: S105
 
@@ -50,20 +45,37 @@ def locate(name: str, revision: str | None, weights: bool) -> Path:
         raise ModelError(f"model: {name} is neither a folder nor a hub name such as Qwen/Qwen3-Embedding-4B")
     else:
         folder = hub.fetch(name, revision, weights)
-    if weights:
-        require_weights(folder)
+    if weights and (missing := missing_weights(folder)):
+        raise ModelError(missing)
     return folder
 
 
-def require_weights(folder: Path) -> None:
-    """Raises ModelError where there are none in safetensors, or fewer than their index lists."""
+def missing_weights(folder: Path) -> str | None:
+    """What is missing where there are no weights in safetensors, or fewer than their index lists; else None."""
     if not any(folder.glob("*.safetensors")):
-        raise ModelError(f"{folder}: holds no *.safetensors (other weights are not loaded)")
+        return f"{folder}: holds no *.safetensors (other weights are not loaded)"
     for index in folder.glob("*.safetensors.index.json"):
         listed = (read_json(index).get("weight_map") or {}).values()
         missing = sorted({name for name in listed if not (folder / name).is_file()})
         if missing:
-            raise ModelError(f"{folder}/{missing[0]}: missing ({index.name} lists it)")
+            return f"{folder}/{missing[0]}: missing ({index.name} lists it)"
+    return None
+
+
+def hub_weight_hashes(name: str, folder: Path) -> dict[str, str]:
+    """SHA-256 of a hub model's weights, which need not be on this machine. `folder`: its commit in the hub's cache.
+
+    The cache has them where the weights are there, else the hub lists them.
+    Raises ModelError where there are none in safetensors, HubError where the hub does not answer."""
+    if missing_weights(folder) is None:
+        return cached_weight_hashes(folder)
+    listed = hub.listed_weights(name, folder.name)
+    if not listed:
+        raise ModelError(f"model: {name} has no *.safetensors on the hub (other weights are not loaded)")
+    sha256 = {file: digest for file, digest in listed.items() if digest is not None}
+    if len(sha256) < len(listed):  # small weights are kept in git itself, which does not know their SHA-256
+        return cached_weight_hashes(locate(name, folder.name, weights=True))
+    return sha256
 
 
 def describe(name: str, revision: str | None) -> Model:
@@ -80,15 +92,16 @@ def described(name: str, folder: Path, is_local: bool) -> Model:
     prompts_file = folder / "config_sentence_transformers.json"
     prompt_config = read_json(prompts_file) if prompts_file.exists() else {}
     pooling = pooling_of(folder)
-    # The weights of a hub model need not be on this machine: its commit pins them.
     hashes = file_hashes(folder, weights=is_local)
+    if not is_local:
+        hashes = tuple(sorted({**dict(hashes), **hub_weight_hashes(name, folder)}.items()))
     is_qwen3_embedding = QWEN3_EMBEDDING.search(name.rstrip("/").rsplit("/", 1)[-1]) is not None
     if is_qwen3_embedding and pooling != "last":
         raise ModelError(f"{folder}/1_Pooling/config.json: says {pooling} pooling, but Qwen3-Embedding is read at its last token")
     return Model(
         name=name,
         revision=None if is_local else folder.name,
-        digest=folder_digest(hashes) if is_local else f"{name}@{folder.name}",
+        digest=model_digest(hashes),
         width=int(config["hidden_size"]),
         max_tokens=context_length(folder, config),
         cache_values=cache_values(config),
@@ -170,75 +183,3 @@ def tokenizer_appends(folder: Path, token: str) -> bool:
     from tokenizers import Tokenizer
 
     return Tokenizer.from_file(str(folder / "tokenizer.json")).encode("a").tokens[-1] == token
-
-
-def file_hashes(folder: Path, weights: bool) -> tuple[tuple[str, str], ...]:
-    """SHA-256 of every file that a tokenizer or an engine reads of a model, by its name below the folder.
-
-    Raises ModelError where a file of the hub's cache is not the one that the hub has."""
-    patterns = (*hub.DESCRIPTION_FILES, *(hub.WEIGHT_FILES if weights else ()))
-    paths = sorted({path for pattern in patterns for path in folder.glob(pattern) if not path.is_dir()})
-    return tuple((str(path.relative_to(folder)), file_hash(path)) for path in paths)
-
-
-def folder_digest(hashes: Iterable[tuple[str, str]]) -> str:
-    """Identity of a model that is a folder: of the contents of its weights, tokenizer and settings."""
-    total = hashlib.sha256()
-    for name, digest in hashes:
-        total.update(f"{name}\0{digest}\0".encode())
-    return total.hexdigest()[:32]
-
-
-def file_hash(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:  # such as a link that leads nowhere
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
-    if is_damaged(path.resolve(), digest):
-        raise ModelError(f"{path.resolve()}: damaged in the hub cache of {socket.gethostname()}: delete it, and it is fetched again")
-    return digest
-
-
-def is_damaged(blob: Path, sha256: str) -> bool:
-    """Whether a file of the hub's cache, which gives a file the name of its hash, is not the one that came."""
-    if SHA256.fullmatch(blob.name):
-        return blob.name != sha256
-    if not SHA1.fullmatch(blob.name) or blob.parent.name != "blobs":
-        return False
-    data = blob.read_bytes()  # a small file goes by git's hash, on some mirrors by the plain one
-    forms = (b"blob %d\0" % len(data) + data, data)
-    return blob.name not in {hashlib.sha1(form, usedforsecurity=False).hexdigest() for form in forms}
-
-
-def require_described(described: Model, found: Mapping[str, str], host: str) -> None:
-    """`found`: hashes of the files that `host` has loaded. Raises ModelError naming the first that is not the one described."""
-    require_same(described.name, dict(described.file_hashes), "this run was planned with", found, host)
-
-
-def require_same(name: str, wanted: Mapping[str, str], owner: str, found: Mapping[str, str], host: str) -> None:
-    """Raises ModelError naming the first file of which `host` has found another content than `owner` has."""
-    weights = {file for file in wanted.keys() | found.keys() if file.endswith(".safetensors")}
-    compared = wanted.keys() | found.keys()
-    # A simulated engine loads no weights, and those of a hub model were not there to be described.
-    if weights.isdisjoint(wanted) or weights.isdisjoint(found):
-        compared -= weights
-    for file in sorted(compared):
-        if wanted.get(file) != found.get(file):
-            raise ModelError(
-                f"model: {host} has another {file} of {name} ({short(found.get(file))}) than {owner} ({short(wanted.get(file))}); "
-                "nothing of it is published; bring the same files to every node"
-            )
-
-
-def short(digest: str | None) -> str:
-    return f"SHA-256 {digest[:12]}..." if digest else "no such file"
-
-
-def read_json(path: Path) -> Any:
-    try:
-        return orjson.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise ModelError(f"{path}: missing; a model needs its sentence-transformers files, which say how it is pooled") from None
-    except orjson.JSONDecodeError as error:
-        raise ModelError(f"{path}: not valid JSON: {error}") from None

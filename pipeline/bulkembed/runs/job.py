@@ -16,7 +16,7 @@ from bulkembed.config.run_config import RunConfig
 from bulkembed.config.sections import EngineConfig
 from bulkembed.dataset import vector_columns
 from bulkembed.dataset.receipts import Ledger
-from bulkembed.embedding import model_files
+from bulkembed.embedding import model_files, model_identity
 from bulkembed.records import Model, VectorForm
 from bulkembed.storage.store import Store
 from bulkembed.text.tokenizer import Tokenizer
@@ -106,7 +106,7 @@ def load_tokenizer(described: Model, max_tokens: int) -> Tokenizer:
     """Loaded once a process. Raises ModelError where this node has another one than was described."""
     path = model_files.locate(described.name, described.revision, weights=False) / TOKENIZER_FILE
     if path.exists():
-        model_files.require_described(
-            described, {**dict(described.file_hashes), TOKENIZER_FILE: model_files.file_hash(path)}, socket.gethostname()
+        model_identity.require_described(
+            described, {**dict(described.file_hashes), TOKENIZER_FILE: model_identity.file_hash(path)}, socket.gethostname()
         )
     return Tokenizer(str(path), max_tokens, described.end_token)
