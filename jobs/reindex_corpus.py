@@ -1,11 +1,11 @@
-"""Embed a whole corpus anew, with another model or other dimensions, beside the dataset in use:
+"""Embed a whole corpus again, with another model or other dimensions, beside the dataset in use:
 
     python jobs/reindex_corpus.py --config run.toml --model Qwen/Qwen3-Embedding-4B --dims 1024,256
 
-Another model or other dimensions are another fingerprint, and so another folder below data/: readers
-keep the old dataset until the run is complete and its snapshot is the newest. Without --yes the
-plan is shown and nothing is done. Exit code 3: the new dataset would drop rows of the old one (a smaller
-source, a --limit, more rejects), so nothing was published.
+Another model or other dimensions have another fingerprint, and so another folder below data/. Readers keep
+the old dataset until the run is complete and its snapshot is the newest. Without --yes the job shows the
+plan and does nothing. Exit code 3 means that the new dataset would drop rows of the old one, so nothing was
+published. A smaller source, a --limit or more rejects cause that.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bulkembed.__main__ import main
 
 def arguments(given: list[str]) -> list[str]:
     """`run` where --yes is among the arguments, else `plan`."""
-    return ["run" if "--yes" in given else "plan", *(each for each in given if each != "--yes")]
+    return ["run" if "--yes" in given else "plan", *(argument for argument in given if argument != "--yes")]
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
     python jobs/submit.py [--address http://127.0.0.1:8265] [--no-wait] -- run --config run.toml
 
-What stands behind `--` is the command line of `bulkembed`. It runs on the cluster, with the bulkembed and the credentials that are there
-(cluster.yaml installs it). Of this machine only the --config files travel. A head that wants a token gets it as from every client of Ray:
-from RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, with RAY_AUTH_MODE=token.
+The command line of `bulkembed` follows `--`. It runs on the cluster, with the bulkembed and the credentials there (cluster.yaml installs
+it). Only the --config files are sent from this machine. If the head wants a token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or
+RAY_AUTH_TOKEN_PATH, as for every client of Ray.
 
-Exit code: the job's own, once it has ended; 143 where somebody stopped it. 0 with --no-wait. 2 where nothing was submitted: no head,
-no token, no such file. 1 where the head refused the job, or has not answered for so long that its end is unknown. 130 or 143 where
-following was interrupted, 1 where the log cannot be printed: the job goes on.
+The exit code is the job's own once the job has ended, and 143 if somebody stopped it. With --no-wait it is 0. It is 2 if nothing was
+submitted: no head, no token, or no such file. It is 1 if the head refused the job, or has not answered for so long that the job's end is
+unknown. It is 130 or 143 if following was interrupted, and 1 if the log cannot be printed. Then the job goes on.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
-from bulkembed.cli.console import out, tolerate
+from bulkembed.cli.console import out, replace_unprintable
 from bulkembed.config.run_config import RunConfig
 from bulkembed.config.settings import parse_setting
 from bulkembed.errors import BulkembedError, ClusterError, ConfigError, OutputError
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
-ANSWER_SECONDS = 20  # that the head may take for an answer
-QUIET_SECONDS = 60  # without a line of the log, after which its connection is taken for dead, and made anew
+ANSWER_SECONDS = 20  # the head may take for an answer
+QUIET_SECONDS = 60  # without a line of the log; then the connection is made again
 RETRY_SECONDS = 2.0
-MAX_UNSEEN_SECONDS = 300.0  # without an answer of the head, after which the job is given up
+MAX_UNSEEN_SECONDS = 300.0  # without an answer of the head; then following ends
 PLACES = {"source", "output", "model"}
 LOCKED_OUT = (
     "wants a token, and not the one that is set here, if any: "
@@ -47,7 +47,7 @@ LOCKED_OUT = (
 
 
 def head_address(given: str | None, environment: Mapping[str, str]) -> str:
-    """Of the head's dashboard. Raises ConfigError where it is no address of one."""
+    """The address of the head's dashboard. Raises ConfigError where it is not an address of one."""
     of_ray = environment.get("RAY_ADDRESS", "")
     default = of_ray if of_ray.startswith("http") else DEFAULT_ADDRESS
     address = (given or environment.get("RAY_API_SERVER_ADDRESS") or default).rstrip("/")
@@ -63,14 +63,14 @@ def head_address(given: str | None, environment: Mapping[str, str]) -> str:
     return address
 
 
-def packed(command: list[str], folder: Path) -> list[str]:
-    """`command` with its configuration files copied into `folder`, and named as they are there.
+def pack_configs(command: list[str], folder: Path) -> list[str]:
+    """Copies the configuration files of `command` into `folder`, and returns the command with their names there.
 
     Raises ConfigError where one cannot be read."""
     names: list[str] = []
 
     def pack(path: str) -> str:
-        # The number keeps files of one name apart, and a file from standing for a module.
+        # The number keeps files of the same name apart. It also keeps a file from shadowing a Python module.
         names.append(f"{len(names) + 1}-{Path(path).name}")
         try:
             (folder / names[-1]).write_bytes(Path(path).read_bytes())
@@ -95,7 +95,7 @@ def packed(command: list[str], folder: Path) -> list[str]:
 
 
 def refuse_secrets(command: list[str]) -> None:
-    """Raises ConfigError where the command line holds what nobody else should read: Ray shows it on the dashboard, and logs it."""
+    """Raises ConfigError where the command line holds secrets: Ray shows it on the dashboard and logs it."""
     for argument, following in zip(command, [*command[1:], ""], strict=True):
         name, equals, value = argument.partition("=")
         value = value if equals else following
@@ -111,7 +111,7 @@ def refuse_secrets(command: list[str]) -> None:
 
 
 def submission(command: list[str], folder: Path) -> dict[str, Any]:
-    """What is handed to Ray. `folder` becomes the job's working folder, so nothing in it may be named as a module is."""
+    """The arguments of `submit_job`. `folder` becomes the job's working folder, so no name in it may be that of a module."""
     return {
         "entrypoint": shlex.join(["python", "-m", "bulkembed", *command]),
         "runtime_env": {"working_dir": str(folder)},
@@ -119,7 +119,7 @@ def submission(command: list[str], folder: Path) -> dict[str, Any]:
     }
 
 
-def connected(address: str) -> Any:
+def connect_client(address: str) -> Any:
     """A client of the head at `address`. Raises ClusterError where none answers, or it wants another token."""
     import requests
     from ray.exceptions import AuthenticationError
@@ -127,10 +127,10 @@ def connected(address: str) -> Any:
 
     class Client(JobSubmissionClient):  # type: ignore[misc]
         def _do_request(self, method: str, endpoint: str, **given: Any) -> Any:
-            """Ray's own waits for ever."""
+            """Adds a timeout. Ray's own client waits for ever."""
             return super()._do_request(method, endpoint, **({"timeout": ANSWER_SECONDS} | given))
 
-    os.environ["RAY_API_SERVER_ADDRESS"] = address  # which Ray takes before the one that it is given
+    os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray prefers this variable to its argument
     advice = "a head has a Jobs API if its Ray was installed as ray[default]"
     try:
         return Client(address)
@@ -144,7 +144,7 @@ def connected(address: str) -> Any:
         raise ClusterError(f"what answers at {address} has no Jobs API ({first_line(error)}); {advice}") from error
 
 
-def hand_in(client: Any, job_id: str, job: dict[str, Any]) -> None:
+def submit_job(client: Any, job_id: str, job: dict[str, Any]) -> None:
     """Submits the job. Raises ClusterError where the token is refused, BulkembedError where the head does not take the job."""
     from ray.exceptions import AuthenticationError
 
@@ -157,20 +157,20 @@ def hand_in(client: Any, job_id: str, job: dict[str, Any]) -> None:
 
 
 def say(text: str) -> None:
-    """Raises OutputError, which is no fault of the connection."""
+    """Prints. Raises OutputError, which is not taken for a fault of the connection."""
     with out.written():
         sys.stdout.write(text)
         sys.stdout.flush()
 
 
 class Log:
-    """The part of a job's log that is printed already. Every connection tells it from the start."""
+    """Remembers how much of a job's log is printed. Every connection sends the log from its start."""
 
     def __init__(self) -> None:
         self.printed = 0
 
     def show(self, text: str, start: int) -> int:
-        """Prints what is new of `text`, whose first character has the number `start`; the number of the one behind it."""
+        """Prints the new part of `text`, which begins at position `start` of the log. Returns the position of its end."""
         new = text[max(0, self.printed - start) :]
         say(new)
         self.printed += len(new)
@@ -178,7 +178,7 @@ class Log:
 
 
 async def tail(client: Any, job_id: str, log: Log) -> None:
-    """Prints the log until its connection ends, which is no sign that the job has."""
+    """Prints the log until the connection ends. The job may go on after that."""
     lines = aiter(client.tail_job_logs(job_id))
     position = 0
     while (text := await asyncio.wait_for(anext(lines, None), QUIET_SECONDS)) is not None:
@@ -186,22 +186,22 @@ async def tail(client: Any, job_id: str, log: Log) -> None:
 
 
 async def follow(client: Any, job_id: str) -> int:
-    """Prints the job's log until the job has ended, however often the connection does; its exit code.
+    """Prints the job's log until the job ends, and connects again whenever the connection ends. Returns the exit code.
 
-    Raises BulkembedError where the head has not answered for long."""
+    Raises BulkembedError where the head has not answered for MAX_UNSEEN_SECONDS."""
     from aiohttp import ClientError
     from ray.exceptions import AuthenticationError
 
     faults = (OSError, RuntimeError, ClientError, AuthenticationError)
     log, seen = Log(), time.monotonic()
     while True:
-        with suppress(*faults):  # what is wrong shows in the next call, if it lasts
+        with suppress(*faults):  # the next call shows what is wrong, if it lasts
             await tail(client, job_id, log)
         try:
             job = await asyncio.to_thread(client.get_job_info, job_id)
             if job.status.is_terminal():
                 log.show(await asyncio.to_thread(client.get_job_logs, job_id), 0)
-                return ended(job_id, job)
+                return report_end(job_id, job)
             seen = time.monotonic()
         except faults as error:
             if time.monotonic() - seen > MAX_UNSEEN_SECONDS:
@@ -209,15 +209,15 @@ async def follow(client: Any, job_id: str) -> int:
         await asyncio.sleep(RETRY_SECONDS)
 
 
-def ended(job_id: str, job: Any) -> int:
-    """Says how the job has ended; its exit code."""
+def report_end(job_id: str, job: Any) -> int:
+    """Prints how the job has ended, and returns its exit code."""
     code: int | None = job.driver_exit_code
-    if code is None:  # its process did not end by itself
+    if code is None:  # the process did not end by itself
         code = {"SUCCEEDED": 0, "STOPPED": 128 + signal.SIGTERM}.get(str(job.status), 1)
         say(f"{job_id}: {job.status}: {(job.message or '').strip().splitlines()[0] if job.message else 'no reason given'}\n")
         return code
     say(f"{job_id}: {job.status}, exit code {code}\n")
-    return 128 - code if code < 0 else code  # below 0: the signal that ended it
+    return 128 - code if code < 0 else code  # below 0 it is the signal that ended the process
 
 
 def first_line(error: BaseException) -> str:
@@ -236,10 +236,10 @@ def submit(options: argparse.Namespace) -> int:
     fate = "was not submitted"
     try:
         with TemporaryDirectory(prefix="bulkembed-submit-") as name:
-            job = submission(packed(options.command, Path(name)), Path(name))
-            client = connected(address)
+            job = submission(pack_configs(options.command, Path(name)), Path(name))
+            client = connect_client(address)
             fate = f"may be submitted; to stop it: ray job stop --address {address} {job_id}"
-            hand_in(client, job_id, job)
+            submit_job(client, job_id, job)
         fate = f"goes on; to stop it: ray job stop --address {address} {job_id}"
         say(f"{job_id} submitted to {address}\n")
         return 0 if options.no_wait else asyncio.run(follow(client, job_id))
@@ -257,8 +257,8 @@ def main() -> int:
     parser.add_argument("--no-wait", action="store_true", help="return once the job is queued")
     parser.add_argument("command", nargs="+", help="of bulkembed, behind --; its --config files travel along, and nothing else")
     options = parser.parse_args()
-    tolerate()
-    logging.disable()  # what Ray logs is of no use here, or ends in one line of our own
+    replace_unprintable()
+    logging.disable()  # what Ray logs is useless here, or ends as one line of our own
     signal.signal(signal.SIGTERM, interrupt)
     try:
         return submit(options)

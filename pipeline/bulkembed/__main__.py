@@ -4,7 +4,7 @@ from bulkembed.cli import signals
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Catches signals before anything else: the imports of the command line take a tenth of a second."""
+    """Runs the command line. Signals are caught first, because importing the command line takes a tenth of a second."""
     signals.catch()
     from bulkembed.cli import app
 

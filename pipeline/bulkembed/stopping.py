@@ -1,4 +1,4 @@
-"""The wish to stop, which ordinary code looks at between two pieces of work. Signals set it, see `cli.signals`."""
+"""The request to stop a run. Signals set it (see `cli.signals`), and code checks it between two pieces of work."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from bulkembed.errors import InterruptedRun
 
 
 class Stop:
-    """The wish to stop, and how long what is under way may take."""
+    """A request to stop, and the time that work under way may still take."""
 
     def __init__(self) -> None:
-        self.signal = 0  # 0: nobody wishes it
+        self.signal = 0  # 0: no signal has come
         self.since = 0.0
         self.grace_seconds = 0.0
-        self.last_word = threading.Lock()  # who takes it says that the process was interrupted
+        self.last_word = threading.Lock()  # its holder prints that the process was interrupted, and nobody else does
 
     @property
     def deadline(self) -> float:
@@ -26,9 +26,9 @@ class Stop:
         self.signal = number
 
     def check(self) -> None:
-        """To be called where nothing is under way that is worth keeping. Raises InterruptedRun once a signal has come."""
+        """Raises InterruptedRun once a signal has come. Call it where no work is under way that is worth keeping."""
         if self.signal:
             raise InterruptedRun(self.signal)
 
 
-stop = Stop()  # of this process
+stop = Stop()  # there is one for the process

@@ -211,12 +211,16 @@ def test_receipts_are_plain_json(tmp_path: Path, qwen: str) -> None:
     assert set(receipt["seconds"]) == {"read", "tokenize", "embed", "encode", "write"}
 
 
-@pytest.mark.parametrize("command", ["plan", "status", "files"])
+@pytest.mark.parametrize("command", ["plan", "status", "files", "help", "help of a command"])
 def test_standard_output_that_cannot_be_written_is_one_line(command: str, tmp_path: Path, qwen: str) -> None:
-    write_corpus(tmp_path / "in", files=1)
-    in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen))
-    more = ["--source", str(tmp_path / "in"), "--model", qwen] if command == "plan" else []
-    words = [sys.executable, "-m", "bulkembed", command, "--output", str(tmp_path / "out"), *more]
+    if "help" in command:
+        arguments = ["-h"] if command == "help" else ["verify", "--help"]
+    else:
+        write_corpus(tmp_path / "in", files=1)
+        in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen))
+        more = ["--source", str(tmp_path / "in"), "--model", qwen] if command == "plan" else []
+        arguments = [command, "--output", str(tmp_path / "out"), *more]
+    words = [sys.executable, "-m", "bulkembed", *arguments]
     reader, unread = os.pipe()
     os.close(reader)
     with open("/dev/full", "w") as full, os.fdopen(unread, "w") as broken:  # noqa: PTH123

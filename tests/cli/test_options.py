@@ -229,7 +229,7 @@ def test_a_letter_that_the_terminal_lacks_ends_nothing(monkeypatch: pytest.Monke
     streams = [io.TextIOWrapper(io.BytesIO(), encoding="ascii") for _ in range(2)]
     monkeypatch.setattr(sys, "stdout", streams[0])
     monkeypatch.setattr(sys, "stderr", streams[1])
-    console.tolerate()
+    console.replace_unprintable()
     console.out.print("source ünï: \udcff", markup=False)
     console.err.print("ünï", markup=False)
     for stream, wanted in zip(streams, (b"source ?n?: ?\n", b"?n?\n"), strict=True):

@@ -158,7 +158,7 @@ def test_only_the_configuration_files_travel(tmp_path: Path) -> None:
         path.write_text(str(path))
     folder.mkdir()
     given = ["run", "--config", f"{here}/a/run.toml", f"--config={here}/b/run.toml", "--prompt", "two words"]
-    sent = submit.packed(given, folder)
+    sent = submit.pack_configs(given, folder)
     assert sent == ["run", "--config", "1-run.toml", "--config=2-run.toml", "--prompt", "two words"]
     assert {path.name: path.read_text() for path in folder.iterdir()} == {
         "1-run.toml": f"{here}/a/run.toml",
@@ -283,7 +283,7 @@ def test_an_interruption_says_that_the_job_goes_on(
     async def interrupted(client: Any, job_id: str) -> int:
         raise KeyboardInterrupt(*number)
 
-    monkeypatch.setattr(submit, "connected", lambda address: SimpleNamespace(submit_job=lambda **job: None))
+    monkeypatch.setattr(submit, "connect_client", lambda address: SimpleNamespace(submit_job=lambda **job: None))
     monkeypatch.setattr(submit, "follow", interrupted)
     assert submit.submit(argparse.Namespace(address="http://head:8265", command=["run"], no_wait=False)) == code
     assert "goes on; to stop it: ray job stop --address http://head:8265 bulkembed_" in capsys.readouterr().err
@@ -294,6 +294,6 @@ def test_a_head_that_does_not_take_the_job() -> None:
         raise RuntimeError("Request failed with status code 500: full.\nmore")
 
     with pytest.raises(BulkembedError, match=r"j was not taken: Request failed with status code 500: full\.$") as caught:
-        submit.hand_in(SimpleNamespace(submit_job=refuse), "j", {})
+        submit.submit_job(SimpleNamespace(submit_job=refuse), "j", {})
     assert caught.value.exit_code == 1
     assert not isinstance(caught.value, ClusterError)

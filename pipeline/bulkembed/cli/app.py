@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from bulkembed import __version__, stopping
 from bulkembed.cli import dataset_commands, model_commands, run_commands
-from bulkembed.cli.console import Discreet, HelpOnOutput, err, out, tolerate
+from bulkembed.cli.console import HelpOnOutput, HidingFormatter, err, out, replace_unprintable
 from bulkembed.config.credentials import hidden_texts
 from bulkembed.config.settings import setting_texts
 from bulkembed.errors import BulkembedError, InterruptedRun
@@ -30,7 +30,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # it takes the brackets of [default: ...] for markup, and shows nothing
+    rich_markup_mode=None,  # rich would take the brackets of [default: ...] for markup, and hide them
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for commands in (run_commands, dataset_commands, model_commands):
@@ -47,40 +47,40 @@ def version(show: Annotated[bool, typer.Option("--version", help="Show the versi
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point: every error a user can cause is one line on stderr, and an exit code."""
+    """The entry point. Every error that a user can cause ends as one line on standard error and an exit code."""
     level = os.environ.get("BULKEMBED_LOG", "warning").upper()
-    shown = logging.StreamHandler()
-    shown.setFormatter(Discreet("%(message)s"))
-    logging.basicConfig(level=level if level in logging.getLevelNamesMapping() else "WARNING", handlers=[shown])
+    handler = logging.StreamHandler()
+    handler.setFormatter(HidingFormatter("%(message)s"))
+    logging.basicConfig(level=level if level in logging.getLevelNamesMapping() else "WARNING", handlers=[handler])
     hidden_texts.add(list(setting_texts(sys.argv[1:] if arguments is None else arguments)))
-    tolerate()
+    replace_unprintable()
     try:
         code = app(arguments, standalone_mode=False)
     except (BulkembedError, InterruptedRun) as error:
-        code = said(error)
+        code = print_error(error)
     except typer.Exit as leaving:
         code = leaving.exit_code
     except Exception as error:
         if type(error).__module__.startswith(("click", "typer")):  # a mistake on the command line
-            code = shown_mistake(error)
-        elif stopping.stop.signal:  # Ray's processes may have had the same signal, and be gone
+            code = print_mistake(error)
+        elif stopping.stop.signal:  # the same signal may have ended Ray's processes
             log.debug("", exc_info=error)
-            code = said(InterruptedRun(stopping.stop.signal))
+            code = print_error(InterruptedRun(stopping.stop.signal))
         else:
             err.print(hidden_texts.hide(traceback.format_exc()), markup=False)
             code = 1
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def shown_mistake(error: Any) -> int:
-    """Prints an error of click's; its exit code."""
+def print_mistake(error: Any) -> int:
+    """Prints a mistake on the command line as click does, and returns the exit code."""
     error.message = hidden_texts.hide(error.message)
     error.show()
     return 2
 
 
-def said(error: BulkembedError | InterruptedRun) -> int:
-    """Prints the one line of an error; its exit code."""
+def print_error(error: BulkembedError | InterruptedRun) -> int:
+    """Prints the one line of an error, and returns its exit code."""
     log.debug("", exc_info=error)
     if not isinstance(error, InterruptedRun) or stopping.stop.last_word.acquire(blocking=False):
         err.print(f"bulkembed: {hidden_texts.hide(str(error))}", markup=False)

@@ -1,4 +1,4 @@
-"""The terminal: what is asked for goes to `out`, what went wrong to `err`."""
+"""The terminal: results go to `out` (standard output), errors to `err`."""
 
 import io
 import logging
@@ -16,7 +16,7 @@ from bulkembed.errors import OutputError
 
 
 class Output(Console):
-    """Standard output. Where it cannot be written, a command ends with one line: rich says nothing of a reader that is gone."""
+    """Standard output. If it cannot be written, the command ends with one line. rich would end it silently when the reader is gone."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         with self.written():
@@ -24,7 +24,7 @@ class Output(Console):
 
     @contextmanager
     def written(self) -> Iterator[None]:
-        """For what is written to it by other means, too."""
+        """Raises OutputError where standard output cannot be written within the context, by whatever function."""
         try:
             yield
         except OSError as error:
@@ -32,19 +32,19 @@ class Output(Console):
             raise OutputError(f"standard output cannot be written: {error.strerror}") from error
 
     def on_broken_pipe(self) -> None:
-        """What rich calls as the reader is gone. Its own ends the process without a word."""
+        """rich calls this when the reader is gone. Its own version ends the process silently."""
         self.drop()
         raise OutputError("standard output cannot be written: nobody reads it any more")
 
     def drop(self) -> None:
-        """What is in the buffer yet would fail again as the process ends."""
+        """Points standard output at /dev/null: writing the rest of its buffer would fail again when the process ends."""
         self.quiet = True
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
-# Without emoji: `:dog:` may be a part of a path.
+# Emoji are off, because a path may contain `:dog:`.
 out = Output(highlight=False, soft_wrap=True, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
@@ -65,15 +65,15 @@ def show_help(ctx: Any, _option: Any, is_given: bool) -> None:
         ctx.exit()
 
 
-def tolerate() -> None:
-    """From now on, letters that the terminal's encoding lacks are printed as `?`: what is printed must not end a command."""
+def replace_unprintable() -> None:
+    """Prints characters that the terminal's encoding lacks as `?` from now on, so that no text can end a command."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
-class Discreet(logging.Formatter):
-    """Lines of the log, tracebacks too, without what must not be shown."""
+class HidingFormatter(logging.Formatter):
+    """Formats log lines and tracebacks, and hides secrets in them."""
 
     def format(self, record: logging.LogRecord) -> str:
         return hidden_texts.hide(super().format(record))

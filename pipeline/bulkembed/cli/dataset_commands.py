@@ -76,7 +76,7 @@ def files(config: ConfigFiles = None, output: Output = None, settings: StorageSe
 
     at = places(config, settings, output=output)
     uris = api.files(at.output, at.store.settings)
-    # Bytes, since neither a terminal's encoding nor its width may change a path.
+    # Bytes are printed, because neither a terminal's encoding nor its width may change a path.
     with out.written():
         typer.echo("".join(f"{uri}\n" for uri in uris).encode(), nl=False)
 

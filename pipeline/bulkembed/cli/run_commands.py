@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 STARTING = "starting Ray and loading the model"
-LINE_EVERY_SECONDS = 5.0  # of progress, where there is no terminal
+LINE_EVERY_SECONDS = 5.0  # between progress lines, where there is no terminal
 
 
 @app.command(cls=RunCommand)
@@ -96,7 +96,7 @@ def retry_rejects(
 
 
 def embed(cfg: "RunConfig") -> None:
-    """Runs, and shows the plan, the progress and the summary, the last also where shards failed."""
+    """Runs, and shows the plan, the progress and the summary. The summary is shown also where shards failed."""
     from bulkembed import api
     from bulkembed.report import run_text
 
@@ -107,7 +107,7 @@ def embed(cfg: "RunConfig") -> None:
         with out.status(STARTING) as status:
             if planned.shards_pending and not planned.held_back and not out.is_terminal:
                 out.print(STARTING)
-            summary = api.run(planned, shower(status, time.monotonic()))
+            summary = api.run(planned, progress_printer(status, time.monotonic()))
     except IncompleteError as error:
         if error.summary is not None:
             out.print(run_text.summary_text(error.summary.job, error.summary, time.monotonic() - started), markup=False)
@@ -115,8 +115,8 @@ def embed(cfg: "RunConfig") -> None:
     out.print(run_text.summary_text(summary.job, summary, time.monotonic() - started), markup=False)
 
 
-def shower(status: Any, last: float) -> Callable[["Progress"], None]:
-    """Shows progress: one live line on a terminal, else a line now and then."""
+def progress_printer(status: Any, last: float) -> Callable[["Progress"], None]:
+    """A function that shows progress: a live line on a terminal, otherwise a line every few seconds."""
     from bulkembed.report import run_text
 
     def show(progress: "Progress") -> None:

@@ -1,12 +1,11 @@
-"""SIGTERM and SIGINT -> the wish to stop, which ordinary code looks at. A second one ends the process wherever it is.
+"""The first SIGTERM or SIGINT requests a stop (see `stopping`). A second one ends the process at once.
 
-Both are blocked in every thread but for one that waits for them, so no handler ever runs: nothing is raised in the midst of a
-call, and nothing is printed while somebody holds a logger's lock. Ray sets two handlers in `ray.init`, one in Python and one in
-C++ that prints a stack. They never run either.
+Both signals are blocked in every thread. One thread waits for them, so no handler ever runs. So nothing is raised in the middle of
+a call, and nothing is printed while a thread holds a logger's lock. The handlers that Ray's C++ code installs never run either.
 
-The thread needs the interpreter's lock for a moment: a call into C that keeps the lock, as Ray's registration does, is waited for.
+The waiting thread needs the interpreter's lock for a moment. It waits for C code that holds the lock, as Ray's registration does.
 
-Only the command line calls `catch`. A program that has this package as a library keeps its handlers, and nothing is ever wished.
+Only the command line calls `catch`. A program that uses this package as a library keeps its handlers, and no stop is requested.
 """
 
 from __future__ import annotations
@@ -31,25 +30,25 @@ SHOW_CURSOR = "\x1b[?25h"  # a live line of the terminal hides it
 
 
 def catch() -> None:
-    """Catches both signals from here on. To be called before there are other threads: those would take a signal the old way."""
+    """Catches both signals from now on. Call it before other threads start: those would not block the signals."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     os.register_at_fork(after_in_child=release)
     try:
-        stderr = os.dup(2)  # the command line may point 2 elsewhere while a model loads
-    except OSError:  # it is closed
+        stderr = os.dup(2)  # stderr may be redirected while a model loads
+    except OSError:  # stderr is closed
         stderr = os.open(os.devnull, os.O_WRONLY)
     threading.Thread(target=watch, args=(stderr,), name="signals", daemon=True).start()
 
 
 def release() -> None:
-    """Gives a child the usual signals, and a process group of its own. Ray's processes are ended by SIGTERM, and a signal to the group of
-    this process, as `timeout` and a terminal send it, must not end them under shards that may still be published."""
+    """Unblocks the signals in a child, and gives it its own process group. `timeout` and a terminal signal the whole group of this
+    process. That must not end Ray's processes while shards may still be published."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     os.setpgrp()
 
 
 def watch(stderr: int) -> NoReturn:
-    """Notes the first signal. Ends the process at the second, or where the first one's time is up and nobody has noticed it."""
+    """Requests a stop at the first signal. Ends the process at the second signal, or when the time after the first one is up."""
     stopping.stop.request(signal.sigwait(SIGNALS))
     while (left := stopping.stop.deadline + TIDY_SECONDS - time.monotonic()) > 0:
         second = signal.sigtimedwait(SIGNALS, min(left, POLL_SECONDS))
@@ -60,27 +59,27 @@ def watch(stderr: int) -> NoReturn:
 
 
 def say_interrupted(stderr: int) -> None:
-    """Says it for the main thread, which may hold any lock: by the system call alone, and only where that cannot block."""
+    """Prints the message of the main thread, which may hold any lock. It uses the system call alone, and only if that cannot block."""
     if not stopping.stop.last_word.acquire(blocking=False) or not select.select([], [stderr], [], 0)[1]:
         return
     before = f"{SHOW_CURSOR}\n" if os.isatty(stderr) else ""
-    with suppress(OSError):  # nobody reads it any more
+    with suppress(OSError):  # the reader is gone
         os.write(stderr, f"{before}bulkembed: {InterruptedRun(stopping.stop.signal)}\n".encode())
 
 
 def end(number: int) -> NoReturn:
-    """Ends this process at once, and all that it has started: Ray's agents and an engine's process would outlive it for a while."""
+    """Ends this process and all its descendants at once. Ray's agents and an engine's process would otherwise live on for a while."""
     for process in descendants(os.getpid()):
-        with suppress(OSError):  # it has ended by itself
+        with suppress(OSError):  # it has ended already
             os.kill(process, signal.SIGKILL)
     os._exit(128 + number)
 
 
 def descendants(process: int) -> list[int]:
-    """Ids of the processes below one; none where the kernel does not list them."""
-    found: list[int] = []
+    """Ids of all processes below this one. The list is empty where the kernel does not list children."""
+    ids: list[int] = []
     for children in Path(f"/proc/{process}/task").glob("*/children"):
-        with suppress(OSError):  # of a thread that has ended
+        with suppress(OSError):  # the thread has ended
             for child in map(int, children.read_text(encoding="ascii").split()):
-                found += [child, *descendants(child)]
-    return found
+                ids += [child, *descendants(child)]
+    return ids

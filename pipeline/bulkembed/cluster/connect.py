@@ -1,4 +1,4 @@
-"""The Ray that a run works on: joined or started, and what of it a run takes."""
+"""The Ray that a run works on: it is joined or started here, and its resources are placed."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from bulkembed.runs.job import Job
 
 log = logging.getLogger(__name__)
 
-RAY_LOG_LEVEL = logging.CRITICAL  # what it logs, it also raises: that ends in one line of our own
-CLIENT_TIMEOUT_SECONDS = "4"  # of the first of three attempts of Ray Client, each longer: 24 s in all
+RAY_LOG_LEVEL = logging.CRITICAL  # Ray also raises what it logs, and that ends as one line of our own
+CLIENT_TIMEOUT_SECONDS = "4"  # for the first of three attempts of Ray Client. Each is longer: 24 s in all
 MAX_REASON = 300  # characters
 PLACE_AGAIN_SECONDS = 2.0  # while a cluster grows
-OBJECT_STORE_BYTES = 1 << 30  # of a local Ray: a few shards
+OBJECT_STORE_BYTES = 1 << 30  # for a local Ray: a few shards
 
 
 # A process has one Ray. A second run waits for the first, and may be within it.
@@ -128,7 +128,7 @@ def in_a_thread(connect: Callable[[], None], what: str) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps what Ray has to say for our own log: on standard output it prints paragraphs in colour about lost processes."""
+    """Redirects what Ray prints to our own log. Ray prints coloured paragraphs about lost processes on standard output."""
     from ray._private import worker
 
     logger = logging.getLogger("ray")
@@ -148,21 +148,20 @@ def note(data: Mapping[str, Any], ignore_prefix: bool) -> None:
 
 @contextmanager
 def one_line(what: str) -> Iterator[None]:
-    """Turns whatever Ray raises, which is of many kinds and often many lines, into a ClusterError."""
+    """Turns any error of Ray into a ClusterError of one line. Ray raises many types, often with many lines."""
     try:
         yield
     except BulkembedError:
         raise
     except Exception as error:
-        stopping.stop.check()  # Ray's processes may have had the same signal, and be gone
+        stopping.stop.check()  # the same signal may have ended Ray's processes
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ClusterError(f"{what}: {reason[:MAX_REASON]}") from error
 
 
 @contextmanager
 def without_command_line() -> Iterator[None]:
-    """Has Ray know this process by a name alone: it shows a driver's command line, with all that `--set` gives, on its dashboard, and its
-    server logs it."""
+    """Hides the command line of this process from Ray, which shows it on the dashboard and logs it. `--set` may hold secrets."""
     from ray._private import utils
 
     before = utils.get_entrypoint_name
@@ -174,10 +173,10 @@ def without_command_line() -> Iterator[None]:
 
 
 def environment_here(job: Job) -> dict[str, str]:
-    """What actors on this host need before they start, `engine.env` apart: that is the actors' alone.
+    """The environment that actors on this host need before they start, without `engine.env`, which only the actors get.
 
-    An actor that lacks nothing takes one of the processes that Ray starts by itself, instead of waiting a second for the agent that
-    sets up environments and for a new process. On a GPU host loading takes far longer, and Ray alone knows the GPUs."""
+    An actor that lacks nothing takes one of the processes that Ray has started already. Otherwise it waits a second for a new process
+    and for the agent that sets up environments. On a GPU host loading takes far longer, and only Ray knows the GPUs."""
     cfg = job.cfg
     if hardware.has_gpu():
         return {}
@@ -188,7 +187,7 @@ def environment_here(job: Job) -> dict[str, str]:
 
 
 def here() -> tuple[set[int], int]:
-    """The cores that this process may use, and the GPUs of the Ray that is connected."""
+    """The cores that this process may use, and the number of GPUs of the connected Ray."""
     import ray
 
     return os.sched_getaffinity(0), int(ray.cluster_resources().get("GPU", 0))

@@ -1,4 +1,4 @@
-"""What a Ray that a run starts for itself needs of this host: a token, a folder for its sockets, and no dashboard."""
+"""What the Ray that a run starts needs on this host: settings, a token, a folder for its sockets, loopback, and no dashboard."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bulkembed.errors import ClusterError
 
 log = logging.getLogger(__name__)
 
-# A socket's path has at most 107 bytes, and Ray's longest is <folder>/ray/session_<date>_<time>_<microseconds>_<pid>/sockets/plasma_store.
+# A socket's path has at most 107 bytes. Ray's longest is <folder>/ray/session_<date>_<time>_<microseconds>_<pid>/sockets/plasma_store.
 MAX_FOLDER_BYTES = 107 - len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108
 # Set to 0, every server of this Ray binds to loopback alone. (The name is historical: it works on Linux.)
@@ -24,8 +24,8 @@ TOKEN_NAMES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 DASHBOARD_PACKAGES = "ray.dashboard.optional_deps"
 
 
-# The environment of a local Ray. Workers are niced by default, so that every helper process preempts the engine;
-# the rest are reporters that wake up all the time on behalf of a dashboard that is not there.
+# The environment of a local Ray. By default Ray lowers the priority of workers, so that every helper process preempts the engine.
+# The other settings turn off reporters, which wake up often for a dashboard that does not run.
 LOCAL_RAY = {
     LOOPBACK_SETTING: "0",
     "RAY_worker_niceness": "0",
@@ -37,7 +37,7 @@ LOCAL_RAY = {
 
 
 def set_environment(environment: MutableMapping[str, str], inherited: Mapping[str, str]) -> None:
-    """Sets what a Ray of a run's own reads as it starts, and `inherited`, which all its processes get."""
+    """Sets the variables that this Ray reads when it starts, and `inherited`, which all its processes get."""
     environment.update({name: value for name, value in LOCAL_RAY.items() if name not in environment} | dict(inherited))
     give_token(environment)
 
@@ -48,7 +48,7 @@ def is_setting(name: str) -> bool:
 
 
 def forget_settings() -> None:
-    """Has Ray look at the environment anew: it would take the next cluster for one that wants the token of the last."""
+    """Makes Ray read the environment again. It would otherwise expect that the next cluster wants the token of the last one."""
     if "ray" in sys.modules:
         from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
@@ -57,19 +57,18 @@ def forget_settings() -> None:
 
 
 def give_token(environment: MutableMapping[str, str]) -> None:
-    """Sets a token that no other process knows, where the user has set none: Ray would write one into the home folder, and not every
-    user has one that can be written."""
+    """Sets a secret token, unless the user has set one. Ray would otherwise write a token into the home folder, which may be read-only."""
     if not any(environment.get(name) for name in TOKEN_NAMES):
         environment["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
-        AuthenticationTokenLoader.instance().reset_cache()  # it may have looked already, for a cluster that could not be joined
+        AuthenticationTokenLoader.instance().reset_cache()  # Ray may have cached that there was no token
 
 
 def temporary_folder(environment: Mapping[str, str]) -> Path:
-    """Where Ray's sockets and logs go: RAY_TMPDIR; where that is not set TMPDIR, or a usual folder if TMPDIR does not do.
+    """The folder for Ray's sockets and logs: RAY_TMPDIR if it is set, otherwise the first usable one of TMPDIR and FOLDERS.
 
-    Raises ClusterError where none does."""
+    Raises ClusterError where no folder is usable."""
     named = environment.get("RAY_TMPDIR")
     usual = (environment.get("TMPDIR"), *FOLDERS)
     problems = []
@@ -84,15 +83,15 @@ def temporary_folder(environment: Mapping[str, str]) -> Path:
 
 
 def unfit(folder: Path) -> str | None:
-    """Why Ray's files cannot lie in `folder`, or None."""
+    """The reason why `folder` cannot hold Ray's files, or None."""
     if not folder.is_absolute():
         return "is relative"
     if len(os.fsencode(folder)) > MAX_FOLDER_BYTES:
         return f"is longer than {MAX_FOLDER_BYTES} bytes"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        used = folder / "ray"  # which another user may have made
-        with TemporaryDirectory(dir=used if os.access(used, os.F_OK) else folder):
+        ray_folder = folder / "ray"  # another user may have created it
+        with TemporaryDirectory(dir=ray_folder if os.access(ray_folder, os.F_OK) else folder):
             return None
     except OSError as error:
         return f"cannot be written ({error.strerror})"
@@ -100,10 +99,10 @@ def unfit(folder: Path) -> str | None:
 
 @contextmanager
 def without_dashboard() -> Iterator[None]:
-    """Has Ray start as it does without the packages of `ray[default]`. With them every node's agent listens for jobs, also where
-    `include_dashboard` is off, and two runs on a host want the same port for it."""
+    """Starts Ray as if the packages of `ray[default]` were missing. With them every node's agent listens for jobs, even with
+    `include_dashboard=False`, and two runs on one host would need the same port for it."""
     before = sys.modules.get(DASHBOARD_PACKAGES)
-    sys.modules[DASHBOARD_PACKAGES] = None  # type: ignore[assignment]  # importing it fails, as where the packages are missing
+    sys.modules[DASHBOARD_PACKAGES] = None  # type: ignore[assignment]  # importing it now fails
     try:
         yield
     finally:
@@ -114,7 +113,7 @@ def without_dashboard() -> Iterator[None]:
 
 @contextmanager
 def on_loopback() -> Iterator[None]:
-    """Has Ray heed LOOPBACK_SETTING. Ray reads it as it is imported, and a program may have imported Ray before."""
+    """Makes Ray obey LOOPBACK_SETTING. Ray reads it only when it is imported, and a program may have imported Ray before."""
     from ray._private import ray_constants
 
     before = ray_constants.ENABLE_RAY_CLUSTER

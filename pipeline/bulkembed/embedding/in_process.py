@@ -1,4 +1,4 @@
-"""A model in this process: for `search`, `check` and `verify --sample`, which need no cluster."""
+"""A model in this process. `search`, `check` and `verify --sample` use it, and need no cluster."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from bulkembed.records import Model
 log = logging.getLogger(__name__)
 
 
-def load(described: Model, max_tokens: int, engine: EngineConfig) -> Embedder:
-    """Raises BulkembedError where the engine cannot load the model."""
-    # vLLM reads these as it is imported. Settings for a GPU host are its own defaults.
+def load(model: Model, max_tokens: int, engine: EngineConfig) -> Embedder:
+    """The model, loaded. Raises BulkembedError where the engine cannot load it."""
+    # vLLM reads the environment when it is imported. On a GPU host its own defaults apply.
     os.environ.update(engine_environment(engine, len(os.sched_getaffinity(0))))
-    return loading.load(described, max_tokens, engine)[0]
+    return loading.load(model, max_tokens, engine)[0]
 
 
 @contextmanager
@@ -41,16 +41,16 @@ def loaded(model: Model, max_tokens: int, engine: EngineConfig) -> Iterator[Embe
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps from the terminal what libraries print while a model loads and runs; where that fails, the log has it."""
-    with tempfile.TemporaryFile() as kept:
+    """Keeps off the terminal what libraries print while a model loads and runs. If that fails, the log gets the text."""
+    with tempfile.TemporaryFile() as captured:
         terminal = os.dup(2)
-        os.dup2(kept.fileno(), 2)
+        os.dup2(captured.fileno(), 2)
         try:
             yield
         except Exception:
             os.dup2(terminal, 2)
-            kept.seek(0)
-            log.info("%s", kept.read().decode(errors="replace"))
+            captured.seek(0)
+            log.info("%s", captured.read().decode(errors="replace"))
             raise
         finally:
             os.dup2(terminal, 2)

@@ -1,4 +1,4 @@
-"""A model's files -> a loaded model, in this process."""
+"""A model's files -> a model that is loaded in this process."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ log = logging.getLogger(__name__)
 
 
 def load(described: Model, max_tokens: int, engine: EngineConfig) -> tuple[Embedder, LoadedFiles]:
-    """The model, fetched first where it is not on this node yet, and what was loaded for it.
+    """The loaded model, and the hashes of its files. A hub model that is not on this node yet is fetched first.
 
     Raises ModelError where the files are missing or are not those that were described, HubError where the hub does
     not answer, BulkembedError where the engine cannot load them."""
     needs_weights = engine.kind == "vllm"
     folder = model_files.locate(described.name, described.revision, needs_weights)
     hub.close()
-    # Hashing waits for the disk, as loading does, and needs the interpreter as little.
+    # Hashing and loading both wait for the disk, and hold the interpreter's lock only briefly. So they run at the same time.
     with ThreadPoolExecutor(1, "hashing") as pool:
         hashing = pool.submit(model_identity.file_hashes, folder, needs_weights)
         try:
