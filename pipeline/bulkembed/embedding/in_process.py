@@ -33,7 +33,7 @@ def loaded(model: Model, max_tokens: int, engine: EngineConfig) -> Iterator[Embe
     Raises BulkembedError where the engine cannot load the model."""
     handlers = process_state.SignalHandlers()
     try:
-        with process_state.same_environment(lambda _name: True), hub.same_access(), quiet():
+        with process_state.same_environment(lambda _name: True), process_state.same_hooks(), hub.same_access(), quiet():
             yield load(model, max_tokens, engine)
     finally:
         handlers.restore()
