@@ -119,6 +119,5 @@ def shared_ray(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def ray_here(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def ray_here(ray_session: None) -> None:
     """Commands in this process run on the Ray of `ray_session`, and leave it there."""
-    monkeypatch.setattr("bulkembed.cluster.connect.disconnect", lambda: None)
