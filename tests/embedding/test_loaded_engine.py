@@ -66,4 +66,4 @@ def test_a_bert_layers_widest_activations_are_of_a_tile(probe: Probe) -> None:
 
 def test_memory_does_not_grow_with_every_number_of_tokens_that_was_seen(probe: Probe) -> None:
     first, *later = probe("qwen", "bfloat16")["heap_growth"]
-    assert max(later) - first < 2 << 20
+    assert max(later) - first < 1 << 20, "150 numbers of tokens cost 7 kB each"

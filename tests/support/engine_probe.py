@@ -90,7 +90,7 @@ def heap_growth(model: Model, dtype: str) -> list[int]:
     libc.mallinfo2.restype = heap
     embedder = embedder_of(model, dtype, 400)
     used = []
-    for first, last in ((1, 10), (10, 100), (100, 200), (200, 300)):
+    for first, last in ((1, 10), (10, 60), (60, 110), (110, 160)):
         for more in range(first, last):  # steps of up to 8,192 tokens, no two of one size
             embedder.embed([np.full(394, 1000, np.int32)] * 20 + [np.full(more, 1000, np.int32)])
         used.append(int(libc.mallinfo2().uordblks))
