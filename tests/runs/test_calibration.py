@@ -27,7 +27,7 @@ from bulkembed.inspection.verify import verify
 from bulkembed.records import Counts, Failure, LostAttempt, Receipt, Sampled, Shard, VectorForm
 from bulkembed.report import run_text
 from bulkembed.runs import calibration
-from bulkembed.runs.calibration import MIN_VECTORS, sample_of, shares, spread
+from bulkembed.runs.calibration import MIN_VECTORS, shares, spread, spread_sample
 from bulkembed.runs.executor import LocalExecutor
 from bulkembed.runs.job import Job
 from bulkembed.runs.lookup import open_job
@@ -105,7 +105,7 @@ def test_a_first_run_of_one_document_does_not_set_the_ranges_of_all(tmp_path: Pa
     first = embed(cfg)
     assert outlook(cfg) == "provisional, from 1 rows"
     write_jsonl(tmp_path / "in" / "2.jsonl", rows(*range(1, 18)))
-    said = "provisional, from 1 rows: this run measures new ones, and makes the 1 rows there are anew"
+    said = "provisional, from 1 rows: this run measures new ranges, and embeds the 1 existing rows again"
     assert said in run_text.plan_text(*open_job(cfg))
     second = embed(cfg)
     assert least_cosine(tmp_path / "out") > 0.999
@@ -303,7 +303,7 @@ def test_the_sample_grows_until_it_has_enough_and_no_further(tmp_path: Path, qwe
     cfg = config(tmp_path, qwen, shards={"max_rows": 9000})
     executor = Noting()
     job, plan = open_job(cfg)
-    found = calibration.measured(job, plan.pending, executor.sample)
+    found = calibration.measure(job, plan.pending, executor.sample)
     assert len({(shard.object_id, row) for shard in executor.sampled for row in range(shard.start, shard.stop)}) == executor.sampled_rows
     if bad == 0.97:
         assert found.seen == 12_704
@@ -312,16 +312,16 @@ def test_the_sample_grows_until_it_has_enough_and_no_further(tmp_path: Path, qwe
         assert found.is_final
         assert found.vectors < 2 * MIN_VECTORS
         assert {shard.uri[-7:] for shard in executor.sampled} == {"a.jsonl", "b.jsonl", "c.jsonl", "d.jsonl"}
-    again = calibration.measured(job, plan.pending, Noting().sample)
+    again = calibration.measure(job, plan.pending, Noting().sample)
     assert again.texts == found.texts
 
 
-def test_a_sample_of_books_is_not_thousands_of_books(tmp_path: Path, qwen: str) -> None:
+def test_a_spread_sample_books_is_not_thousands_of_books(tmp_path: Path, qwen: str) -> None:
     (tmp_path / "in").mkdir()
     write_jsonl(tmp_path / "in" / "1.jsonl", [{"id": n, "text": f"book {n} of words, " * 300, "lang": "xx"} for n in range(60)])
     cfg = config(tmp_path, qwen, long_documents="chunk", chunk_tokens=16)
     job, plan = open_job(cfg)
-    found = calibration.measured(job, plan.pending, Noting().sample)
+    found = calibration.measure(job, plan.pending, Noting().sample)
     assert found.is_final
     assert found.vectors < 2 * MIN_VECTORS
     assert found.seen < 60
@@ -371,7 +371,7 @@ def test_twice_as_many_spread_numbers_hold_the_half(total: int, doublings: int) 
 
 def test_a_sample_is_taken_from_the_whole_source() -> None:
     pending = [Shard(f"o{number}", "u", "v", "jsonl", 10, 110, 200, offset=7, skip=5, text_bytes=9) for number in range(500)]
-    pieces = sample_of(pending, 640)
+    pieces = spread_sample(pending, 640)
     assert sum(piece.rows for piece in pieces) == 640
     assert len(pieces) == calibration.SAMPLE_SHARDS
     assert (pieces[0].object_id, pieces[-1].object_id) == ("o0", "o492")
@@ -386,7 +386,7 @@ def test_clipped_components_are_counted_and_warned_of(tmp_path: Path, qwen: str)
     cfg = config(tmp_path, qwen)
     job, _ = open_job(cfg)
     few = open_job(config(tmp_path, qwen, limit=3))[1].pending
-    small = replace(calibration.measured(job, few, Noting().sample), vectors=MIN_VECTORS)
+    small = replace(calibration.measure(job, few, Noting().sample), vectors=MIN_VECTORS)
     job.ledger.create_int8_ranges(1, small.to_record())  # as if 2,048 rows had been like the first 3
     summary = embed(cfg)
     counts = summary.progress.counts

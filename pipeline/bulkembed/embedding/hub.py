@@ -1,6 +1,6 @@
 """Hub models -> folders on this machine. The only user of huggingface_hub, which takes half a second to import.
 
-The hub's own library keeps one cache a node and locks each file of it: actors of one node that ask at once fetch a file once."""
+The hub's own library keeps one cache a node, and locks each file of it. Actors of one node that need a file at once fetch it once."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def fetch(name: str, revision: str | None, weights: bool) -> Path:
     Raises ModelError where asking again cannot help, HubError where it may."""
     import huggingface_hub
 
-    wanted = [*DESCRIPTION_FILES, *(WEIGHT_FILES if weights else ())]
+    patterns = [*DESCRIPTION_FILES, *(WEIGHT_FILES if weights else ())]
     try:
         with quiet_hub():
-            return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=wanted))
+            return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns))
     except Exception as error:  # of the hub, of its HTTP client, of the network, of the disk
         raise explained(name, revision, error) from error
 

@@ -1,7 +1,7 @@
 """What a model's own files say of it: pooling, prompts, width, context, Matryoshka range.
 
-A wrong guess makes vectors that look fine and find nothing, so what the files do not say is an
-error. Only weights in safetensors are taken, and no code of a model's is run here.
+A wrong guess makes vectors that look right and find nothing. What the files do not say is therefore an error. Only weights in
+safetensors are read, and no code of a model is run here.
 """
 
 from __future__ import annotations
@@ -82,12 +82,12 @@ def describe(name: str, revision: str | None) -> Model:
     """Reads a model's files. Raises ModelError naming what is missing or says too little."""
     is_local = Path(name).expanduser().is_dir()
     try:
-        return described(name, locate(name, revision, weights=is_local), is_local)
+        return describe_folder(name, locate(name, revision, weights=is_local), is_local)
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # another shape of JSON than that of the models known here
         raise ModelError(f"model: {name}: its JSON files do not say what they must: {type(error).__name__}: {error}") from error
 
 
-def described(name: str, folder: Path, is_local: bool) -> Model:
+def describe_folder(name: str, folder: Path, is_local: bool) -> Model:
     config = read_json(folder / "config.json")
     prompts_file = folder / "config_sentence_transformers.json"
     prompt_config = read_json(prompts_file) if prompts_file.exists() else {}

@@ -19,9 +19,9 @@ from bulkembed.source.objects import SourceObject
 from bulkembed.text import long_documents
 from bulkembed.vectors import matryoshka, quantize
 
-# Least cosine of a row's vector and the same row embedded again. A bit of a binary vector flips where a component is near 0.
-ALIKE = {"float32": 0.999, "float16": 0.999, "int8": 0.98, "binary": 0.85}
-SAMPLE_SHARDS = 16  # that a sample is taken from: each is read and tokenized whole
+# Least cosine of a stored vector and the vector of the same row embedded again. A bit of a binary vector flips where a component is near 0.
+MIN_COSINE = {"float32": 0.999, "float16": 0.999, "int8": 0.98, "binary": 0.85}
+SAMPLE_SHARDS = 16  # most shards that a sample is taken from: each is read and tokenized whole
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Resample:
 
 
 def resample(job: Job, snapshot: Snapshot, objects: list[SourceObject], embedder: Embedder, rows: int, seed: int) -> Resample:
-    """Embeds `rows` random rows of the dataset again, from the source, and compares. Of at most SAMPLE_SHARDS shards."""
+    """Embeds `rows` random rows of the dataset again, from the source, and compares. They come from at most SAMPLE_SHARDS shards."""
     random = np.random.default_rng(seed)
     shards = sorted(random.permutation(snapshot.shards)[:SAMPLE_SHARDS].tolist())
     tables = {shard: schema.table_of(job.store.read(job.ledger.data_uri(shard))) for shard in shards}
@@ -44,20 +44,20 @@ def resample(job: Job, snapshot: Snapshot, objects: list[SourceObject], embedder
     cosines: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in job.columns}
     problems: list[str] = []
     for (shard_id, table), start, end in zip(tables.items(), [0, *ends[:-1]], ends, strict=True):
-        mine = picked[(picked >= start) & (picked < end)] - start
+        shard_rows = picked[(picked >= start) & (picked < end)] - start
         item = known.get(ShardId.parse(shard_id).object_id)
         if item is None:
             problems.append(f"{shard_id}: its source object is not there any more, or has changed: cannot be embedded again")
-        elif len(mine):
-            found = compared(job, shard_of(shard_id, item), table, mine, embedder)
-            problems += found.problems
-            for name, values in found.cosines.items():
+        elif len(shard_rows):
+            part = compare_rows(job, shard_of(shard_id, item), table, shard_rows, embedder)
+            problems += part.problems
+            for name, values in part.cosines.items():
                 cosines[name].append(values)
-    joined = {name: np.concatenate([*found, np.empty(0, np.float64)]) for name, found in cosines.items()}
+    joined = {name: np.concatenate([*parts, np.empty(0, np.float64)]) for name, parts in cosines.items()}
     for name, form in job.columns.items():
-        low = int(np.count_nonzero(~(joined[name] >= ALIKE[form.dtype])))
+        low = int(np.count_nonzero(~(joined[name] >= MIN_COSINE[form.dtype])))
         if low:
-            problems.append(f"{low} vectors of column {name} are not those of their documents (cosine below {ALIKE[form.dtype]})")
+            problems.append(f"{low} vectors of column {name} are not those of their documents (cosine below {MIN_COSINE[form.dtype]})")
     return Resample(len(joined["embedding"]), joined, problems)
 
 
@@ -66,16 +66,17 @@ def shard_of(shard_id: str, item: SourceObject) -> Shard:
     return Shard(item.id, item.uri, item.version, item.format, start, stop, total, offset=0, skip=start)
 
 
-def compared(job: Job, shard: Shard, table: pa.Table, rows: npt.NDArray[np.int64], embedder: Embedder) -> Resample:
+def compare_rows(job: Job, shard: Shard, table: pa.Table, rows: npt.NDArray[np.int64], embedder: Embedder) -> Resample:
+    """These rows of a shard's table beside the same rows embedded again."""
     prepared = stages.prepare(shard, job)
     keys = [name for name in ("id", "chunk_index", "n_tokens", "content_hash") if name in table.column_names]
     if not prepared.rows.select(keys).cast(table.select(keys).schema).equals(table.select(keys)):
         return Resample(0, {}, [f"{shard.id}: its rows are not those that the source gives"])
     vectors = stages.full_vectors(long_documents.select_rows(prepared, rows), job, embedder)
-    int8_ranges, found = job.int8_ranges, {}
+    int8_ranges, cosines = job.int8_ranges, {}
     for name, form in job.columns.items():
         ranges = int8_ranges.get(name)
         again = quantize.encode_vectors(vectors, form, ranges)
         stored = vector_columns.stored_values(table.take(pa.array(rows)), name)
-        found[name] = matryoshka.cosines(quantize.decode_vectors(stored, form, ranges), quantize.decode_vectors(again, form, ranges))
-    return Resample(len(rows), found, [])
+        cosines[name] = matryoshka.cosines(quantize.decode_vectors(stored, form, ranges), quantize.decode_vectors(again, form, ranges))
+    return Resample(len(rows), cosines, [])

@@ -25,7 +25,7 @@ from bulkembed.storage.store import Store
 from bulkembed.text.tokenizer import Tokenizer
 from bulkembed.vectors import matryoshka, quantize
 
-MINE = {field.name for field in (*schema.TAIL, *schema.CHUNKS)}
+OWN_COLUMNS = {field.name for field in (*schema.TAIL, *schema.CHUNKS)}  # neither the id nor a kept column
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def nearest(store: Store, ledger: Ledger, snapshot: Snapshot, query: npt.NDArray
     for rows in row_groups(store, ledger, snapshot):
         scores = quantize.decode_vectors(vector_columns.stored_values(rows, "embedding"), form, ranges) @ query
         top = np.argsort(-scores, kind="stable")[:k]
-        found = rows.select([name for name in rows.column_names if name not in MINE and not name.startswith("embedding")])
-        best += [Hit(float(scores[row]), {name: schema.display_value(found[name], int(row)) for name in found.column_names}) for row in top]
+        shown = rows.select([name for name in rows.column_names if name not in OWN_COLUMNS and not name.startswith("embedding")])
+        best += [Hit(float(scores[row]), {name: schema.display_value(shown[name], int(row)) for name in shown.column_names}) for row in top]
         best = sorted(best, key=lambda hit: -hit.score)[:k]
     return best
 

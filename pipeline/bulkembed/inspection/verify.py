@@ -73,12 +73,12 @@ def verify(store: Store, ledger: Ledger, snapshot: Snapshot) -> Iterator[str]:
 def file_problems(table: pa.Table, first: pa.Schema, receipt: Receipt, snapshot: Snapshot, forms: dict[str, VectorForm]) -> Iterator[str]:
     if table.schema.remove_metadata() != first.remove_metadata():
         yield "its columns differ from those of the first file"
-    footer, wanted = parquet_file.footer_of(table.schema), parquet_file.footer_of(first)
+    footer, first_footer = parquet_file.footer_of(table.schema), parquet_file.footer_of(first)
     for name, value in receipt.provenance.items():
         if footer.get(name) != value:
             yield f"footer says {name} = {footer.get(name)!r}, its receipt {value!r}"
-    for name in sorted((footer.keys() | wanted.keys()) - set(parquet_file.INFORMATION)):
-        if footer.get(name) != wanted.get(name):
+    for name in sorted((footer.keys() | first_footer.keys()) - set(parquet_file.INFORMATION)):
+        if footer.get(name) != first_footer.get(name):
             yield f"footer differs from that of the first file in {name}"
     tokens = int(np.sum(table["n_tokens"].to_numpy(), dtype=np.int64))
     if table.num_rows != receipt.counts.vectors:

@@ -82,7 +82,7 @@ def summary_text(job: Job, summary: Summary, seconds: float) -> str:
         rows.append(("clipped", clipped_text(counts)))
     if warning := calibration.clipped_warning(counts):
         rows.append(("warning", warning))
-    if job.recipe.row_schema.int8_ranges and not calibration.final(job):
+    if job.recipe.row_schema.int8_ranges and not calibration.is_final(job):
         rows.append(
             ("int8 ranges", f"{calibration.outlook(job)}; a run with other or more rows measures new ranges and embeds all rows again")
         )

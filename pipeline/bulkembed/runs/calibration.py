@@ -1,8 +1,8 @@
-"""int8 ranges of a run: what they are measured on, and how long they hold.
+"""int8 ranges of a run: what they are measured on, and how long they are valid.
 
-A fingerprint holds the ranges of its int8 columns. They are kept under the key that the configuration has without them, numbered.
-Ranges of MIN_VECTORS vectors are final. Ranges of fewer are provisional: they hold while every row of the source is one that they
-were measured on. Else the run measures new ones, and has another fingerprint: the few rows there are made anew.
+The ranges of int8 columns are part of a fingerprint. They are stored as numbered records under the fingerprint that the recipe has without
+them. Ranges of MIN_VECTORS vectors are final. Ranges of fewer vectors are provisional: they are valid while the source has only rows that
+they were measured on. With other rows, a run measures new ranges. It then has another fingerprint, and embeds the few existing rows again.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from bulkembed.runs.job import Job
 from bulkembed.runs.progress import failures_text
 from bulkembed.vectors import quantize
 
-MIN_VECTORS = 2048  # that final ranges are measured on
-SAMPLE_SHARDS = 64  # that a sample is taken from; more where these have too few rows
-PIECE_ROWS = 256  # of a sample: engines share it, and a document that ends a process is found sooner
-TOKEN_BYTES = 4  # of text, about
+MIN_VECTORS = 2048  # least number of vectors that final ranges are measured on
+SAMPLE_SHARDS = 64  # a sample is taken from so many shards; from more where these have too few rows
+PIECE_ROWS = 256  # rows of a piece of a sample: engines share the pieces, and a document that ends a process is found sooner
+TOKEN_BYTES = 4  # bytes of text of a token, about
 MAX_CLIPPED = 0.01  # share of int8 components; ranges of MIN_VECTORS vectors of the same kind clip 0.001
-ROWS_NAME = "int8_ranges_rows"  # in footers and snapshots
+ROWS_NAME = "int8_ranges_rows"  # key in footers and snapshots
 
 Sample = Callable[[list[Shard], Job], Iterator[Sampled | Failure | LostAttempt]]
 
@@ -49,11 +49,11 @@ class Int8Ranges:
 
     @property
     def texts(self) -> dict[str, str]:
-        """As they stand in footers and snapshots, and in the fingerprint."""
+        """The ranges as footers, snapshots and the recipe have them."""
         return quantize.int8_ranges_to_text(self.columns) | {ROWS_NAME: str(self.vectors)}
 
-    def hold(self, pending: list[Shard]) -> bool:
-        """Whether they hold for a source of which these rows, and all before them, are to be embedded."""
+    def are_valid_for(self, pending: list[Shard]) -> bool:
+        """Whether they are valid for a source of which these rows, and all before them, are to be embedded."""
         return self.is_final or all(shard.stop <= self.objects.get(shard.object_id, 0) for shard in pending)
 
     def to_record(self) -> dict[str, Any]:
@@ -65,13 +65,13 @@ class Int8Ranges:
 
 
 def newest(ledger: Ledger) -> tuple[int, Int8Ranges | None]:
-    """Number and ranges of the newest of a key; (0, None) where there are none."""
+    """Number and ranges of the newest record of a ledger; (0, None) where there is none."""
     number, record = ledger.read_int8_ranges()
     return number, Int8Ranges.from_record(record) if record is not None else None
 
 
 def newest_of_recipe(recipe: Recipe, ledger: Ledger) -> Int8Ranges | None:
-    """The newest of a recipe without ranges; None where it has no int8 columns."""
+    """The newest ranges of a recipe that has none yet; None where it has no int8 columns."""
     return newest(ledger)[1] if recipe.row_schema.has_int8 else None
 
 
@@ -80,28 +80,30 @@ def with_int8_ranges(job: Job, int8_ranges: Int8Ranges) -> Job:
     return replace(job, recipe=job.recipe.with_int8_ranges(int8_ranges.texts))
 
 
-def calibrated(job: Job, pending: list[Shard], sample: Sample) -> Job:
-    """The job with ranges that hold for what is pending, which is every row of the source: those that another run has set meanwhile, else
-    new ones. Raises IncompleteError where a part of the sample fails: nothing is set then."""
-    found = measured(job, pending, sample)
+def calibrate(job: Job, pending: list[Shard], sample: Sample) -> Job:
+    """The job with valid ranges: those that another run has set meanwhile, else new ones. `pending`: all rows of the source.
+
+    Raises IncompleteError where a part of the sample fails; no ranges are set then."""
+    measured = measure(job, pending, sample)
     for _ in range(100):
-        number, standing = newest(job.ledger)
-        if standing is not None and standing.hold(pending):
-            return with_int8_ranges(job, standing)
-        job.ledger.create_int8_ranges(number + 1, found.to_record())
+        number, existing = newest(job.ledger)
+        if existing is not None and existing.are_valid_for(pending):
+            return with_int8_ranges(job, existing)
+        job.ledger.create_int8_ranges(number + 1, measured.to_record())
     raise IncompleteError(f"{job.cfg.output}: 100 other runs took the next number of int8 ranges first; run again")
 
 
-def measured(job: Job, pending: list[Shard], sample: Sample) -> Int8Ranges:
+def measure(job: Job, pending: list[Shard], sample: Sample) -> Int8Ranges:
     """Ranges of at least MIN_VECTORS vectors, or of all there are."""
     parts: list[Sampled] = []
     taken: dict[int, int] = {}  # rows, by number of the shard
     seen = vectors = 0
     total = sum(shard.rows for shard in pending)
     while vectors < MIN_VECTORS and seen < total:
-        wanted = shares([shard.rows for shard in pending], taken, rows_wanted(seen, vectors, expected_vectors(job, pending)))
-        parts += sampled_parts(job, sample_pieces(pending, taken, wanted), sample)
-        taken = wanted
+        rows = rows_needed(seen, vectors, expected_vectors(job, pending))
+        upto = shares([shard.rows for shard in pending], taken, rows)
+        parts += sample_parts(job, sample_pieces(pending, taken, upto), sample)
+        taken = upto
         seen, vectors = sum(part.seen for part in parts), sum(part.vectors for part in parts)
     some = [part.int8_ranges for part in parts if part.vectors]
     columns = {name: column_ranges([ranges[name] for ranges in some], form.dim) for name, form in job.int8_columns.items()}
@@ -114,8 +116,8 @@ def column_ranges(parts: list[npt.NDArray[np.float32]], dim: int) -> npt.NDArray
     return quantize.widen_int8_ranges(quantize.join_int8_ranges(parts) if parts else np.zeros((2, dim), np.float32))
 
 
-def sampled_parts(job: Job, pieces: list[Shard], sample: Sample) -> list[Sampled]:
-    """What each piece shows. Raises IncompleteError unless all of them were looked at."""
+def sample_parts(job: Job, pieces: list[Shard], sample: Sample) -> list[Sampled]:
+    """What each piece shows of the ranges. Raises IncompleteError unless every piece was embedded."""
     outcomes = [outcome for outcome in sample(pieces, job) if not isinstance(outcome, LostAttempt)]  # a lost attempt is made again
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     if failures:
@@ -123,16 +125,17 @@ def sampled_parts(job: Job, pieces: list[Shard], sample: Sample) -> list[Sampled
             f"int8 ranges: {len(failures)} of {len(pieces)} parts of the sample failed: {failures_text(failures)}; none are set, "
             "and nothing is embedded; repair or remove what failed, and run again"
         )
-    found = [outcome for outcome in outcomes if isinstance(outcome, Sampled)]
-    if sum(part.seen for part in found) != sum(piece.rows for piece in pieces):
+    parts = [outcome for outcome in outcomes if isinstance(outcome, Sampled)]
+    if sum(part.seen for part in parts) != sum(piece.rows for piece in pieces):
         raise IncompleteError("int8 ranges: the sample was not looked at whole; none are set; run again")
-    return found
+    return parts
 
 
-def rows_wanted(seen: int, vectors: int, expected: float) -> int:
-    """Of the source, in all: what MIN_VECTORS vectors take by what was seen so far, at first by what is expected of a row.
+def rows_needed(seen: int, vectors: int, expected: float) -> int:
+    """Number of rows of the source, in all, that give MIN_VECTORS vectors, judged by the rows seen so far. `expected`: vectors of a row.
 
-    Asks for twice what is missing, so that one more try does; never for more than was seen already, since rejects come in clusters."""
+    It asks for twice what is missing, so that one more try is enough. It never asks for more rows than were seen already, because rejects
+    come in clusters."""
     if not seen:
         return ceil(MIN_VECTORS / expected)
     missing = ceil(2 * (MIN_VECTORS - vectors) * seen / max(1, vectors))
@@ -140,22 +143,22 @@ def rows_wanted(seen: int, vectors: int, expected: float) -> int:
 
 
 def expected_vectors(job: Job, pending: list[Shard]) -> float:
-    """Of a row, about: more than one only where its windows are rows of their own."""
+    """Vectors of a row, about. A row has more than one only where its windows are rows of their own."""
     if job.recipe.vector_key.long_documents != "chunk":
         return 1.0
     text_bytes, rows = sum(shard.text_bytes for shard in pending), sum(shard.rows for shard in pending)
     return max(1.0, text_bytes / rows / TOKEN_BYTES / job.recipe.vector_key.chunk_tokens)
 
 
-def sample_of(pending: list[Shard], rows: int) -> list[Shard]:
-    """Pieces with at least so many rows, or all there are: the first rows of shards that are spread evenly over all."""
+def spread_sample(pending: list[Shard], rows: int) -> list[Shard]:
+    """Pieces with at least `rows` rows, or all there are: the first rows of shards that are spread evenly over all shards."""
     return sample_pieces(pending, {}, shares([shard.rows for shard in pending], {}, rows))
 
 
 def shares(sizes: Sequence[int], taken: Mapping[int, int], rows: int) -> dict[int, int]:
-    """By number of the shard: how many of its rows go into a sample of `rows` in all, the same of each as far as it has them.
+    """How many rows of each shard go into a sample of `rows` rows, by the shard's index. Shards that have enough rows give equally many.
 
-    None gets less than it gave already (`taken`). Twice as many shards hold all the shards that half as many did."""
+    No shard gives fewer rows than it gave already (`taken`). A choice of twice as many shards contains the choice before."""
     count = SAMPLE_SHARDS
     while count < len(sizes) and sum(sizes[number] for number in spread(len(sizes), count)) < rows:
         count *= 2
@@ -169,18 +172,18 @@ def shares(sizes: Sequence[int], taken: Mapping[int, int], rows: int) -> dict[in
 
 
 def spread(total: int, count: int) -> list[int]:
-    """Up to `count` numbers below `total`, evenly."""
+    """Up to `count` evenly spaced numbers below `total`."""
     return sorted({number * total // count for number in range(count)})
 
 
-def sample_pieces(pending: list[Shard], taken: Mapping[int, int], wanted: Mapping[int, int]) -> list[Shard]:
-    """The rows that each shard gives beyond those it gave already."""
+def sample_pieces(pending: list[Shard], taken: Mapping[int, int], upto: Mapping[int, int]) -> list[Shard]:
+    """The rows that each shard gives beyond those that it gave already. `upto`: rows from its start, by the shard's index."""
     pieces = []
-    for number, stop in wanted.items():
+    for number, stop in upto.items():
         shard = pending[number]
         for start in range(taken.get(number, 0), stop, PIECE_ROWS):
             piece = replace(shard, start=shard.start + start, stop=shard.start + min(stop, start + PIECE_ROWS), skip=shard.skip + start)
-            pieces.append(replace(piece, text_bytes=0))  # of unknown size: not worth cutting any further
+            pieces.append(replace(piece, text_bytes=0))  # unknown size: no executor cuts it any further
     return pieces
 
 
@@ -189,25 +192,25 @@ def measured_rows(job: Job) -> int:
     return int(dict(job.recipe.row_schema.int8_ranges)[ROWS_NAME])
 
 
-def final(job: Job) -> bool:
-    """Whether the job's ranges are."""
+def is_final(job: Job) -> bool:
+    """Whether the job's ranges are final."""
     return measured_rows(job) >= MIN_VECTORS
 
 
 def outlook(job: Job) -> str:
-    """What a run does about its int8 ranges, for people; reads the ledger where they are not known yet."""
+    """What a run does about its int8 ranges, as text for people. Reads the ledger where the ranges are not known yet."""
     if not job.needs_int8_ranges:
-        return f"{'final' if final(job) else 'provisional'}, from {measured_rows(job):,} rows"
-    _, standing = newest(job.ledger)
-    if standing is None or not standing.columns:
+        return f"{'final' if is_final(job) else 'provisional'}, from {measured_rows(job):,} rows"
+    _, existing = newest(job.ledger)
+    if existing is None or not existing.columns:
         return f"to be measured; provisional below {MIN_VECTORS:,} rows"
-    old = Ledger(job.store, job.cfg.output, job.recipe.with_int8_ranges(standing.texts).fingerprint)
+    old = Ledger(job.store, job.cfg.output, job.recipe.with_int8_ranges(existing.texts).fingerprint)
     rows = sum(ShardId.parse(shard_id).rows for shard_id in old.done())
-    return f"provisional, from {standing.vectors:,} rows: this run measures new ones, and makes the {rows:,} rows there are anew"
+    return f"provisional, from {existing.vectors:,} rows: this run measures new ranges, and embeds the {rows:,} existing rows again"
 
 
 def clipped_warning(counts: Counts) -> str | None:
-    """Said where so much is clipped that the vectors are distorted."""
+    """A warning where so many components are clipped that the vectors are distorted; else None."""
     if counts.clipped_share <= MAX_CLIPPED:
         return None
     return (
@@ -217,8 +220,8 @@ def clipped_warning(counts: Counts) -> str | None:
 
 
 def withdraw(job: Job) -> None:
-    """Ends provisional ranges, so that the next run measures new ones: rejects that come good were not measured."""
-    if not job.recipe.row_schema.int8_ranges or final(job):
+    """Ends provisional ranges, so that the next run measures new ones. Documents that were rejects are not in the old measurement."""
+    if not job.recipe.row_schema.int8_ranges or is_final(job):
         return
     ledger = Ledger(job.store, job.cfg.output, job.recipe.with_int8_ranges({}).fingerprint)
     ledger.create_int8_ranges(newest(ledger)[0] + 1, Int8Ranges({}, 0, 0).to_record())

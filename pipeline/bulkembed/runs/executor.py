@@ -1,4 +1,4 @@
-"""What runs the verbs on shards."""
+"""Executors run the stages on shards: the protocol, and the executor of one process."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from bulkembed.runs.job import Job
 
 
 class Executor(Protocol):
-    """What runs the verbs on shards: on Ray, or in this process."""
+    """Runs the stages on shards, on Ray or in this process."""
 
     def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | LostAttempt]:
-        """Embeds and publishes; an outcome for each shard."""
+        """Embeds and publishes shards. Yields an outcome for each shard."""
         ...
 
     def sample(self, shards: list[Shard], job: Job) -> Iterator[Sampled | Failure | LostAttempt]:
-        """What each shard shows of the ranges of int8 columns; publishes nothing."""
+        """Embeds shards and yields what each shows of the ranges of int8 columns. Publishes nothing."""
         ...
 
 
 class LocalExecutor:
-    """An executor without Ray: one shard after the other, in this process."""
+    """Runs one shard after the other in this process, without Ray."""
 
     def __init__(self, embedder: Embedder) -> None:
         self.embedder = embedder

@@ -42,7 +42,7 @@ def held_back(base: Snapshot | None, new: Contents, cfg: RunConfig) -> str | Non
     deletions = list(deletions_of(base, new, cfg))
     for deletion in deletions:
         if deletion.count > deletion.max_count:
-            needed = max(each.count for each in deletions)
+            needed = max(other.count for other in deletions)
             return (
                 f"{deletion.count:,} of {deletion.total:,} {deletion.unit} of snapshot {base.number} would leave the dataset: "
                 f"{deletion.why}; --allow-deletes {needed} lets them go"

@@ -50,7 +50,7 @@ def open_job(cfg: RunConfig) -> tuple[Job, Plan]:
         return with_recipe(recipe.with_int8_ranges(int8_ranges.texts))
     # Nothing of int8 columns is done without ranges: the plan is then of every row of the source.
     job, plan = with_recipe(recipe)
-    return with_recipe(recipe.with_int8_ranges(int8_ranges.texts)) if int8_ranges.hold(plan.pending) else (job, plan)
+    return with_recipe(recipe.with_int8_ranges(int8_ranges.texts)) if int8_ranges.are_valid_for(plan.pending) else (job, plan)
 
 
 def recipe_of_started_run(cfg: RunConfig, recipe: Recipe, store: Store, runs: set[str]) -> Recipe:
@@ -106,7 +106,7 @@ def plan_shards(job: Job, listing: SourceListing, done: list[str], layouts: Mapp
     plan = replace(plan, failures=[*listing.failures, *plan.failures], listing=listing)
     if not (plan.done or plan.pending or plan.failures):
         raise columns.no_rows(cfg.source)
-    return publication.guarded(job, plan)
+    return publication.with_guards(job, plan)
 
 
 @contextmanager

@@ -17,8 +17,8 @@ from bulkembed.source.planning import Plan
 from bulkembed.storage.uris import absolute
 
 
-def guarded(job: Job, plan: Plan) -> Plan:
-    """The plan, with what is known now of the reasons not to publish it. One with unreadable objects is not published anyway."""
+def with_guards(job: Job, plan: Plan) -> Plan:
+    """The plan with the known reasons not to publish it. A plan with unreadable objects has none: it is not published anyway."""
     try:
         newest = newest_snapshot(job.store, job.cfg.output)
         # Receipts are many: they are read where a bound needs them, and where an earlier run embedded all and published nothing.

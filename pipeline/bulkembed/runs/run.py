@@ -47,13 +47,14 @@ def run(cfg: RunConfig, report: Callable[[Progress], None], executor: Executor) 
 
 
 def finish(job: Job, plan: Plan, report: Callable[[Progress], None], executor: Executor | None) -> Summary:
-    """`executor`: None where nothing is pending. Raises InterruptedRun where a signal ended it early, HeldBack where
-    nothing may be published over the newest snapshot."""
+    """Embeds what the plan has pending, and publishes the snapshot if nothing failed. `executor`: None where nothing is pending.
+
+    Raises InterruptedRun where a signal ended it early, HeldBack where nothing may be published over the newest snapshot."""
     publication.require_allowed(job, plan)
     stopping.stop.grace_seconds = job.cfg.grace_seconds
     try:
         if job.needs_int8_ranges and executor is not None:
-            job, plan = measured(job, plan, executor)
+            job, plan = calibrate(job, plan, executor)
         job.ledger.write_run_record(job.carried, job.provenance)
     except (StorageError, FileNotFoundError) as error:
         raise ConfigError(f"output: cannot write to {job.cfg.output}: {error}") from error
@@ -68,7 +69,7 @@ def finish(job: Job, plan: Plan, report: Callable[[Progress], None], executor: E
             if len(progress.failures) >= job.cfg.max_failures:
                 break
             publication.refuse_rejects(job, plan, plan.done_counts + progress.counts)
-    # By rows, since a shard that lost its process may come out in pieces.
+    # Rows are counted, not shards: a shard that lost its process may be done in pieces.
     complete = progress.counts.rows == plan.rows_pending
     if not complete:
         stopping.stop.check()
@@ -78,14 +79,14 @@ def finish(job: Job, plan: Plan, report: Callable[[Progress], None], executor: E
     return Summary(job, plan, progress, snapshot)
 
 
-def measured(job: Job, plan: Plan, executor: Executor) -> tuple[Job, Plan]:
-    """The job with int8 ranges that it measures, and what is left to do with them: another run may have begun with the same."""
+def calibrate(job: Job, plan: Plan, executor: Executor) -> tuple[Job, Plan]:
+    """The job with int8 ranges, and what is left to do with them: another run may have started with the same ranges."""
 
     def sample(shards: list[Shard], job: Job) -> Iterator[Sampled | Failure | LostAttempt]:
         yield from executor.sample(shards, job)
         stopping.stop.check()
 
-    job = calibration.calibrated(job, plan.pending, sample)
+    job = calibration.calibrate(job, plan.pending, sample)
     if done := job.ledger.done():
         plan = plan_shards(job, plan.listing, done, {})
         publication.require_allowed(job, plan)

@@ -1,4 +1,4 @@
-"""The whole path of one shard: prepare, embed, publish. Plain functions, shard in, receipt out; no Ray."""
+"""The whole path of one shard: prepare, embed, publish. The stages are plain functions from a shard to its receipt, without Ray."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ from bulkembed.text import batches, long_documents
 from bulkembed.vectors import matryoshka, quantize
 
 
-def run_shard(shard: Shard, job: Job, embedder: Embedder, turn: AbstractContextManager[object] | None = None) -> Receipt:
-    """`turn` is held while something is computed: shards of one process wait for the store side by side, and for its cores one
-    after the other. Python beside an engine on the CPU takes the interpreter's lock and a core from it, and both its threads wait."""
+def run_shard(shard: Shard, job: Job, embedder: Embedder, compute_lock: AbstractContextManager[object] | None = None) -> Receipt:
+    """Reads, embeds and publishes a shard. `compute_lock` is held while something is computed, not while the store is waited for.
+
+    Shards of one process therefore wait for the store side by side, and compute one after the other. Python code that runs beside an engine
+    on the CPU would take the interpreter's lock and a core from it, and both of the engine's threads would wait."""
     documents, seconds = read(shard, job)
-    with turn or nullcontext():
+    with compute_lock or nullcontext():
         embedded = embed(tokenize(shard, documents, job, seconds), job, embedder)
-        data, counted = encode(embedded, job)
-    return write(embedded, data, counted, job)
+        data, int8_counts = encode(embedded, job)
+    return write(embedded, data, int8_counts, job)
 
 
 def prepare(shard: Shard, job: Job) -> Prepared:
@@ -41,31 +43,33 @@ def prepare(shard: Shard, job: Job) -> Prepared:
 
 
 def publish(embedded: Embedded, job: Job) -> Receipt:
-    """Writes a shard: data, then rejects, then the receipt that says it is done."""
+    """Writes the data of a shard, then its rejects, then its receipt, which marks it as done."""
     return write(embedded, *encode(embedded, job), job)
 
 
 def read(shard: Shard, job: Job) -> tuple[Documents, dict[str, float]]:
-    """A shard's documents, and the seconds that took."""
+    """A shard's documents, and the seconds that reading took."""
     seconds: dict[str, float] = {}
     with timed(seconds, "read"):
         return reader.read_documents(job.store, shard, job.recipe, job.carried), seconds
 
 
 def tokenize(shard: Shard, documents: Documents, job: Job, seconds: dict[str, float]) -> Prepared:
+    """Token ids of a shard's documents, by the run's policy for long ones. Adds to `seconds`."""
     key = job.recipe.vector_key
     with timed(seconds, "tokenize"):
-        cut = long_documents.split_documents(documents, key, job.tokenizer)
+        pieces = long_documents.split_documents(documents, key, job.tokenizer)
         hashes = [blake2b(text.encode(), digest_size=16).digest() for text in documents.texts]
-        prepared = long_documents.prepare_rows(shard, documents, cut, hashes, key.long_documents)
+        prepared = long_documents.prepare_rows(shard, documents, pieces, hashes, key.long_documents)
         if key.long_documents == "reject":
             prepared = long_documents.move_to_rejects(prepared, long_documents.too_long_reasons(prepared, job.tokenizer.max_tokens))
     return replace(prepared, seconds=seconds, counts=prepared.counts + Counts(retries=retries_taken()))
 
 
 def embed(prepared: Prepared, job: Job, embedder: Embedder) -> Embedded:
-    """Full-width vectors of a prepared shard, back in source order. A document of which the engine
-    makes no vector, in company and alone, goes to the rejects."""
+    """Full-width vectors of a prepared shard, in source order.
+
+    A document goes to the rejects if the engine makes no usable vector of it, neither in a batch nor alone."""
     started = time.time()
     with timed(prepared.seconds, "embed"):
         vectors = full_vectors(prepared, job, embedder)
@@ -81,21 +85,21 @@ def embed(prepared: Prepared, job: Job, embedder: Embedder) -> Embedded:
 
 
 def full_vectors(prepared: Prepared, job: Job, embedder: Embedder) -> npt.NDArray[np.float32]:
-    """(rows, width). A row of several pieces gets their sum, weighted by tokens: scaling is left to `cut`."""
+    """Vectors of shape (rows, width). A row of several pieces gets their sum, weighted by tokens; `matryoshka.cut_vectors` scales it."""
     lengths, owners = prepared.tokens.lengths, prepared.owners
     vectors = np.zeros((prepared.rows.num_rows, job.model.width), np.float32)
-    alone = len(owners) == len(vectors)
+    one_piece_each = len(owners) == len(vectors)
     for batch in batches.pack_batches(lengths, job.cfg.engine.call_tokens):
-        found = embedder.embed([prepared.tokens.of(int(piece)) for piece in batch])
-        if alone:
-            vectors[owners[batch]] = found
+        embedded = embedder.embed([prepared.tokens.of(int(piece)) for piece in batch])
+        if one_piece_each:
+            vectors[owners[batch]] = embedded
         else:
-            np.add.at(vectors, owners[batch], found * lengths[batch, None].astype(np.float32))
+            np.add.at(vectors, owners[batch], embedded * lengths[batch, None].astype(np.float32))
     return vectors
 
 
 def encode(embedded: Embedded, job: Job) -> tuple[bytes, Counts]:
-    """The data file, and how many of its int8 components were clipped."""
+    """The bytes of the data file, and how many of its int8 components were clipped."""
     footer = job.provenance | {"engine": embedded.engine}
     vectors, int8_ranges, columns, clipped = embedded.vectors, job.int8_ranges, {}, 0
     with timed(embedded.prepared.seconds, "encode"):
@@ -107,34 +111,35 @@ def encode(embedded: Embedded, job: Job) -> tuple[bytes, Counts]:
     return data, Counts(int8_components=components, clipped=clipped)
 
 
-def write(embedded: Embedded, data: bytes, counted: Counts, job: Job) -> Receipt:
+def write(embedded: Embedded, data: bytes, int8_counts: Counts, job: Job) -> Receipt:
+    """Writes data, rejects and receipt. `int8_counts`: of clipped components."""
     prepared, ledger = embedded.prepared, job.ledger
     shard, seconds = prepared.shard, prepared.seconds
     provenance = job.short_provenance | {"engine": embedded.engine}
     with timed(seconds, "write"):
-        data, standing = publish_data(ledger, shard.id, data)
+        data, footer = publish_data(ledger, shard.id, data)
         if prepared.rejects.num_rows:
             ledger.store.put(ledger.rejects_uri(shard.id), parquet_file.parquet_bytes(prepared.rejects, provenance))
     receipt = Receipt(
         shard=shard.id,
         source=shard.uri,
-        counts=prepared.counts + counted + Counts(retries=retries_taken()),
+        counts=prepared.counts + int8_counts + Counts(retries=retries_taken()),
         data_bytes=len(data),
         data_sha256=sha256(data).hexdigest(),
         seconds={name: round(spent, 6) for name, spent in seconds.items()},
         embed_started=embedded.started,
         embed_finished=embedded.finished,
-        provenance={name: standing[name] for name in provenance},
+        provenance={name: footer[name] for name in provenance},
     )
     ledger.write_receipt(receipt)
     return receipt
 
 
 def sample(shard: Shard, job: Job, embedder: Embedder) -> Sampled:
-    """What a shard shows of the ranges of int8 columns; publishes nothing."""
+    """What a shard shows of the ranges of int8 columns. Publishes nothing."""
     vectors = embed(prepare(shard, job), job, embedder).vectors
-    found = {name: quantize.measure_int8_ranges(vectors, form.dim) for name, form in job.int8_columns.items()} if len(vectors) else {}
-    return Sampled(shard.rows, len(vectors), found)
+    int8_ranges = {name: quantize.measure_int8_ranges(vectors, form.dim) for name, form in job.int8_columns.items()} if len(vectors) else {}
+    return Sampled(shard.rows, len(vectors), int8_ranges)
 
 
 def give_up(shard: Shard, job: Job, reason: str) -> Receipt:
@@ -146,13 +151,15 @@ def give_up(shard: Shard, job: Job, reason: str) -> Receipt:
 
 
 def publish_data(ledger: Ledger, shard_id: str, data: bytes) -> tuple[bytes, dict[str, str]]:
-    """Puts a data file; returns what stands there, and its footer. Nobody changes it any more: where another
-    attempt was first, its rows are the same, and stay. Only what is broken or made for something else is replaced."""
+    """Creates a data file. Returns the bytes that are published, and their footer.
+
+    A published file is never changed. Where another attempt was first, its file has the same rows and stays. Only a file that is broken,
+    or was made for something else, is replaced."""
     uri = ledger.data_uri(shard_id)
     if not ledger.store.create(uri, data):
-        standing = ledger.store.read(uri)
-        if parquet_file.alike(standing, data):
-            data = standing
+        published = ledger.store.read(uri)
+        if parquet_file.alike(published, data):
+            data = published
         else:
             ledger.store.put(uri, data)
     return data, parquet_file.footer_of(pq.read_schema(pa.BufferReader(data)))

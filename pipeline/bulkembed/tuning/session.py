@@ -21,7 +21,7 @@ from bulkembed.embedding.embedder import TokenIds
 from bulkembed.errors import BulkembedError, SourceError
 from bulkembed.records import Shard
 from bulkembed.runs import stages
-from bulkembed.runs.calibration import sample_of
+from bulkembed.runs.calibration import spread_sample
 from bulkembed.runs.job import Job
 from bulkembed.runs.lookup import open_job
 from bulkembed.tuning import search
@@ -77,7 +77,7 @@ def open_host(cfg: RunConfig, documents: int) -> Iterator[Host]:
 def sample_ids(job: Job, pending: list[Shard], documents: int) -> TokenIds:
     """Token ids of up to so many documents, from all over the source."""
     ids: list[npt.NDArray[np.int32]] = []
-    for shard in sample_of(pending, documents):
+    for shard in spread_sample(pending, documents):
         tokens = stages.prepare(shard, job).tokens
         ids += [tokens.of(row) for row in range(len(tokens.lengths))]
     return ids[:documents]
