@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkembed.dataset import snapshots
+from bulkembed import api
 from bulkembed.dataset.snapshots import newest_dataset
 from bulkembed.inspection.verify import verify
 from bulkembed.storage.store import Store
@@ -37,16 +37,16 @@ def test_verify_and_its_sample_are_of_one_snapshot(
         write_corpus(tmp_path / name, files=1)
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen)
     in_one_process(cfg)
-    newest = snapshots.newest_dataset
 
     def published_meanwhile(store: Store, output: str) -> object:
-        dataset = newest(store, output)
+        dataset = newest_dataset(store, output)
         in_one_process(cfg.model_copy(update={"source": str(tmp_path / "other"), "allow_deletes": 1000}))
         return dataset
 
-    monkeypatch.setattr(snapshots, "newest_dataset", published_meanwhile)
+    monkeypatch.setattr(api, "newest_dataset", published_meanwhile)
     monkeypatch.setattr(sys, "argv", ["bulkembed"])
     with pytest.raises(SystemExit) as ended:
         main(["verify", "--output", str(tmp_path / "out"), "--sample", "5", "--source", str(tmp_path / "in"), "--seed", "1"])
+    assert newest_dataset(Store(), str(tmp_path / "out"))[1].number == 2
     assert ended.value.code == 0
     assert "snapshot 1: " in capsys.readouterr().out

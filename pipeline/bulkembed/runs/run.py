@@ -52,31 +52,42 @@ def finish(job: Job, plan: Plan, report: Callable[[Progress], None], executor: E
     Raises InterruptedRun where a signal ended it early, HeldBack where nothing may be published over the newest snapshot."""
     publication.require_allowed(job, plan)
     stopping.stop.grace_seconds = job.cfg.grace_seconds
+    job, plan = start(job, plan, executor)
+    progress = Progress(len(plan.pending), plan.rows_pending)
+    published = embed_pending(job, plan, progress, report, executor) if plan.pending and executor is not None else set[str]()
+    # Rows are counted, not shards: a shard that lost its process may be done in pieces.
+    is_complete = progress.counts.rows == plan.rows_pending
+    if not is_complete:
+        stopping.stop.check()
+    snapshot = None
+    if is_complete and not plan.failures and not progress.failures:
+        snapshot = publication.publish(job, published.union(plan.done))
+    return Summary(job, plan, progress, snapshot)
+
+
+def start(job: Job, plan: Plan, executor: Executor | None) -> tuple[Job, Plan]:
+    """Writes the run record, after the int8 ranges if the job needs them. Raises ConfigError where the output cannot be written to."""
     try:
         if job.needs_int8_ranges and executor is not None:
             job, plan = calibrate(job, plan, executor)
         job.ledger.write_run_record(job.carried, job.provenance)
     except (StorageError, FileNotFoundError) as error:
         raise ConfigError(f"output: cannot write to {job.cfg.output}: {error}") from error
-    progress = Progress(len(plan.pending), plan.rows_pending)
-    done = set(plan.done)
-    if plan.pending and executor is not None:
-        for outcome in executor.run(plan.pending, job):
-            progress.add(outcome)
-            if isinstance(outcome, Receipt):
-                done.add(outcome.shard)
-            report(progress)
-            if len(progress.failures) >= job.cfg.max_failures:
-                break
-            publication.refuse_rejects(job, plan, plan.done_counts + progress.counts)
-    # Rows are counted, not shards: a shard that lost its process may be done in pieces.
-    complete = progress.counts.rows == plan.rows_pending
-    if not complete:
-        stopping.stop.check()
-    snapshot = None
-    if complete and not plan.failures and not progress.failures:
-        snapshot = publication.publish(job, done)
-    return Summary(job, plan, progress, snapshot)
+    return job, plan
+
+
+def embed_pending(job: Job, plan: Plan, progress: Progress, report: Callable[[Progress], None], executor: Executor) -> set[str]:
+    """Embeds what is pending, until too much of it has failed. Returns the ids of the published shards."""
+    published: set[str] = set()
+    for outcome in executor.run(plan.pending, job):
+        progress.add(outcome)
+        if isinstance(outcome, Receipt):
+            published.add(outcome.shard)
+        report(progress)
+        if len(progress.failures) >= job.cfg.max_failures:
+            break
+        publication.refuse_rejects(job, plan, plan.done_counts + progress.counts)
+    return published
 
 
 def calibrate(job: Job, plan: Plan, executor: Executor) -> tuple[Job, Plan]:
