@@ -83,6 +83,21 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, qwen: str, change
     assert not list(tmp_path.glob("out/data/*/*"))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["plan", "--limit"], "bulkembed: Option '--limit' requires an argument (see bulkembed --help)"),
+        (["plan", "extra"], "bulkembed: Got unexpected extra argument(s) (extra) (see bulkembed plan --help)"),
+        (["verfy"], "bulkembed: No such command 'verfy'. Did you mean 'verify'? (see bulkembed --help)"),
+        (["search"], "bulkembed: Missing option '--query' (see bulkembed search --help)"),
+        (["plan", "--set", "engine.step_tokens"], "bulkembed: --set: expected KEY=VALUE, as in --set engine.step_tokens=4096"),
+    ],
+)
+def test_a_mistake_of_the_command_line_is_one_line_too(arguments: list[str], line: str) -> None:
+    result = in_process(*arguments)
+    assert (result.returncode, result.stdout, result.stderr) == (2, "", f"{line}\n")
+
+
 def test_a_mistake_is_one_line_of_a_process_too(tmp_path: Path, qwen: str) -> None:
     write_corpus(tmp_path / "in", files=1)
     result = bulkembed(*job(tmp_path, qwen, "--dims", "65"))

@@ -64,6 +64,13 @@ def test_every_command_takes_a_configuration_and_every_default_is_shown(name: st
         assert told or option.required or option.is_flag or option.show_default, f"{name} {option.name}"
 
 
+def test_help_has_a_whole_sentence_for_each_command() -> None:
+    group = get_command(app)
+    shown = group.get_help(group.make_context("bulkembed", [], resilient_parsing=True)).partition("Commands:")[2]
+    assert len(shown.split("\n  ")) - 1 == len(COMMANDS)
+    assert "..." not in shown
+
+
 def test_help_of_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
     app(["-h"], standalone_mode=False)
     shown = capsys.readouterr().out
@@ -117,11 +124,14 @@ def test_a_template_of_a_shell_is_the_run_of_the_file(tmp_path: Path, qwen: str,
         (["plan", *RUN, "--set", "engine.step_tokens=64", "--set", "engine.step_tokens=65"], "engine.step_tokens: is set twice"),
         (["plan", *RUN, "--max-tokens", "5", "--set", "max_tokens=6"], "max_tokens: is set twice on the command line; give it once"),
         (["verify", "--output", "a", "--set", "engine.kind=simulated"], "--set engine: does nothing here"),
-        (["verify", "--output", "a", "--source", "b"], "source: is read with --sample N alone"),
+        (["verify", "--output", "a", "--source", "b"], "source: is read only together with --sample N"),
         (["verify", "--output", "a", "--sample", "3"], "sample: needs the source"),
         (["run", "--keep-columns", "x"], "--keep-columns: no such option; did you mean --keep-column\\?$"),
         (["run", "--step-tokens", "64"], "--step-tokens: no such option; give --set engine.step_tokens=VALUE$"),
         (["plan", "--num-cpus=4"], "--num-cpus: no such option; give --set engine.num_cpus=VALUE or --set ray.num_cpus=VALUE$"),
+        (["plan", "--engine.kind", "vllm"], "--engine.kind: no such option; give --set engine.kind=VALUE$"),
+        (["plan", "--prize", "4"], "--prize: no such option$"),
+        (["plan", "--price", "4"], "--price: no such option; did you mean --price-per-hour or --api-price\\?$"),
         (["status", "--step-tokens", "64"], "--step-tokens: no such option$"),
         (["files", "--source", "in"], "--source: no such option$"),
         (["check", "--models", "m"], "--models: no such option; did you mean --model\\?$"),

@@ -84,6 +84,7 @@ def test_a_setting_is_answered_like_the_key_of_a_file_and_not_repeated() -> None
         ("engine.step_token=hunter2", "engine.step_token: unknown key; did you mean engine.step_tokens?"),
         ("engine.step_tokens=hunter2", "engine.step_tokens: expected an integer, such as 8192"),
         ("shards={hunter2=1}", "shards: unknown key"),
+        ('engine={kind="hunter2"}', "engine.kind: expected one of vllm, simulated"),
     ):
         with pytest.raises(ConfigError) as caught:
             load(None, join_settings(dict(GIVEN), [setting]), [setting])
@@ -112,6 +113,26 @@ def test_what_is_no_table_is_refused_before_a_setting_replaces_it(tmp_path: Path
         load([path], GIVEN | {"engine": {"step_tokens": 65, "args": {}}, "shards": {"max_rows": 1}, "storage": {"anon": True}})
     assert str(caught.value).startswith(f"--config {path}: {problem}")
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["max_length", "max_retries", "max_docs", "region", "precision", "batch_tokens", "ray.memory"])
+def test_a_name_of_another_thing_is_not_taken_for_a_mistyped_key(name: str) -> None:
+    assert nearest_keys(name) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("model_name", ["model"]),
+        ("outptu", ["output"]),
+        ("modle", ["model"]),
+        ("type", ["dtype"]),
+        ("engine_kind", ["engine.kind"]),
+        ("tokens", ["max_tokens", "chunk_tokens"]),
+    ],
+)
+def test_a_key_is_known_by_its_words_and_letters(name: str, keys: list[str]) -> None:
+    assert nearest_keys(name) == keys
 
 
 def test_free_tables_have_no_unknown_keys() -> None:

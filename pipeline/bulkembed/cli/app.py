@@ -16,6 +16,7 @@ from bulkembed import __version__, stopping
 from bulkembed.cli import dataset_commands, model_commands, run_commands
 from bulkembed.cli.console import HelpOnOutput, HidingFormatter, err, out, replace_unprintable
 from bulkembed.config.credentials import hidden_texts
+from bulkembed.config.error_lines import KEYS
 from bulkembed.config.settings import setting_texts
 from bulkembed.errors import BulkembedError, InterruptedRun
 
@@ -52,10 +53,11 @@ def main(arguments: list[str] | None = None) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(HidingFormatter("%(message)s"))
     logging.basicConfig(level=level if level in logging.getLevelNamesMapping() else "WARNING", handlers=[handler])
-    hidden_texts.add(list(setting_texts(sys.argv[1:] if arguments is None else arguments)))
+    texts = setting_texts(sys.argv[1:] if arguments is None else arguments)
+    hidden_texts.add([text for text in texts if text not in KEYS])  # the name of a key is no secret, and an example may hold it
     replace_unprintable()
     try:
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments, standalone_mode=False, prog_name="bulkembed")
     except (BulkembedError, InterruptedRun) as error:
         code = print_error(error)
     except typer.Exit as leaving:
@@ -73,9 +75,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def print_mistake(error: Any) -> int:
-    """Prints a mistake on the command line as click does, and returns the exit code."""
-    error.message = hidden_texts.hide(error.message)
-    error.show()
+    """Prints a mistake on the command line as one line, with the command whose help says more, and returns the exit code."""
+    if type(error).__name__ == "NoArgsIsHelpError":  # no command at all: its message is the help
+        error.show()
+        return 2
+    message = hidden_texts.hide(error.format_message()).rstrip(".")
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "bulkembed"
+    err.print(f"bulkembed: {message} (see {command} --help)", markup=False)
     return 2
 
 

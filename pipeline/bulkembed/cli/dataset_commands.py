@@ -23,7 +23,7 @@ app = typer.Typer()
 
 @app.command(cls=Command)
 def status(config: ConfigFiles = None, output: Output = None, settings: StorageSettings = None) -> None:
-    """Show the runs below an output: shards done, documents, rejects, tokens, and which is live."""
+    """Show the runs below an output, and which one is live. Each has its shards, documents, rejects and tokens."""
     from bulkembed import api
     from bulkembed.report import dataset_text
 
@@ -36,20 +36,25 @@ def verify(
     config: ConfigFiles = None,
     output: Output = None,
     sample: Annotated[
-        int | None, typer.Option(min=1, help="Number of random rows to embed again and compare; needs the source. [default: none]")
+        int | None,
+        typer.Option(
+            min=1, metavar="<integer>", help="Number of random rows to embed again and compare; needs the source. [default: none]"
+        ),
     ] = None,
     source: Source = None,
     model: DatasetModel = None,
-    seed: Annotated[int, typer.Option(help="Seed of the choice of rows.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="<integer>", help="Seed of the choice of rows.")] = 0,
     settings: StorageSettings = None,
 ) -> None:
-    """Re-read the newest dataset: files, rows against receipts, schemas, footers, vectors."""
+    """Read the newest dataset again and check it.
+
+    It compares rows and bytes with receipts, and checks schemas, footers, vectors and current.txt."""
     from bulkembed import api
     from bulkembed.report import dataset_text
 
     at = places(config, settings, output=output, source=source, model=model)
     if sample is None and source is not None:
-        raise ConfigError("source: is read with --sample N alone")
+        raise ConfigError("source: is read only together with --sample N")
     if sample is not None and at.source is None:
         raise ConfigError("sample: needs the source (a flag --source, or a key in the --config file)")
     found = api.verify(
@@ -71,7 +76,7 @@ def verify(
 
 @app.command(cls=Command)
 def files(config: ConfigFiles = None, output: Output = None, settings: StorageSettings = None) -> None:
-    """Print the live data files, one URI a line: those of the newest snapshot, as in <output>/current.txt."""
+    """Print the live data files, one URI a line. The newest snapshot has them, and so has <output>/current.txt."""
     from bulkembed import api
 
     at = places(config, settings, output=output)
@@ -84,7 +89,7 @@ def files(config: ConfigFiles = None, output: Output = None, settings: StorageSe
 @app.command(cls=Command)
 def search(
     query: Annotated[str, typer.Option(metavar="<string>", help="Text to look for.")],
-    k: Annotated[int, typer.Option("-k", min=1, help="Number of hits.")] = 5,
+    k: Annotated[int, typer.Option("-k", min=1, metavar="<integer>", help="Number of hits.")] = 5,
     config: ConfigFiles = None,
     output: Output = None,
     prompt_name: QueryPromptName = None,
@@ -95,7 +100,7 @@ def search(
     ] = None,
     settings: StorageSettings = None,
 ) -> None:
-    """Search the newest dataset with its own model and query prompt (reads every vector)."""
+    """Search the newest dataset with its own model. It reads every vector, and puts the model's query prompt before the query."""
     from bulkembed import api
     from bulkembed.report import dataset_text
 

@@ -22,13 +22,13 @@ MODEL_KEYS = ["model", "revision", "dims", "dtype", "vectors", "allow_untrained_
 @partial(takes_run_keys, unneeded=["output"])
 def tune_engine(
     cfg: "RunConfig",
-    seconds: Annotated[float, typer.Option("--budget", min=1, help="Seconds that measuring may take, about.")] = 600,
-    documents: Annotated[int, typer.Option(min=1, help="Number of documents of the source to measure with.")] = 2000,
+    seconds: Annotated[float, typer.Option("--budget", min=1, metavar="<number>", help="Seconds that measuring may take, about.")] = 600,
+    documents: Annotated[int, typer.Option(min=1, metavar="<integer>", help="Number of documents of the source to measure with.")] = 2000,
     write: Annotated[
         Path | None, typer.Option(metavar="<file>", help="File for the [engine] table, to give as --config. [default: shown only]")
     ] = None,
 ) -> None:
-    """Measure engine settings on this host with a sample of the source."""
+    """Measure engine settings on this host, and show the fastest. It embeds a sample of the source."""
     from bulkembed.report import model_text
     from bulkembed.tuning import search, session
 
@@ -65,7 +65,7 @@ def check(
         ),
     ] = False,
 ) -> None:
-    """Load a model on this machine and check its vectors, as every run does before its first shard."""
+    """Load a model on this machine and check its vectors. Every run makes these checks before its first shard."""
     from bulkembed.config.resolution import resolve
     from bulkembed.embedding import hardware, in_process, preflight
     from bulkembed.embedding import reference as others

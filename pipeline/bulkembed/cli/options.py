@@ -72,15 +72,23 @@ QueryInstruction = Annotated[
 ]
 Rate = Annotated[
     float | None,
-    typer.Option("--tokens-per-second", help="Speed of the whole cluster: adds hours to the estimate. [default: no hours]"),
+    typer.Option(
+        "--tokens-per-second", metavar="<number>", help="Speed of the whole cluster: adds hours to the estimate. [default: no hours]"
+    ),
 ]
 HourPrice = Annotated[
     float | None,
-    typer.Option("--price-per-hour", help="Price of the whole cluster, in any currency: adds the cost. [default: no cost]"),
+    typer.Option(
+        "--price-per-hour", metavar="<number>", help="Price of the whole cluster, in any currency: adds the cost. [default: no cost]"
+    ),
 ]
 ApiPrice = Annotated[
     float | None,
-    typer.Option("--api-price", help="Price that an API takes for embedding a million tokens, to compare. [default: no comparison]"),
+    typer.Option(
+        "--api-price",
+        metavar="<number>",
+        help="Price that an API takes for embedding a million tokens, to compare. [default: no comparison]",
+    ),
 ]
 
 
@@ -104,9 +112,10 @@ class Command(HelpOnOutput, TyperCommand):
 
     def advice(self, written: str) -> str:
         """What somebody who gave an unknown option may have meant, or nothing."""
-        options = {likeness(written, option): option for parameter in self.params for option in parameter.opts}
-        best = max(options)
-        return f"; did you mean {options[best]}?" if best >= MIN_LIKENESS else ""
+        scores = {option: likeness(key_name(written), key_name(option)) for parameter in self.params for option in parameter.opts}
+        best = max(scores.values())
+        similar = [option for option, score in scores.items() if score == best >= MIN_LIKENESS]
+        return f"; did you mean {' or '.join(similar)}?" if similar else ""
 
 
 class RunCommand(Command):
@@ -114,9 +123,15 @@ class RunCommand(Command):
 
     def advice(self, written: str) -> str:
         """A key of a table, which has no option of its own, comes before a similar option."""
-        key = written.lstrip("-").replace("-", "_")
-        keys = [name for name in nearest_keys(key) if name_in_table(name) == key and name not in RUN_KEYS]
+        key = key_name(written)
+        spellings = {name: (name, name_in_table(name), name.replace(".", "_")) for name in KEYS if name not in RUN_KEYS}
+        keys = [name for name in nearest_keys(key) if key in spellings.get(name, ())]
         return f"; give {' or '.join(f'--set {name}=VALUE' for name in keys)}" if keys else super().advice(written)
+
+
+def key_name(option: str) -> str:
+    """`text_column` of `--text-column`."""
+    return option.lstrip("-").replace("-", "_")
 
 
 def option_of(key: Key) -> inspect.Parameter:

@@ -25,7 +25,7 @@ LINE_EVERY_SECONDS = 5.0  # between progress lines, where there is no terminal
 @app.command(cls=RunCommand)
 @takes_run_keys
 def plan(cfg: "RunConfig", tokens_per_second: Rate = None, price_per_hour: HourPrice = None, api_price: ApiPrice = None) -> None:
-    """Show what a run would do: objects, shards, rows, what is done already, and an estimate of tokens."""
+    """Show what a run would do, and estimate tokens and cost. It writes nothing."""
     from bulkembed.runs.estimate import Prices
 
     show_plan(cfg, Prices(tokens_per_second, price_per_hour, api_price))
@@ -61,7 +61,7 @@ def run(
     price_per_hour: HourPrice = None,
     api_price: ApiPrice = None,
 ) -> None:
-    """Embed everything that has no receipt yet, then publish the snapshot. Running again resumes."""
+    """Embed what has no receipt yet, then publish a snapshot. Running again resumes."""
     from bulkembed.runs.estimate import Prices
 
     prices = Prices(tokens_per_second, price_per_hour, api_price)
@@ -81,13 +81,15 @@ def retry_rejects(
         list[str] | None, typer.Option(metavar="<string>", help="Only shards with rejects for this reason. Repeatable. [default: any]")
     ] = None,
 ) -> None:
-    """Embed anew the shards that have rejects, after a fix: same flags as the run that rejected them."""
+    """Embed shards with rejects again, after a fix. Takes the same options as the run that rejected the rows."""
     from bulkembed import api
 
     planned = api.plan(cfg)
     receipts = planned.take_back_rejects(reason or ())
     if receipts:
-        out.print(f"{len(receipts):,} shards with {sum(receipt.counts.rejects for receipt in receipts):,} rejects are embedded anew")
+        out.print(
+            f"shards with rejects are embedded again: {len(receipts):,}, with {sum(receipt.counts.rejects for receipt in receipts):,} rejects"
+        )
         embed(cfg)
     elif planned.job.needs_int8_ranges:
         out.print("its int8 ranges are to be measured first: `bulkembed run` makes every row anew, rejects too")

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 KEYS = {key.name: key for key in keys_of(RunConfig)}
 TABLES = [name for name, field in RunConfig.model_fields.items() if is_section(without_none(field.annotation))]
 WRONG_TYPE = re.compile(r"(int|float|bool|string|tuple|dict|model)_(type|parsing|parsing_size|from_float)|literal_error")
-MIN_LIKENESS = 0.75  # from which a name is taken for another one, mistyped
+MIN_LIKENESS = 0.8  # from which a name is taken for another one, mistyped
+SAME_START = 0.85  # below this likeness two names must begin alike: `precision` is no mistyped `revision`
 SAME_TABLE = 0.1  # added to the likeness of names in one table
 BOUNDS = {"greater_than_equal": ("ge", "at least"), "greater_than": ("gt", "more than")}
 
@@ -33,7 +34,8 @@ def first_line(error: ValidationError, settings: Sequence[str] = ()) -> str:
     place = tuple(str(part) for part in problem["loc"])
     given = [setting for setting in settings if overlaps(key_of(setting), place)]
     # A table may be given as one value, whose own keys are not shown either.
-    field = ".".join(place[: max((len(key_of(setting)) for setting in given), default=len(place))])
+    shown_parts = max((len(key_of(setting)) for setting in given), default=len(place))
+    field = ".".join(place if ".".join(place) in KEYS else place[:shown_parts])
     kind = problem["type"]
     if kind == "missing":
         return f"{field}: is required (a flag --{field.replace('_', '-')}, or a key in the --config file)"
@@ -84,18 +86,30 @@ def nearest_keys(unknown: str) -> list[str]:
     """The keys whose names are most like `unknown`, in whatever spelling or table; none where no name is like it."""
     spelled = unknown.lower().replace("-", "_")
     names = [*KEYS, *TABLES]
-    if spelled in names:
-        return [spelled]
+    same = [name for name in names if spelled in (name, name.replace(".", "_"))]
+    if same:
+        return same
     scores = {name: likeness(spelled, name) for name in names}
     best = max(scores.values())
     return [name for name, score in scores.items() if score == best >= MIN_LIKENESS]
 
 
 def likeness(unknown: str, name: str) -> float:
-    """How alike two names are, 1 where they are the same; names of one table are a little more alike."""
-    alike = SequenceMatcher(None, name_in_table(unknown), name_in_table(name)).ratio()
+    """How alike two names are: from 0 to 1, and a little more for names of one table. Unlike names have 0."""
+    first, second = name_in_table(unknown), name_in_table(name)
     same_table = unknown.rpartition(".")[0] == name.rpartition(".")[0]
+    alike = SequenceMatcher(None, first, second).ratio()
+    if share_words(first, second) and (same_table or "." not in unknown):
+        alike = max(alike, MIN_LIKENESS)
+    elif alike < MIN_LIKENESS or (alike < SAME_START and first[:1] != second[:1]):
+        return 0
     return alike + SAME_TABLE if same_table else alike
+
+
+def share_words(first: str, second: str) -> bool:
+    """Whether one name has all words of the other, as `model_name` has those of `model`."""
+    words_of = [{word.removesuffix("s") for word in name.split("_")} for name in (first, second)]
+    return words_of[0] <= words_of[1] or words_of[1] <= words_of[0]
 
 
 def is_secret(field: str, kind: str) -> bool:
