@@ -87,9 +87,8 @@ def retry_rejects(
     planned = api.plan(cfg)
     receipts = planned.take_back_rejects(reason or ())
     if receipts:
-        out.print(
-            f"shards with rejects are embedded again: {len(receipts):,}, with {sum(receipt.counts.rejects for receipt in receipts):,} rejects"
-        )
+        rejects = sum(receipt.counts.rejects for receipt in receipts)
+        out.print(f"shards to embed again: {len(receipts):,}, with {rejects:,} rejects")
         embed(cfg)
     elif planned.job.needs_int8_ranges:
         out.print("its int8 ranges are to be measured first: `bulkembed run` makes every row anew, rejects too")
