@@ -9,7 +9,8 @@ import os
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import typer
 
-from bulkembed.embedding.embedder import TokenIds
+from bulkembed.embedding.embedder import Embedder, TokenIds
 from bulkembed.embedding.model_files import describe
 from bulkembed.runs.job import load_tokenizer
 from bulkembed.text.batches import pack_batches
@@ -112,6 +113,11 @@ def calls_of(order: str, lengths: npt.NDArray[np.int64]) -> list[npt.NDArray[np.
     return [shard[batch] for shard in shards for batch in pack_batches(lengths[shard], budget)]
 
 
+def embed_calls(embedder: Embedder, calls: Sequence[TokenIds]) -> None:
+    for call in calls:
+        embedder.embed(call)
+
+
 def main(model: str, max_tokens: str, question: str) -> None:
     options = json.loads(question)
     texts = pq.read_table(Path(options["source"]) / "corpus.parquet")["text"].to_pylist()
@@ -123,7 +129,7 @@ def main(model: str, max_tokens: str, question: str) -> None:
     for _ in range(options["rounds"]):
         for order in ORDERS:
             calls = [[documents[row] for row in call] for call in calls_of(order, tokens.lengths)]
-            rates[order].append(int(tokens.lengths.sum()) / seconds_of(lambda calls=calls: [embedder.embed(call) for call in calls]))  # type: ignore[misc]
+            rates[order].append(int(tokens.lengths.sum()) / seconds_of(partial(embed_calls, embedder, calls)))
     print(json.dumps(rates))
 
 
