@@ -252,10 +252,16 @@ def submit(options: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Submit a command of bulkembed to a Ray cluster, and follow its log.")
-    parser.add_argument("--address", help=f"of the head's dashboard; default RAY_API_SERVER_ADDRESS, else {DEFAULT_ADDRESS}")
-    parser.add_argument("--no-wait", action="store_true", help="return once the job is queued")
-    parser.add_argument("command", nargs="+", help="of bulkembed, behind --; its --config files travel along, and nothing else")
+    parser = argparse.ArgumentParser(
+        usage="submit.py [-h] [--address ADDRESS] [--no-wait] -- COMMAND [OPTION ...]",
+        description="Submit a command of bulkembed to a Ray cluster, and follow its log.",
+    )
+    parser.add_argument("--address", help=f"Address of the head's dashboard. [default: RAY_API_SERVER_ADDRESS, else {DEFAULT_ADDRESS}]")
+    parser.add_argument("--no-wait", action="store_true", help="Return when the job is queued, without following its log.")
+    command_help = (
+        "A command of bulkembed and its options, as in `-- run --config run.toml`. Of local files, only the --config files are sent."
+    )
+    parser.add_argument("command", nargs="+", metavar="COMMAND", help=command_help)
     options = parser.parse_args()
     replace_unprintable()
     logging.disable()  # what Ray logs is useless here, or ends as one line of our own

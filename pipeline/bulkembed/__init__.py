@@ -8,7 +8,8 @@
     runs/       these steps, composed: the run of one configuration
     cluster/    the same steps on Ray
 
-`api` offers all of it to Python, and `cli` to a terminal. The names below come from `api` when they are first used:
+The other rooms lie beside this path: config/, storage/, tuning/, inspection/, report/ and cli/. docs/architecture.md has a line for
+each module. `api` offers all of it to Python, and `cli` to a terminal. The names below come from `api` when they are first used:
 `import bulkembed` alone imports nothing heavy.
 """
 

@@ -182,8 +182,8 @@ def run(config: RunConfig | Plan, on_progress: OnProgress | None = None) -> Summ
     """Embeds what is pending, then publishes the snapshot. Running again resumes. A Plan saves looking everything up again.
 
     `on_progress` gets the counters after every shard, always the same object, in the caller's thread.
-    It runs on the Ray of this process if there is one, else on the cluster of `ray.address` or RAY_ADDRESS, else on a Ray of its own, which
-    it starts and ends. One run at a time: a second thread waits.
+    The run uses the Ray of this process if there is one, else the cluster at `ray.address` or RAY_ADDRESS. Without these it starts a Ray of
+    its own, and ends it. A process runs one run at a time: a second thread waits.
 
     Raises what `plan` raises; IncompleteError where shards failed (its `summary` says which), HeldBack where the snapshot would drop
     too much of the newest one, GateError, ClusterError, ResourceError, StorageError."""

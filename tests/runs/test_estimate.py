@@ -63,7 +63,7 @@ def estimates(objects: list[Tokens], policy: str, most_rows: int = 2048, known_r
         tokens = [int(before[int(each.uri)][each.stop] - before[int(each.uri)][each.start]) for each in places]
         read = [Counts(rows=each.rows, tokens=count) for each, count in zip(places, tokens, strict=True)]
         density = np.array([ordered[shard].rows / sizes[shard] for shard in where])
-        found.append(estimate.sampled(read, density, float(sizes.sum())).tokens)
+        found.append(estimate.sample_estimate(read, density, float(sizes.sum())).tokens)
     return sum(int(tokens.sum()) for tokens in counted), found
 
 

@@ -1,4 +1,4 @@
-"""A configuration as it was resolved against its model: what decides every vector, and what decides every row.
+"""What a configuration was resolved to with its model's files: everything that decides a vector, and everything that decides a row.
 
 A Recipe has no optional field. The fingerprint of a run, the provenance in footers, receipts and snapshots, and the job that a
 dataset was made by are views of it: a key that changes a vector or a row is listed here, and nowhere else.
@@ -49,7 +49,7 @@ class VectorKey:
         return digest_of(texts_of(self), 32)
 
     def engine(self, kind: str) -> EngineConfig:
-        """Settings of an engine that makes these vectors; of another `kind`, without the arguments, which are the engine's own."""
+        """Settings of an engine that makes these vectors. An engine of another `kind` does not get the arguments."""
         args = orjson.loads(self.engine_args) if kind == self.engine_kind else {}
         return EngineConfig.model_validate({"kind": kind, "dtype": self.engine_dtype, "args": args})
 
@@ -80,16 +80,16 @@ class RowSchema:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What was resolved. A vector may be reused where the vector keys are equal, a whole row where the recipes are."""
+    """What a configuration was resolved to. Equal vector keys make equal vectors, and equal recipes make equal rows."""
 
     vector_key: VectorKey
     row_schema: RowSchema
 
     @property
     def fingerprint(self) -> str:
-        """Identity of a run's output. Sizes of cluster, batch and shard are no part of it, nor are places: another one resumes the run.
+        """Identity of a run's output. Places and sizes (cluster, batch, shard) are no part of it: a run resumes with others.
 
-        Without its int8 ranges, a recipe with int8 columns has the key that these ranges are kept under."""
+        Before int8 ranges are measured, a recipe with int8 columns lacks them. Its fingerprint is then the key of these ranges."""
         return digest_of(self.texts | dict(self.row_schema.int8_ranges), 16)
 
     @property
@@ -107,7 +107,7 @@ class Recipe:
 
     @classmethod
     def from_texts(cls, texts: Mapping[str, str]) -> Recipe:
-        """The recipe whose `texts` and int8 ranges these are, among others. Raises ValueError where one is missing or of another shape."""
+        """The inverse of `texts`, with int8 ranges. Other names are ignored. Raises ValueError where a text is missing or malformed."""
         ranges = sorted((name, text) for name, text in texts.items() if name.startswith(INT8_RANGES))
         known = dict(texts) | {INT8_RANGES: orjson.dumps(ranges).decode()}
         try:
@@ -123,17 +123,17 @@ class Recipe:
         return replace(self, row_schema=replace(self.row_schema, int8_ranges=tuple(sorted(texts.items()))))
 
     def with_engine(self, engine: EngineConfig) -> Recipe:
-        """The same on another engine. An engine dtype of auto leaves the dtype as it is."""
+        """The recipe with another engine. The engine dtype `auto` keeps the dtype of this recipe."""
         dtype = self.vector_key.engine_dtype if engine.dtype == "auto" else engine.dtype
         return replace(self, vector_key=replace(self.vector_key, **engine_fields(engine, dtype)))
 
     def in_dtype(self, dtype: EngineDtype) -> Recipe:
-        """The same with a model in `dtype`."""
+        """The recipe with the model in another dtype."""
         return replace(self, vector_key=replace(self.vector_key, engine_dtype=dtype))
 
 
 def engine_fields(engine: EngineConfig, dtype: EngineDtype) -> dict[str, Any]:
-    """The part of a vector key that an engine decides. `dtype` is what its dtype stands for on the hosts of the run."""
+    """The fields of a vector key that an engine decides. `dtype`: the resolved dtype, where the engine's own may be `auto`."""
     return {
         "engine_kind": engine.kind,
         "engine_dtype": dtype,
@@ -150,7 +150,7 @@ def texts_of(half: VectorKey | RowSchema) -> dict[str, str]:
 
 
 def text_of(value: Any) -> str:
-    """A text is itself, forms are those that a configuration takes, all else is JSON."""
+    """The text of a value: a string unchanged, vector forms as `256:int8,1024:binary`, any other value as JSON."""
     if isinstance(value, str):
         return value
     if isinstance(value, tuple) and value and isinstance(value[0], VectorForm):

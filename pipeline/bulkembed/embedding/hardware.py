@@ -1,4 +1,4 @@
-"""What this host computes with: it decides how fast a model runs and which bits come out."""
+"""This host's matrix instructions and GPUs. They decide how fast a model runs, and the last bits of its vectors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def matrix_instructions() -> str | None:
 
 
 def cpu_kind() -> str:
-    """For the provenance, such as `x86_64 CPU with avx2`."""
+    """The kind of this host's CPU for the provenance, such as `x86_64 CPU with avx2`."""
     instructions = matrix_instructions()
     return f"{platform.machine()} CPU{f' with {instructions}' if instructions else ''}"
 
@@ -42,7 +42,7 @@ def cluster_address(configured: str | None) -> str | None:
 
 
 def resolved_dtype(asked: Literal["auto", "bfloat16", "float16", "float32"], address: str | None) -> EngineDtype:
-    """The engine dtype that was asked for; of auto, what the hosts of the run are fastest in."""
+    """The engine dtype of the configuration. `auto` becomes the dtype that is fastest on the hosts of the run."""
     return engine_dtype(address) if asked == "auto" else asked
 
 

@@ -20,10 +20,10 @@ DESCRIPTION_FILES = (*READ_NAMES, "*/config.json", *CODE_FILES)
 
 @cache
 def fetch(name: str, revision: str | None, weights: bool) -> Path:
-    """The folder of a hub model in this node's cache, fetched where it is not there yet.
+    """The folder of a hub model in this node's cache. Missing files are fetched from the hub first.
 
     `weights`: whether the weights are needed, or only the files that describe the model.
-    Raises ModelError where asking again cannot help, HubError where it may."""
+    Raises ModelError where another attempt cannot help, HubError where it may."""
     import huggingface_hub
 
     patterns = [*DESCRIPTION_FILES, *(WEIGHT_FILES if weights else ())]
@@ -31,7 +31,7 @@ def fetch(name: str, revision: str | None, weights: bool) -> Path:
         with quiet_hub():
             return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns))
     except Exception as error:  # of the hub, of its HTTP client, of the network, of the disk
-        raise explained(name, revision, error) from error
+        raise explain(name, revision, error) from error
 
 
 @cache
@@ -43,13 +43,13 @@ def listed_weights(name: str, commit: str) -> dict[str, str | None]:
         with quiet_hub():
             files = huggingface_hub.HfApi().model_info(name, revision=commit, files_metadata=True).siblings or []
     except Exception as error:
-        raise explained(name, commit, error) from error
+        raise explain(name, commit, error) from error
     weights = [file for file in files if file.rfilename.endswith(".safetensors") and "/" not in file.rfilename]
     return {file.rfilename: file.lfs.sha256 if file.lfs is not None else None for file in weights}
 
 
-def explained(name: str, revision: str | None, error: Exception) -> BulkembedError:
-    """What the hub's library raised, as one line that says what to do."""
+def explain(name: str, revision: str | None, error: Exception) -> BulkembedError:
+    """The error of the hub's library as an error of one line that says what to do."""
     from huggingface_hub import constants, errors
 
     token = "set HF_TOKEN to a token of an account that may read it"  # noqa: S105
@@ -84,7 +84,7 @@ def is_offline() -> bool:
 
 @contextmanager
 def same_access() -> Iterator[None]:
-    """Lets this process ask the hub afterwards if it may now, whatever `close` has done meanwhile."""
+    """Restores this process's access to the hub at the end of the context. Within it, `close` may take the access away."""
     from huggingface_hub import constants
 
     offline = constants.HF_HUB_OFFLINE
@@ -97,8 +97,7 @@ def same_access() -> Iterator[None]:
 
 @contextmanager
 def quiet_hub() -> Iterator[None]:
-    """Keeps progress bars from being written over a run's own lines, and every request that is made again from being two lines of a log:
-    what it comes to is raised."""
+    """Suppresses the library's progress bars and its log lines about repeated requests. A request that fails in the end raises an error."""
     with process_state.quiet_imports():
         from huggingface_hub.utils import (  # type: ignore[attr-defined]
             are_progress_bars_disabled,
@@ -119,7 +118,7 @@ def quiet_hub() -> Iterator[None]:
 
 
 def close() -> None:
-    """Keeps this process, and those it starts, from asking the hub any more: a loaded engine has no business there."""
+    """Ends the access of this process, and of those it starts, to the hub. A loaded engine needs nothing from there."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     if "huggingface_hub" in sys.modules:
         from huggingface_hub import constants

@@ -29,9 +29,8 @@ NORM_TOLERANCE = {"float32": 1e-3, "float16": 1e-3, "int8": 0.3, "binary": 1e-3}
 def verify(store: Store, ledger: Ledger, snapshot: Snapshot) -> Iterator[str]:
     """Problems of a dataset, one line each; none means that it is whole.
 
-    Checks that every shard's files are there and are the bytes that its receipt stands for, that rows agree with
-    the receipts, that all schemas and footers are alike, that every vector is finite and has its norm, and that
-    current.txt lists these files."""
+    It reads every file of the snapshot. It compares bytes and rows with the receipts, and schemas and footers with each other. Every
+    vector must be finite and have its norm. current.txt must list exactly these files."""
     forms = vector_columns.forms_of(snapshot.provenance)
     present = set(ledger.done())
     first: pa.Schema | None = None

@@ -69,7 +69,7 @@ class Prices:
 
 
 def cheaper(cluster: Interval, api: Interval) -> str:
-    """Which costs less. An API counts tokens of its own, so that the two amounts may differ by as much as either is uncertain."""
+    """Says which costs less, unless the two intervals meet. An API counts tokens in its own way, so close amounts decide nothing."""
     if cluster.high < api.low:
         return "this cluster is cheaper"
     return "the API is cheaper" if api.high < cluster.low else "too close to say which is cheaper"
@@ -91,7 +91,7 @@ class Estimate:
 
     @property
     def cost(self) -> Interval | None:
-        """Of the cluster, in the currency of the prices."""
+        """Price of the cluster for the run, in the currency of the prices."""
         return self.prices.cluster(self.tokens)
 
     @property
@@ -103,53 +103,55 @@ NOTHING = Estimate(Interval(0, 0, 0), 0, 0, 0, 0, [])
 
 
 def estimate(job: Job, pending: Sequence[Shard], seed: int = 0) -> Estimate:
-    """Of what is pending. The same for the same plan. Raises BulkembedError where nothing of it can be read."""
+    """Tokens, vectors and rejects of the pending shards. The same plan gives the same estimate.
+
+    Raises BulkembedError where none of the shards can be read."""
     deadline = time.monotonic() + MAX_SECONDS
     rows, text_bytes = sum(shard.rows for shard in pending), sum(shard.text_bytes for shard in pending)
     if len(pending) <= PLACES and rows <= PLACES * PLACE_ROWS and text_bytes <= PLACES * PLACE_BYTES:
-        whole = count(job, pending, deadline)
-        if None not in whole:
-            return counted([each for each in whole if each is not None])
+        counts = count(job, pending, deadline)
+        if None not in counts:
+            return exact_estimate([outcome for outcome in counts if outcome is not None])
     random = np.random.default_rng(seed)
     ordered = in_strata(pending)
     sizes = weights(ordered, job.recipe.vector_key)
     where, fractions = draw(sizes, PLACES, random)
     places = [place(ordered[shard], fraction) for shard, fraction in zip(where, fractions, strict=True)]
-    # In any order: where time ends early, what was read is still from all over. A long document may be at many places, and is read once.
+    # The order is random: where time ends early, the places read still lie all over the source. A place drawn twice is read once.
     order = random.permutation(PLACES).tolist()
     distinct = list(dict.fromkeys(places[number] for number in order))
-    found = dict(zip(distinct, count(job, distinct, deadline), strict=True))
-    read = list(takewhile(lambda number: found[places[number]] is not None, order))
-    if len(read) == PLACES and sum(each.rows for each in distinct) == rows:
-        return counted([each for each in found.values() if each is not None])
-    back = [found[places[number]] if number in read else None for number in range(PLACES)]
+    outcomes = dict(zip(distinct, count(job, distinct, deadline), strict=True))
+    read = list(takewhile(lambda number: outcomes[places[number]] is not None, order))
+    if len(read) == PLACES and sum(part.rows for part in distinct) == rows:
+        return exact_estimate([outcome for outcome in outcomes.values() if outcome is not None])
+    by_place = [outcomes[places[number]] if number in read else None for number in range(PLACES)]
     density = np.array([ordered[shard].rows / sizes[shard] for shard in where])
-    return sampled(back, density, float(sizes.sum()))
+    return sample_estimate(by_place, density, float(sizes.sum()))
 
 
-def counted(found: Sequence[Counts | str]) -> Estimate:
-    """Of all that is pending, read whole."""
-    whole = sum((each for each in found if isinstance(each, Counts)), Counts())
-    unread = [each for each in found if isinstance(each, str)]
-    require_any(found, unread)
-    return Estimate(Interval(whole.tokens, whole.tokens, whole.tokens), whole.vectors, whole.rejects, whole.rows, 0, unread)
+def exact_estimate(outcomes: Sequence[Counts | str]) -> Estimate:
+    """The estimate from all pending shards: their counts, or the errors of those that could not be read."""
+    counts = sum((outcome for outcome in outcomes if isinstance(outcome, Counts)), Counts())
+    unread = [outcome for outcome in outcomes if isinstance(outcome, str)]
+    require_any(outcomes, unread)
+    return Estimate(Interval(counts.tokens, counts.tokens, counts.tokens), counts.vectors, counts.rejects, counts.rows, 0, unread)
 
 
-def sampled(found: Sequence[Counts | str | None], density: Numbers, size: float) -> Estimate:
-    """Of places in the order in which they lie. `density`: rows of a unit of weight there; `size`: all weight."""
-    read = [number for number, each in enumerate(found) if isinstance(each, Counts)]
-    unread = [each for each in found if isinstance(each, str)]
+def sample_estimate(outcomes: Sequence[Counts | str | None], density: Numbers, size: float) -> Estimate:
+    """The estimate from places, in source order. `density`: rows for a unit of weight at each place; `size`: the weight of all shards."""
+    read = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, Counts)]
+    unread = [outcome for outcome in outcomes if isinstance(outcome, str)]
     require_any(read, unread)
-    parts = [each for each in found if isinstance(each, Counts)]
+    parts = [outcome for outcome in outcomes if isinstance(outcome, Counts)]
 
     def per_weight(values: Iterable[int]) -> Numbers:
-        return np.array([value / each.rows for value, each in zip(values, parts, strict=True)]) * density[read]
+        return np.array([value / counts.rows for value, counts in zip(values, parts, strict=True)]) * density[read]
 
     return Estimate(
-        total(per_weight(each.tokens for each in parts), size),
-        size * float(per_weight(each.vectors for each in parts).mean()),
-        size * float(per_weight(each.rejects for each in parts).mean()),
-        sum(each.rows for each in parts),
+        total(per_weight(counts.tokens for counts in parts), size),
+        size * float(per_weight(counts.vectors for counts in parts).mean()),
+        size * float(per_weight(counts.rejects for counts in parts).mean()),
+        sum(counts.rows for counts in parts),
         len(parts),
         unread,
     )
@@ -161,7 +163,7 @@ def require_any(read: Sequence[object], unread: Sequence[str]) -> None:
 
 
 def weights(shards: Sequence[Shard], key: VectorKey) -> Numbers:
-    """What tokens of each shard are in proportion to, about."""
+    """A weight for each shard, to which its number of tokens is about proportional."""
     rows = np.array([shard.rows for shard in shards], np.float64)
     text_bytes = np.array([shard.text_bytes for shard in shards], np.float64)
     if key.long_documents in ("truncate", "reject"):
@@ -170,13 +172,14 @@ def weights(shards: Sequence[Shard], key: VectorKey) -> Numbers:
 
 
 def in_strata(shards: Sequence[Shard]) -> list[Shard]:
-    """Shards of like documents side by side: by the size of their rows, in powers of two, and then as they lie in the source."""
+    """Shards sorted by the size of their rows in powers of two, then in source order. Shards of like documents are neighbours."""
     return sorted(shards, key=lambda shard: (shard.text_bytes // max(1, shard.rows)).bit_length())
 
 
 def draw(sizes: Numbers, count: int, random: np.random.Generator) -> tuple[list[int], list[float]]:
-    """Places on the line on which the shards lie one after the other, each as long as its weight: one in every `count`-th part of it.
-    The shard of each place, and how far into it that is."""
+    """`count` random places on a line of shards that are as long as their weights: one in each of `count` equal parts of the line.
+
+    Returns the shard of each place, and how far into the shard it is, from 0 to 1."""
     ends = np.cumsum(sizes)
     at = (np.arange(count) + random.random(count)) / count * ends[-1]
     where = np.minimum(np.searchsorted(ends, at, side="right"), len(sizes) - 1)
@@ -185,7 +188,7 @@ def draw(sizes: Numbers, count: int, random: np.random.Generator) -> tuple[list[
 
 
 def place(shard: Shard, fraction: float) -> Shard:
-    """The few rows that lie there. Every row of a shard belongs to one such group, so that none is read more often than others."""
+    """The few rows of the shard at this fraction of it. A row belongs to exactly one such group, so all rows are equally likely."""
     rows = max(1, min(PLACE_ROWS, PLACE_BYTES * shard.rows // max(1, shard.text_bytes)))
     first = int(fraction * shard.rows) // rows * rows
     start, stop = shard.start + first, min(shard.start + first + rows, shard.stop)
@@ -194,7 +197,7 @@ def place(shard: Shard, fraction: float) -> Shard:
 
 
 def count(job: Job, shards: Sequence[Shard], deadline: float) -> list[Counts | str | None]:
-    """What a run would make of each shard; the error where it cannot be read, None where time was up."""
+    """The counts that a run would have for each shard; its error where it cannot be read, None where the time was up."""
 
     def one(numbered: tuple[int, Shard]) -> Counts | str | None:
         number, shard = numbered
@@ -210,10 +213,10 @@ def count(job: Job, shards: Sequence[Shard], deadline: float) -> list[Counts | s
 
 
 def total(values: Numbers, size: float) -> Interval:
-    """The integral over a line of length `size` of what was measured at places on it, one in each of its equal parts, in order.
+    """The integral over a line of length `size` of `values`, which were measured at places in equal parts of the line, in order.
 
-    The variance is that of neighbours: too large where the parts differ, never too small. The bounds are a factor apart, not a sum,
-    and the upper one is farther where a few places have most (Chen 1995): what a sample misses is more often long documents."""
+    The variance is estimated from neighbours. It is too large where the parts differ, and never too small. The bounds are factors of the
+    mean. The upper one is farther where a few places have most of the tokens (Chen 1995), since a sample rather misses long documents."""
     mean, places = float(values.mean()), len(values)
     if not mean or places < 2:
         return Interval(0, size * mean, size * max(mean, 3 / places / TOKEN_BYTES))  # a share of 3 / n may be missed by n draws

@@ -11,7 +11,7 @@ from bulkembed.dataset.snapshots import Snapshot
 from bulkembed.records import Counts, ShardId
 from bulkembed.source.objects import readable_name
 
-SPARED_ROWS = 10  # may always leave with a shrinking source: a share of a small dataset is too strict
+FEW_ROWS = 10  # so many rows may leave under any share: a share of a small dataset is too strict
 REJECTS_AFTER = 10_000  # rows after which a share of rejects counts: a bad first shard does not mean a broken corpus
 
 
@@ -31,7 +31,7 @@ class Deletion:
     count: int
     total: int
     unit: str
-    max_count: float  # that the run may take out
+    max_count: float  # so many may leave
     why: str
 
 
@@ -51,25 +51,27 @@ def held_back(base: Snapshot | None, new: Contents, cfg: RunConfig) -> str | Non
 
 
 def deletions_of(base: Snapshot, new: Contents, cfg: RunConfig) -> Iterator[Deletion]:
-    """Rows by the sources' objects, then documents: a row that became a reject is still a row of the source."""
+    """The rows that would leave with their objects, then the documents that would.
+
+    A row that became a reject is still a row of the source, so rows alone do not show it."""
     before, after = rows_by_name(base.shards), rows_by_name(new.shards)
     total, left = before.total(), after.total()
     rule = f"max_deletes ({cfg.max_deletes:g})" if cfg.allow_deletes is None else f"--allow-deletes {cfg.allow_deletes}"
     if cfg.limit is not None and cfg.limit <= left < total:  # a source with fewer rows than the limit is whole
         why = f"--limit {cfg.limit} takes a part of the source (give a trial an --output of its own)"
-        yield Deletion(total - left, total, "rows", allowed(cfg, 0), why)
+        yield Deletion(total - left, total, "rows", bound_for(cfg, 0), why)
     elif new.source != base.source:
         # Names of objects tell whether a source has only moved. A smaller one may be half copied.
         max_count = 0 if left < total else max_deletes(cfg, total)
         why = f"they were made from {base.source}, this run is from {new.source}"
-        yield Deletion((before - after).total(), total, "rows", allowed(cfg, max_count), why)
+        yield Deletion((before - after).total(), total, "rows", bound_for(cfg, max_count), why)
     else:
         why = f"the source has shrunk by more than {rule}"
-        yield Deletion(max(0, total - left), total, "rows", allowed(cfg, spared(cfg, total)), why)
+        yield Deletion(max(0, total - left), total, "rows", bound_for(cfg, max_deletes_or_few(cfg, total)), why)
     if new.documents is not None:
         why = f"they are no longer embedded, more than {rule}; the rejects say why, and retry-rejects embeds them after a fix"
         gone = max(0, base.documents - new.documents)
-        yield Deletion(gone, base.documents, "documents", allowed(cfg, spared(cfg, base.documents)), why)
+        yield Deletion(gone, base.documents, "documents", bound_for(cfg, max_deletes_or_few(cfg, base.documents)), why)
 
 
 def rows_by_name(shards: Iterable[str]) -> Counter[str]:
@@ -80,23 +82,25 @@ def rows_by_name(shards: Iterable[str]) -> Counter[str]:
     return rows
 
 
-def allowed(cfg: RunConfig, max_count: float) -> float:
+def bound_for(cfg: RunConfig, max_count: float) -> float:
+    """How many rows the run may drop: `allow_deletes` where it is given, else `max_count`."""
     return max_count if cfg.allow_deletes is None else cfg.allow_deletes
 
 
 def max_deletes(cfg: RunConfig, total: int) -> float:
-    """0, or a number from 1 on, is a count; what lies between is a share of `total`."""
+    """The bound of `max_deletes` in rows. 0, or a number from 1 on, is a count; a number between is a share of `total`."""
     return cfg.max_deletes * total if cfg.max_deletes < 1 else cfg.max_deletes
 
 
-def spared(cfg: RunConfig, total: int) -> float:
-    """As `max_deletes`; a share always spares SPARED_ROWS."""
-    return max(SPARED_ROWS, max_deletes(cfg, total)) if 0 < cfg.max_deletes < 1 else cfg.max_deletes
+def max_deletes_or_few(cfg: RunConfig, total: int) -> float:
+    """The bound of `max_deletes`. Where that is a share, FEW_ROWS may always leave."""
+    return max(FEW_ROWS, max_deletes(cfg, total)) if 0 < cfg.max_deletes < 1 else cfg.max_deletes
 
 
 def too_many_rejects(max_rejects: float | None, counts: Counts, rows_total: int) -> bool:
-    """Of all rows done, in whatever run. 0, or a number from 1 on, is a count. A share counts from REJECTS_AFTER rows on,
-    or at the end."""
+    """Whether the rejects of all rows done, by this run or earlier ones, are more than `max_rejects`.
+
+    0, or a number from 1 on, is a count. A share counts from REJECTS_AFTER rows on, and at the end."""
     if max_rejects is None or not counts.rejects:
         return False
     if max_rejects == 0 or max_rejects >= 1:

@@ -1,4 +1,4 @@
-"""A plan's way to its snapshot: what would keep it from being published, looked up early; and the snapshot."""
+"""Publishes the snapshot of a plan. What would hold it back is looked up before anything is embedded."""
 
 from __future__ import annotations
 
@@ -43,8 +43,10 @@ def counts_of(job: Job, shards: Iterable[str]) -> Counts:
 
 
 def require_allowed(job: Job, plan: Plan) -> None:
-    """Raises what `require_publishable` does, or IncompleteError where too many of the rows done are rejects. Before that it
-    repairs what a run left that died between its snapshot and current.txt: this one may publish nothing for hours, or ever."""
+    """Raises what `require_publishable` does, or IncompleteError where too many of the rows done are rejects.
+
+    Before that it writes current.txt again, since an earlier run may have died between its snapshot and current.txt. This run may
+    publish nothing for hours, or ever."""
     write_current(job.store, job.cfg.output)
     require_publishable(plan)
     refuse_rejects(job, plan, plan.done_counts)
@@ -56,7 +58,7 @@ def require_publishable(plan: Plan) -> None:
 
 
 def require_retryable(plan: Plan) -> None:
-    """As `require_publishable`, whatever the rejects are: they are to be embedded now."""
+    """Raises what `require_publishable` does, except for rejects: they will be embedded again now."""
     refuse_held_back(plan.shrunk)
 
 
