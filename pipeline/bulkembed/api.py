@@ -85,7 +85,7 @@ class Plan:
     """What a run would do. `print(plan)` shows it as `bulkembed plan` does."""
 
     job: Job
-    work: planning.Plan
+    work: planning.ShardPlan
 
     def __str__(self) -> str:
         return run_text.plan_text(self.job, self.work)

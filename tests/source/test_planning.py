@@ -11,17 +11,17 @@ from bulkembed.errors import SourceError
 from bulkembed.records import ShardId
 from bulkembed.source import planning
 from bulkembed.source.objects import source_objects
-from bulkembed.source.planning import Plan
+from bulkembed.source.planning import ShardPlan
 from bulkembed.storage.store import Store
 from tests.support.corpora import write_corpus, write_jsonl
 
 
-def planned(source: Path, done: list[str] | None = None, max_rows: int = 20, limit: int | None = None) -> Plan:
+def planned(source: Path, done: list[str] | None = None, max_rows: int = 20, limit: int | None = None) -> ShardPlan:
     store = Store()
     return planning.plan(store, source_objects(store, str(source)), done or [], max_rows, limit, lambda item, layout: None)
 
 
-def covered_rows(plan: Plan) -> list[tuple[str, int]]:
+def covered_rows(plan: ShardPlan) -> list[tuple[str, int]]:
     ids = [*plan.done, *(shard.id for shard in plan.pending)]
     return [(name, row) for name, start, stop, _ in map(ShardId.parse, ids) for row in range(start, stop)]
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from bulkembed.report.formatting import duration, lines, size
 from bulkembed.runs.estimate import Estimate, Interval, Prices, cheaper
 from bulkembed.runs.job import Job
-from bulkembed.source.planning import Plan
+from bulkembed.source.planning import ShardPlan
 
 BITS_PER_VALUE = {"float32": 32, "float16": 16, "int8": 8, "binary": 1}
 
 
-def estimate_text(job: Job, plan: Plan, expected: Estimate) -> str:
+def estimate_text(job: Job, plan: ShardPlan, expected: Estimate) -> str:
     """Tokens and size of the vectors that a run would make, with hours and money by the prices of the estimate."""
     if not plan.pending:
         return lines([("estimate", "nothing is left to do")])

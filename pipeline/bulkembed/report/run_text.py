@@ -10,7 +10,7 @@ from bulkembed.runs.job import Job
 from bulkembed.runs.progress import Progress
 from bulkembed.runs.publication import too_many_rejects
 from bulkembed.runs.run import Summary
-from bulkembed.source.planning import Plan
+from bulkembed.source.planning import ShardPlan
 
 CAUSE_TEXT = {
     "engine": "their process ended",
@@ -20,7 +20,7 @@ CAUSE_TEXT = {
 }
 
 
-def plan_text(job: Job, plan: Plan) -> str:
+def plan_text(job: Job, plan: ShardPlan) -> str:
     """What a run would do, and what is done already."""
     cfg, key = job.cfg, job.recipe.vector_key
     objects = len(plan.objects)

@@ -22,13 +22,13 @@ from bulkembed.source.columns import CarriedColumns
 from bulkembed.source.layout import Layout
 from bulkembed.source.objects import SourceListing, source_listing
 from bulkembed.source.overlap import refuse_linked_output, refuse_overlap
-from bulkembed.source.planning import Plan
+from bulkembed.source.planning import ShardPlan
 from bulkembed.storage.store import Store
 
 HOST_DTYPES: tuple[EngineDtype, ...] = ("bfloat16", "float32")  # what an engine dtype of auto can stand for
 
 
-def open_job(cfg: RunConfig) -> tuple[Job, Plan]:
+def open_job(cfg: RunConfig) -> tuple[Job, ShardPlan]:
     """Looks up the model, the source and what is done. Writes nothing; raises before any work."""
     store = Store(cfg.storage)
     refuse_overlap(store, cfg.source, cfg.output)
@@ -41,7 +41,7 @@ def open_job(cfg: RunConfig) -> tuple[Job, Plan]:
     require_short_prompt(model, recipe)
     listing = listed_source(cfg, store)
 
-    def with_recipe(recipe: Recipe) -> tuple[Job, Plan]:
+    def with_recipe(recipe: Recipe) -> tuple[Job, ShardPlan]:
         return look_up_output(cfg, model, recipe, listing, runs)
 
     if int8_ranges is None:
@@ -82,7 +82,7 @@ def listed_source(cfg: RunConfig, store: Store) -> SourceListing:
     return listing
 
 
-def look_up_output(cfg: RunConfig, model: Model, recipe: Recipe, listing: SourceListing, runs: set[str]) -> tuple[Job, Plan]:
+def look_up_output(cfg: RunConfig, model: Model, recipe: Recipe, listing: SourceListing, runs: set[str]) -> tuple[Job, ShardPlan]:
     """The job of this recipe, and what is left to do. `runs`: fingerprints that have a record."""
     ledger = Ledger(Store(cfg.storage), cfg.output, recipe.fingerprint)
     with blaming_output(cfg.output):
@@ -96,7 +96,7 @@ def look_up_output(cfg: RunConfig, model: Model, recipe: Recipe, listing: Source
     return job, plan_shards(job, listing, done, carried.layouts)
 
 
-def plan_shards(job: Job, listing: SourceListing, done: list[str], layouts: Mapping[str, Layout]) -> Plan:
+def plan_shards(job: Job, listing: SourceListing, done: list[str], layouts: Mapping[str, Layout]) -> ShardPlan:
     """What is left to do of the source. `done`: ids of published shards. `layouts`: those that are known already, by object id."""
     cfg = job.cfg
     max_rows = max(1, min(cfg.shards.max_rows, (cfg.shards.memory_mib << 20) // (job.model.width * 4)))

@@ -13,11 +13,11 @@ from bulkembed.records import Counts
 from bulkembed.runs import guards
 from bulkembed.runs.guards import Contents
 from bulkembed.runs.job import Job
-from bulkembed.source.planning import Plan
+from bulkembed.source.planning import ShardPlan
 from bulkembed.storage.uris import absolute
 
 
-def with_guards(job: Job, plan: Plan) -> Plan:
+def with_guards(job: Job, plan: ShardPlan) -> ShardPlan:
     """The plan with the known reasons not to publish it. A plan with unreadable objects has none: it is not published anyway."""
     try:
         newest = newest_snapshot(job.store, job.cfg.output)
@@ -34,7 +34,7 @@ def with_guards(job: Job, plan: Plan) -> Plan:
     return replace(plan, done_counts=counts, shrunk=shrunk, held_back=rejected or shrunk)
 
 
-def contents_of(job: Job, plan: Plan) -> Contents:
+def contents_of(job: Job, plan: ShardPlan) -> Contents:
     return Contents(absolute(job.cfg.source), [*plan.done, *(shard.id for shard in plan.pending)])
 
 
@@ -42,7 +42,7 @@ def counts_of(job: Job, shards: Iterable[str]) -> Counts:
     return sum((receipt.counts for receipt in job.ledger.read_receipts(shards)), Counts())
 
 
-def require_allowed(job: Job, plan: Plan) -> None:
+def require_allowed(job: Job, plan: ShardPlan) -> None:
     """Raises what `require_publishable` does, or IncompleteError where too many of the rows done are rejects.
 
     Before that it writes current.txt again, since an earlier run may have died between its snapshot and current.txt. This run may
@@ -52,12 +52,12 @@ def require_allowed(job: Job, plan: Plan) -> None:
     refuse_rejects(job, plan, plan.done_counts)
 
 
-def require_publishable(plan: Plan) -> None:
+def require_publishable(plan: ShardPlan) -> None:
     """Raises HeldBack where this plan would not be published, before any work is done."""
     refuse_held_back(plan.held_back)
 
 
-def require_retryable(plan: Plan) -> None:
+def require_retryable(plan: ShardPlan) -> None:
     """Raises what `require_publishable` does, except for rejects: they will be embedded again now."""
     refuse_held_back(plan.shrunk)
 
@@ -67,7 +67,7 @@ def refuse_held_back(reason: str | None) -> None:
         raise HeldBack(f"held back: nothing was embedded or published: {reason}")
 
 
-def refuse_rejects(job: Job, plan: Plan, counts: Counts) -> None:
+def refuse_rejects(job: Job, plan: ShardPlan, counts: Counts) -> None:
     """Raises IncompleteError. `counts`: of everything done of the plan, by this run or an earlier one."""
     if (reason := too_many_rejects(job, plan, counts)) is not None:
         raise IncompleteError(
@@ -77,7 +77,7 @@ def refuse_rejects(job: Job, plan: Plan, counts: Counts) -> None:
         )
 
 
-def too_many_rejects(job: Job, plan: Plan, counts: Counts) -> str | None:
+def too_many_rejects(job: Job, plan: ShardPlan, counts: Counts) -> str | None:
     """What ends a run with these counts, before or after it has embedded anything; None where nothing does."""
     if not guards.too_many_rejects(job.cfg.max_rejects, counts, plan.rows_done + plan.rows_pending):
         return None

@@ -15,7 +15,7 @@ from bulkembed.runs.executor import Executor
 from bulkembed.runs.job import Job
 from bulkembed.runs.lookup import open_job, plan_shards
 from bulkembed.runs.progress import Progress, failures_text
-from bulkembed.source.planning import Plan
+from bulkembed.source.planning import ShardPlan
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Summary:
     """What a run did."""
 
     job: Job  # with the int8 ranges that the run measured
-    plan: Plan
+    plan: ShardPlan
     progress: Progress
     snapshot: Snapshot | None  # None where the run is incomplete
 
@@ -46,7 +46,7 @@ def run(cfg: RunConfig, report: Callable[[Progress], None], executor: Executor) 
     return finish(job, plan, report, executor)
 
 
-def finish(job: Job, plan: Plan, report: Callable[[Progress], None], executor: Executor | None) -> Summary:
+def finish(job: Job, plan: ShardPlan, report: Callable[[Progress], None], executor: Executor | None) -> Summary:
     """Embeds what the plan has pending, and publishes the snapshot if nothing failed. `executor`: None where nothing is pending.
 
     Raises InterruptedRun where a signal ended it early, HeldBack where nothing may be published over the newest snapshot."""
@@ -65,7 +65,7 @@ def finish(job: Job, plan: Plan, report: Callable[[Progress], None], executor: E
     return Summary(job, plan, progress, snapshot)
 
 
-def start(job: Job, plan: Plan, executor: Executor | None) -> tuple[Job, Plan]:
+def start(job: Job, plan: ShardPlan, executor: Executor | None) -> tuple[Job, ShardPlan]:
     """Writes the run record, after the int8 ranges if the job needs them. Raises ConfigError where the output cannot be written to."""
     try:
         if job.needs_int8_ranges and executor is not None:
@@ -76,7 +76,7 @@ def start(job: Job, plan: Plan, executor: Executor | None) -> tuple[Job, Plan]:
     return job, plan
 
 
-def embed_pending(job: Job, plan: Plan, progress: Progress, report: Callable[[Progress], None], executor: Executor) -> set[str]:
+def embed_pending(job: Job, plan: ShardPlan, progress: Progress, report: Callable[[Progress], None], executor: Executor) -> set[str]:
     """Embeds what is pending, until too much of it has failed. Returns the ids of the published shards."""
     published: set[str] = set()
     for outcome in executor.run(plan.pending, job):
@@ -90,7 +90,7 @@ def embed_pending(job: Job, plan: Plan, progress: Progress, report: Callable[[Pr
     return published
 
 
-def calibrate(job: Job, plan: Plan, executor: Executor) -> tuple[Job, Plan]:
+def calibrate(job: Job, plan: ShardPlan, executor: Executor) -> tuple[Job, ShardPlan]:
     """The job with int8 ranges, and what is left to do with them: another run may have started with the same ranges."""
 
     def sample(shards: list[Shard], job: Job) -> Iterator[Sampled | Failure | LostAttempt]:

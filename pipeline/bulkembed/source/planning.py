@@ -28,8 +28,8 @@ CheckObject = Callable[[SourceObject, Layout], None]  # raises ObjectError to re
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a run would do, in source order. `done` and `pending` together are the dataset: with a limit, exactly its rows."""
+class ShardPlan:
+    """Shards that are done and shards that are pending, in source order. Together they are the dataset: with a limit, exactly its rows."""
 
     objects: list[SourceObject]
     done: list[str]  # ids of published shards of these objects
@@ -63,7 +63,7 @@ def plan(
     text_columns: Sequence[str] = (),
     max_text_bytes: int | None = None,
     layouts: Mapping[str, Layout] = MappingProxyType({}),
-) -> Plan:
+) -> ShardPlan:
     """Shards still to do, of at most `max_rows` rows and about `max_text_bytes` bytes of text each.
 
     `check` is called with every object that is opened. It raises ObjectError to refuse the object. `layouts`: those that are known
@@ -100,7 +100,7 @@ def plan(
                 for gap in open_rows(shard_ids, int(min(total, left))):
                     pending += shards_of(item, layout, cut_gap(gap, layout.part_rows, max_rows), max_text_bytes)
             left -= total
-    return Plan(objects, finished, pending, failures)
+    return ShardPlan(objects, finished, pending, failures)
 
 
 def checked_layout(
