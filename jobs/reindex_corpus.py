@@ -21,4 +21,6 @@ def arguments(given: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv):
+        sys.stdout.write(f"{__doc__}\n")  # the help of the command follows
     main(arguments(sys.argv[1:]))

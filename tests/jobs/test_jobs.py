@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from unittest import mock
 
 import jsonschema
 import pytest
@@ -74,6 +76,16 @@ def test_nightly_arguments(given: list[str], environment: dict[str, str], wanted
 def test_reindex_arguments() -> None:
     assert reindex_corpus.arguments(["--dims", "32"])[0] == "plan"
     assert reindex_corpus.arguments(["--dims", "32", "--yes"]) == ["run", "--dims", "32"]
+
+
+@pytest.mark.parametrize(("job", "words"), [("nightly_backfill", "BULKEMBED_CONFIG"), ("reindex_corpus", "--yes")])
+def test_help_of_a_job_says_what_the_job_adds(
+    job: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [job, "-h"])
+    with mock.patch("bulkembed.__main__.main"):
+        runpy.run_path(str(ROOT / "jobs" / f"{job}.py"), run_name="__main__")
+    assert words in capsys.readouterr().out
 
 
 def test_the_cluster_file_passes_rays_own_schema() -> None:
