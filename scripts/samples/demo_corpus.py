@@ -20,6 +20,7 @@ import argparse
 import ast
 import importlib
 import json
+import shutil
 import sysconfig
 import warnings
 from collections.abc import Iterator
@@ -74,17 +75,22 @@ def walk(node: ast.AST, name: str) -> Iterator[dict[str, str]]:
 
 
 def write(out: Path, rows_per_file: int) -> int:
-    """Writes the corpus below `out`, alternating Parquet and JSONL. Returns the number of documents."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Writes the corpus as a new folder, alternating Parquet and JSONL. Returns the number of documents.
+
+    The folder appears when it is complete, so that an interrupted demo can start again."""
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
     rows = list(documents())
     for number, start in enumerate(range(0, len(rows), rows_per_file)):
         part = rows[start : start + rows_per_file]
         if number % 2 == 0:
             table = pa.Table.from_pylist(part, schema=SCHEMA)
-            pq.write_table(table, out / f"part-{number:03d}.parquet", row_group_size=ROWS_PER_GROUP)
+            pq.write_table(table, partial / f"part-{number:03d}.parquet", row_group_size=ROWS_PER_GROUP)
         else:
             lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in part)
-            (out / f"part-{number:03d}.jsonl").write_text("".join(lines), encoding="utf-8")
+            (partial / f"part-{number:03d}.jsonl").write_text("".join(lines), encoding="utf-8")
+    partial.rename(out)
     return len(rows)
 
 
