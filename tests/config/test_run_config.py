@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from bulkembed.config.run_config import RunConfig
 from bulkembed.config.toml_files import load
@@ -94,3 +95,9 @@ def test_an_unreadable_file_is_an_error(tmp_path: Path, content: str | None, mes
 
 def test_credentials_are_not_shown() -> None:
     assert "hunter2" not in repr(RunConfig.model_validate(GIVEN | {"storage": {"secret": "hunter2"}}))
+
+
+def test_an_error_of_the_constructor_repeats_no_input() -> None:
+    with pytest.raises(ValidationError) as raised:
+        RunConfig.model_validate(GIVEN | {"storage": "planted-secret", "engine": {"env": "planted-secret"}})
+    assert "planted-secret" not in str(raised.value)

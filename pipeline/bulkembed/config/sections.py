@@ -12,7 +12,7 @@ from bulkembed.config.keys import VECTOR_KEY, DefaultText, without_none
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)  # it may be a secret of [storage]
 
     @field_validator("*", mode="before")
     @classmethod
