@@ -29,7 +29,7 @@ HOST_DTYPES: tuple[EngineDtype, ...] = ("bfloat16", "float32")  # what an engine
 
 
 def open_job(cfg: RunConfig) -> tuple[Job, ShardPlan]:
-    """Looks up the model, the source and what is done. Writes nothing; raises before any work."""
+    """Looks up the model, the source and what is done. It writes nothing. Mistakes are raised here, before any work."""
     store = Store(cfg.storage)
     refuse_overlap(store, cfg.source, cfg.output)
     model = model_files.describe(cfg.model, cfg.revision)
@@ -54,7 +54,7 @@ def open_job(cfg: RunConfig) -> tuple[Job, ShardPlan]:
 
 
 def recipe_of_started_run(cfg: RunConfig, recipe: Recipe, store: Store, runs: set[str]) -> Recipe:
-    """`recipe`; where its engine dtype was left to this host, that of the run that another kind of host has started here."""
+    """The recipe with the engine dtype of a started run. Where `engine.dtype` is auto, another kind of host may have started this run."""
     if cfg.engine.dtype != "auto":
         return recipe
     for dtype in dict.fromkeys((recipe.vector_key.engine_dtype, *HOST_DTYPES)):
@@ -83,7 +83,7 @@ def listed_source(cfg: RunConfig, store: Store) -> SourceListing:
 
 
 def look_up_output(cfg: RunConfig, model: Model, recipe: Recipe, listing: SourceListing, runs: set[str]) -> tuple[Job, ShardPlan]:
-    """The job of this recipe, and what is left to do. `runs`: fingerprints that have a record."""
+    """The job of this recipe, and its shards. `runs`: the fingerprints that have a run record."""
     ledger = Ledger(Store(cfg.storage), cfg.output, recipe.fingerprint)
     with blaming_output(cfg.output):
         done = ledger.done()
@@ -97,7 +97,7 @@ def look_up_output(cfg: RunConfig, model: Model, recipe: Recipe, listing: Source
 
 
 def plan_shards(job: Job, listing: SourceListing, done: list[str], layouts: Mapping[str, Layout]) -> ShardPlan:
-    """What is left to do of the source. `done`: ids of published shards. `layouts`: those that are known already, by object id."""
+    """The shards of the source that are done and pending. `done`: ids of published shards. `layouts`: known layouts, by object id."""
     cfg = job.cfg
     max_rows = max(1, min(cfg.shards.max_rows, (cfg.shards.memory_mib << 20) // (job.model.width * 4)))
     check = partial(columns.require_columns, job.recipe)
@@ -111,7 +111,7 @@ def plan_shards(job: Job, listing: SourceListing, done: list[str], layouts: Mapp
 
 @contextmanager
 def blaming_output(output: str) -> Iterator[None]:
-    """What the store refuses within is a mistake in `output`."""
+    """Turns faults of the store within the context into a ConfigError about `output`."""
     try:
         yield
     except StorageError as error:

@@ -37,7 +37,7 @@ class Trial:
 
 
 def cpu_axes(cores: set[int], dtype: str) -> list[Axis]:
-    """Axes of a CPU host, the most promising first: the time may not suffice for all. `dtype`: the configured one."""
+    """Axes of a CPU host, the most promising first, since the time may not suffice for all. `dtype`: the configured one."""
     first, last = min(cores), max(cores)
     fewer = sorted({len(cores) - 1, len(cores) // 2} - {0, len(cores)})
     preloads = sorted(Path("/").glob(TCMALLOC))
