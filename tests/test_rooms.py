@@ -65,8 +65,22 @@ def imports(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"line {node.lineno}: a relative import does not show its room"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imports_outside_functions(node: ast.AST) -> Iterator[ast.AST]:
+    """The imports that importing a module executes, also those below `if`, `try` and `class`."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            yield child
+        elif not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and not is_for_types(child):
+            yield from imports_outside_functions(child)
+
+
+def is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 def parsed(path: Path) -> ast.Module:
@@ -78,7 +92,34 @@ def imported_modules(name: str) -> Iterator[str]:
     for imported in imports(parsed(MODULES[name])):
         package, *parts = imported.split(".")
         if package == "bulkembed":
-            yield next((path for path in ("/".join(parts[:2]), parts[0]) if path in MODULES), "__init__")
+            yield module_named(parts)
+
+
+def module_named(parts: list[str]) -> str:
+    """The module that holds what is imported. Every name of the package itself but its version is one of `api`."""
+    if parts == ["__version__"]:
+        return "__init__"
+    path = "/".join(parts[:2])
+    return next((name for name in (path, *parts[:1], f"{path}/__init__") if name in MODULES), "api")
+
+
+@pytest.mark.parametrize(
+    "line", ["import bulkembed.runs", "from bulkembed import runs", "from bulkembed.runs import job", "import bulkembed.runs.job"]
+)
+def test_every_way_to_import_a_room_is_seen(line: str) -> None:
+    assert {room_of(module_named(name.split(".")[1:])) for name in imports(ast.parse(line))} == {"runs"}
+
+
+@pytest.mark.parametrize("line", ["import bulkembed", "from bulkembed import run", "from bulkembed import api", "import bulkembed.api"])
+def test_every_way_to_import_the_api_is_seen(line: str) -> None:
+    assert [module_named(name.split(".")[1:]) for name in imports(ast.parse(line))] == ["api"]
+
+
+@pytest.mark.parametrize(
+    "statement", ["import ray", "if True:\n    import ray", "try:\n    import ray\nfinally:\n    1", "class A:\n    import ray"]
+)
+def test_an_import_outside_functions_is_seen(statement: str) -> None:
+    assert len(list(imports_outside_functions(ast.parse(f"{statement}\ndef late():\n    import torch\n")))) == 1
 
 
 def test_every_folder_is_a_room() -> None:
@@ -108,8 +149,8 @@ def test_heavy_libraries_stay_where_they_belong(name: str) -> None:
     for imported in imports(tree):
         library = imported.split(".")[0]
         assert {name, room_of(name)} & ONLY_IN.get(library, {name}), f"{name} must not import {library}"
-    at_top = {imported.split(".")[0] for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom) for imported in imports(node)}
-    assert not at_top & TOP_LEVEL_FREE
+    at_once = {imported.split(".")[0] for node in imports_outside_functions(tree) for imported in imports(node)}
+    assert not at_once & TOP_LEVEL_FREE
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name.endswith("/__init__")])
@@ -123,8 +164,10 @@ def test_what_must_not_be_in_the_package(name: str) -> None:
         match node:
             case ast.Call(func=ast.Name(id="print")):
                 raise AssertionError(f"{name}:{node.lineno} prints")
-            case ast.Attribute(value=ast.Name(id="os"), attr="environ" | "getenv") if name not in READS_ENVIRONMENT:
+            case ast.Attribute(attr="environ" | "getenv") | ast.alias(name="environ" | "getenv") if name not in READS_ENVIRONMENT:
                 raise AssertionError(f"{name}:{node.lineno} reads the environment")
+            case ast.Name(id="__import__") | ast.Attribute(attr="import_module") | ast.alias(name="import_module"):
+                raise AssertionError(f"{name}:{node.lineno} imports what no test sees")
             case ast.Import(names=names) | ast.ImportFrom(names=names):
                 assert not {"pickle", "marshal", "shelve"} & {alias.name for alias in names}
             case ast.keyword(arg="trust_remote_code"):
