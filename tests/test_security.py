@@ -124,7 +124,7 @@ SETTINGS = [
     ("engine.args={}", "engine.args: "),
     ('engine.args={{dtype="{}"}}', "engine: args: dtype is not taken here: give engine.dtype"),
     ("engine.num_gpus={}", "engine.num_gpus: expected a number, such as 0.5"),
-    ('engine={{kind="{}"}}', "engine: expected one of vllm, simulated"),
+    ('engine={{kind="{}"}}', "engine.kind: expected one of vllm, simulated"),
     ("engine.dtype={}", "engine.dtype: expected one of auto, bfloat16"),
     ("vectors=64:int8,{}:int8", "vectors: cannot be what --set gives"),
     ('vectors=["{}"]', "vectors: cannot be what --set gives"),

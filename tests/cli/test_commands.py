@@ -146,7 +146,7 @@ def test_retry_rejects_embeds_them_after_a_fix(tmp_path: Path, qwen: str) -> Non
     assert "no shard of this run has such rejects" in nothing.stdout
     fixed = in_process("retry-rejects", *job(tmp_path, qwen, "--reason", "bad_vector")[1:])
     assert fixed.returncode == 0, fixed.stderr
-    assert "1 shards with 1 rejects" in fixed.stdout
+    assert "shards to embed again: 1, with 1 rejects" in fixed.stdout
     assert read_dataset(tmp_path / "out")["id"].to_pylist() == [n for n in range(40) if n != 30]
     assert "snapshot 2: 39 documents" in fixed.stdout
     assert in_process("verify", "--output", tmp_path / "out").returncode == 0
