@@ -283,6 +283,7 @@ def verify(
         raise ConfigError("sample: needs the source, which is read with a sample alone")
     store, output = located(uri, storage)
     ledger, snapshot = newest_dataset(store, output)
+    recipe_of(output, snapshot)  # refuses a dataset of another version
     problems: list[str] = []
 
     def report(problem: str) -> None:

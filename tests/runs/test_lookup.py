@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from bulkembed import api
 from bulkembed.config.recipe import Recipe
 from bulkembed.dataset.parquet_file import footer_of
 from bulkembed.dataset.snapshots import newest_dataset
@@ -104,3 +105,22 @@ def test_a_dataset_of_another_version_is_one_line(tmp_path: Path, qwen: str) -> 
     for provenance in (older, snapshot.provenance | {"prompt": "another"}):
         with pytest.raises(SourceError, match="was made by another version of bulkembed"):
             recall_job(Store(), str(tmp_path / "out"), "in", replace(snapshot, provenance=provenance), describe(qwen, None))
+
+
+@pytest.mark.parametrize("missing", ["vectors", "model", "revision", "model_digest", "bulkembed"])
+def test_no_command_reads_a_dataset_that_another_version_describes(tmp_path: Path, qwen: str, missing: str) -> None:
+    write_corpus(tmp_path / "in", files=1, rows=3)
+    in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen))
+    (path,) = (tmp_path / "out/_meta/snapshots").glob("*.json")
+    snapshot = json.loads(path.read_text())
+    del snapshot["provenance"][missing]
+    path.write_text(json.dumps(snapshot))
+    calls: list[Callable[[], object]] = [
+        lambda: api.verify(tmp_path / "out"),
+        lambda: api.verify(tmp_path / "out", sample=1, source=tmp_path / "in"),
+        lambda: api.search(tmp_path / "out", "a query"),
+    ]
+    for call in calls:
+        with pytest.raises(SourceError, match=r"was made by another version of bulkembed .*; use the version that made it, or run the job"):
+            call()
+    assert len(api.files(tmp_path / "out")) == 1

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
+from bulkembed import __version__
 from bulkembed.config.recipe import EngineDtype, Recipe
 from bulkembed.config.resolution import resolve
 from bulkembed.config.run_config import RunConfig
@@ -25,6 +26,7 @@ from bulkembed.source.overlap import refuse_linked_output, refuse_overlap
 from bulkembed.source.planning import ShardPlan
 from bulkembed.storage.store import Store
 
+NAMES_IN_PROVENANCE = {"model", "revision", "bulkembed"}  # beside the recipe; every dataset of this version says them
 HOST_DTYPES: tuple[EngineDtype, ...] = ("bfloat16", "float32")  # what an engine dtype of auto can stand for
 
 
@@ -124,14 +126,17 @@ def recipe_of(output: str, snapshot: Snapshot) -> Recipe:
         recipe = Recipe.from_texts(snapshot.provenance)
     except ValueError as error:
         raise made_by_another_version(output, snapshot) from error
-    if recipe.fingerprint != snapshot.fingerprint:
+    if recipe.fingerprint != snapshot.fingerprint or not snapshot.provenance.keys() >= NAMES_IN_PROVENANCE:
         raise made_by_another_version(output, snapshot)
     return recipe
 
 
 def made_by_another_version(output: str, snapshot: Snapshot) -> SourceError:
     version = snapshot.provenance.get("bulkembed", "unknown")
-    return SourceError(f"output {output}: was made by another version of bulkembed ({version})")
+    return SourceError(
+        f"output {output}: was made by another version of bulkembed ({version}), which describes datasets differently from this one "
+        f"({__version__}); use the version that made it, or run the job again, which embeds all rows anew"
+    )
 
 
 def recall_job(store: Store, output: str, source: str, snapshot: Snapshot, model: Model) -> Job:
