@@ -115,6 +115,8 @@ def test_what_is_no_dataset_is_one_line(tmp_path: Path, function: Any) -> None:
         function(tmp_path)
     with pytest.raises(bulkembed.ConfigError, match="uri: holds credentials"):
         function("s3://key:secret@bucket/out")
+    with pytest.raises(bulkembed.ConfigError, match="uri: must not be empty"):
+        function("")
 
 
 def test_problems_are_told_as_they_are_found(tmp_path: Path, qwen: str) -> None:
@@ -126,6 +128,25 @@ def test_problems_are_told_as_they_are_found(tmp_path: Path, qwen: str) -> None:
     assert told == found.problems and "missing" in told[0]
     with pytest.raises(bulkembed.ConfigError, match="sample: needs the source"):
         bulkembed.verify(tmp_path / "out", sample=3)
+    with pytest.raises(bulkembed.ConfigError, match=r"sample: must be at least 1 \(got -1\)"):
+        bulkembed.verify(tmp_path / "out", sample=-1, source=tmp_path / "in")
+
+
+def test_a_search_says_what_is_wrong_with_its_arguments(tmp_path: Path) -> None:
+    with pytest.raises(bulkembed.ConfigError, match="k: must be at least 1"):
+        bulkembed.search(tmp_path, "a", k=0)
+    with pytest.raises(bulkembed.ConfigError, match="engine: must be vllm or simulated"):
+        bulkembed.search(tmp_path, "a", engine="nosuch")  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_no_run_starts_within_another(tmp_path: Path, qwen: str) -> None:
+    """They would wait for each other's cores for ever."""
+    write_corpus(tmp_path / "in", files=1)
+    outer, inner = (simulated(tmp_path / "in", tmp_path / name, qwen) for name in ("outer", "inner"))
+    with pytest.raises(bulkembed.ConfigError, match="on_progress: must not start another run"):
+        bulkembed.run(outer, on_progress=lambda _progress: print(bulkembed.run(inner)))
+    assert bulkembed.run(inner).progress.counts.documents == 50
 
 
 def test_an_unknown_reason_is_a_mistake(tmp_path: Path, qwen: str) -> None:
@@ -174,9 +195,12 @@ def look(progress):
 def embed(name, **changes):
     return bulkembed.run(bulkembed.RunConfig(**values | {"output": values["output"] + name} | changes), on_progress=look)
 
+terminal, sys.stderr = sys.stderr, None  # as in a daemon
 thread = threading.Thread(target=embed, args=("/first",))
 thread.start()
 thread.join()
+assert sys.stderr is None
+sys.stderr = terminal
 assert not ray.is_initialized()
 first = state()
 

@@ -33,7 +33,7 @@ from bulkembed.dataset import arrow_dataset
 from bulkembed.dataset.snapshots import Snapshot, data_files, newest_dataset
 from bulkembed.embedding import in_process
 from bulkembed.errors import ConfigError
-from bulkembed.inspection.resample import Resample, resample
+from bulkembed.inspection.resample import Resample, resample_dataset
 from bulkembed.inspection.search import Hit, dataset_model, nearest, query_prompt, query_vector
 from bulkembed.inspection.status import RunStatus, status_of
 from bulkembed.inspection.verify import verify as problems_of
@@ -43,11 +43,11 @@ from bulkembed.runs import calibration, estimate, publication
 from bulkembed.runs.estimate import Estimate, Prices
 from bulkembed.runs.executor import Executor
 from bulkembed.runs.job import Job, load_tokenizer
-from bulkembed.runs.lookup import open_job, recall_job, recipe_of
+from bulkembed.runs.lookup import open_job, recipe_of
 from bulkembed.runs.progress import Progress
 from bulkembed.runs.run import Summary, finish
 from bulkembed.source import planning
-from bulkembed.source.objects import LeftOutNames, source_objects
+from bulkembed.source.objects import LeftOutNames
 from bulkembed.storage.local_paths import absolute_place
 from bulkembed.storage.store import Store
 
@@ -183,7 +183,8 @@ def run(config: RunConfig | Plan, on_progress: OnProgress | None = None) -> Summ
 
     `on_progress` gets the counters after every shard, always the same object, in the caller's thread.
     The run uses the Ray of this process if there is one, else the cluster at `ray.address` or RAY_ADDRESS. Without these it starts a Ray of
-    its own, and ends it. A process runs one run at a time: a second thread waits.
+    its own, and ends it. A process runs one run at a time: a second thread waits, and `on_progress` must
+    not start another run.
 
     Raises what `plan` raises; IncompleteError where shards failed (its `summary` says which), HeldBack where the snapshot would drop
     too much of the newest one, GateError, ClusterError, ResourceError, StorageError."""
@@ -194,6 +195,7 @@ def run(config: RunConfig | Plan, on_progress: OnProgress | None = None) -> Summ
         executor: Executor | None = None
         if work.pending:
             stopping.stop.check()
+            stack.enter_context(connect.no_run_within_another())
             inherited = stack.enter_context(connect.session(job.cfg.ray, job))
             executor = stack.enter_context(ray_executor(job, useful_actors(work.pending), inherited))
         summary = finish(job, work, on_progress or ignore, executor)
@@ -246,6 +248,8 @@ def search(
     `model`: where the model lies, if elsewhere than when the dataset was made. Raises SourceError, ModelError or ConfigError."""
     if k < 1:
         raise ConfigError(f"k: must be at least 1 (got {k})")
+    if engine not in (None, "vllm", "simulated"):
+        raise ConfigError(f"engine: must be vllm or simulated (got {engine!r})")
     store, output = located(uri, storage)
     ledger, snapshot = newest_dataset(store, output)
     key = recipe_of(output, snapshot).vector_key
@@ -281,6 +285,8 @@ def verify(
     Raises SourceError, ModelError or ConfigError; a problem of the data is no error."""
     if (sample is None) != (source is None):
         raise ConfigError("sample: needs the source, which is read with a sample alone")
+    if sample is not None and sample < 1:
+        raise ConfigError(f"sample: must be at least 1 (got {sample})")
     store, output = located(uri, storage)
     ledger, snapshot = newest_dataset(store, output)
     recipe_of(output, snapshot)  # refuses a dataset of another version
@@ -295,18 +301,10 @@ def verify(
         report(problem)
     again = None
     if sample is not None and source is not None:
-        again = embed_again(store, output, snapshot, place_of("source", source), model, sample, seed)
+        again = resample_dataset(store, output, snapshot, place_of("source", source), model, sample, seed)
         for problem in again.problems:
             report(problem)
     return Verification(snapshot, problems, again)
-
-
-def embed_again(store: Store, output: str, snapshot: Snapshot, source: str, model: str | None, rows: int, seed: int) -> Resample:
-    described = dataset_model(snapshot, model)
-    job = recall_job(store, output, source, snapshot, described)
-    objects = source_objects(store, source)
-    with in_process.loaded(described, job.recipe.vector_key.max_tokens, job.engine) as embedder:
-        return resample(job, snapshot, objects, embedder, rows, seed)
 
 
 def located(uri: Place, storage: Storage | None) -> tuple[Store, str]:
@@ -314,7 +312,9 @@ def located(uri: Place, storage: Storage | None) -> tuple[Store, str]:
 
 
 def place_of(name: str, uri: Place) -> str:
-    """The absolute name of a place. Raises ConfigError where it holds credentials: messages and reports show places."""
+    """The absolute name of a place. Raises ConfigError where it is empty, or holds credentials: messages and reports show places."""
+    if not str(uri):
+        raise ConfigError(f"{name}: must not be empty")
     if shows_credentials(str(uri)):
         raise ConfigError(f"{name}: {REFUSED}")
     return absolute_place(str(uri))

@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 LIBC = ctypes.CDLL(None)
 SIGACTION_BYTES = 1024  # more than a `struct sigaction` has on any platform
@@ -70,3 +71,17 @@ def same_hooks() -> Iterator[None]:
     finally:
         sys.excepthook = hook
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@contextmanager
+def some_standard_error() -> Iterator[None]:
+    """Gives Ray a standard error where the process has closed its own, as daemons do: Ray does not start without one."""
+    if sys.stderr is not None:
+        yield
+        return
+    with Path(os.devnull).open("w", encoding="utf-8") as null:
+        sys.stderr = null
+        try:
+            yield
+        finally:
+            sys.stderr = None

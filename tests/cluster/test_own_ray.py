@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 
-from bulkembed.cluster import own_ray
+from bulkembed.cluster import connect, own_ray
 from bulkembed.errors import ClusterError
 from tests.support.processes import bulkembed, processes_of_own_ray
 
@@ -71,3 +75,14 @@ def test_no_process_of_its_own_ray_listens_for_jobs() -> None:
 @pytest.mark.usefixtures("ray_session")
 def test_the_token_of_its_own_ray_is_not_the_home_folders() -> None:
     assert os.environ["RAY_AUTH_TOKEN"]
+
+
+def test_an_interrupt_waits_for_the_end_of_ray() -> None:
+    """Half a shutdown would leave processes behind, and print what they miss."""
+    with ThreadPoolExecutor(1) as pool:
+        shutdown = pool.submit(time.sleep, 0.5)
+        for seconds in (0.1, 0.2):
+            threading.Timer(seconds, signal.pthread_kill, [threading.get_ident(), signal.SIGINT]).start()
+        with pytest.raises(KeyboardInterrupt):
+            connect.wait_to_the_end(shutdown)
+        assert shutdown.done()

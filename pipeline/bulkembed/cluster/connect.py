@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -18,7 +18,7 @@ from bulkembed.cluster.placement import Placement
 from bulkembed.config.sections import EngineConfig, RayConfig
 from bulkembed.embedding import hardware
 from bulkembed.embedding.environment import engine_environment
-from bulkembed.errors import BulkembedError, ClusterError, ResourceError
+from bulkembed.errors import BulkembedError, ClusterError, ConfigError, ResourceError
 from bulkembed.runs.job import Job
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,19 @@ OBJECT_STORE_BYTES = 1 << 30  # for a local Ray: a few shards
 
 # A process has one Ray. A second run waits for the first, and may be within it.
 ONE_AT_A_TIME = threading.RLock()
+RUN_OF_THREAD = threading.local()  # `is_under_way`, once the thread has begun a run
+
+
+@contextmanager
+def no_run_within_another() -> Iterator[None]:
+    """Raises ConfigError within another run of this thread. The two would wait for each other: the outer one's actors hold the cores."""
+    if getattr(RUN_OF_THREAD, "is_under_way", False):
+        raise ConfigError("on_progress: must not start another run, which would wait for the cores of this one; start it afterwards")
+    RUN_OF_THREAD.is_under_way = True
+    try:
+        yield
+    finally:
+        RUN_OF_THREAD.is_under_way = False
 
 
 @contextmanager
@@ -49,6 +62,7 @@ def session(cfg: RayConfig, job: Job | None = None) -> Iterator[Mapping[str, str
         address = hardware.cluster_address(cfg.address)
         inherited = environment_here(job) if job and address is None else {}
         stack.callback(own_ray.forget_settings)  # last: it reads the restored environment
+        stack.enter_context(process_state.some_standard_error())
         stack.enter_context(process_state.same_hooks())
         stack.enter_context(process_state.same_environment(lambda name: name in inherited or own_ray.is_setting(name)))
         with process_state.quiet_imports():
@@ -121,9 +135,24 @@ def in_a_thread(connect: Callable[[], None], what: str) -> Iterator[None]:
         handlers.restore()
         yield
     finally:
-        thread.submit(ray.shutdown, wait_for_processes=True).result()
-        thread.shutdown()
-        handlers.restore()
+        try:
+            wait_to_the_end(thread.submit(ray.shutdown, wait_for_processes=True))
+        finally:
+            thread.shutdown()
+            handlers.restore()
+
+
+def wait_to_the_end(future: Future[None]) -> None:
+    """Waits also where Ctrl-C is pressed again. The interrupt is raised afterwards."""
+    interrupt = None
+    while not future.done():
+        try:
+            wait([future])
+        except KeyboardInterrupt as error:
+            interrupt = error
+    future.result()
+    if interrupt is not None:
+        raise interrupt
 
 
 @contextmanager

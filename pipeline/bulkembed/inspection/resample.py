@@ -11,11 +11,15 @@ import pyarrow as pa
 from bulkembed import schema
 from bulkembed.dataset import vector_columns
 from bulkembed.dataset.snapshots import Snapshot
+from bulkembed.embedding import in_process
 from bulkembed.embedding.embedder import Embedder
+from bulkembed.inspection.search import dataset_model
 from bulkembed.records import Shard, ShardId
 from bulkembed.runs import stages
 from bulkembed.runs.job import Job
-from bulkembed.source.objects import SourceObject
+from bulkembed.runs.lookup import recall_job
+from bulkembed.source.objects import SourceObject, source_objects
+from bulkembed.storage.store import Store
 from bulkembed.text import long_documents
 from bulkembed.vectors import matryoshka, quantize
 
@@ -31,6 +35,17 @@ class Resample:
     rows: int
     cosines: dict[str, npt.NDArray[np.float64]]  # of each vector column
     problems: list[str]
+
+
+def resample_dataset(store: Store, output: str, snapshot: Snapshot, source: str, model: str | None, rows: int, seed: int) -> Resample:
+    """Loads the dataset's model into this process, and compares `rows` random rows of the snapshot with the same rows of `source`.
+
+    `model`: where the model lies, if elsewhere than when the dataset was made. Raises SourceError, ModelError or ConfigError."""
+    described = dataset_model(snapshot, model)
+    job = recall_job(store, output, source, snapshot, described)
+    objects = source_objects(store, source)
+    with in_process.loaded(described, job.recipe.vector_key.max_tokens, job.engine) as embedder:
+        return resample(job, snapshot, objects, embedder, rows, seed)
 
 
 def resample(job: Job, snapshot: Snapshot, objects: list[SourceObject], embedder: Embedder, rows: int, seed: int) -> Resample:
