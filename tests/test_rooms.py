@@ -42,6 +42,11 @@ ONLY_IN = {
     "fsspec": {"storage"},
     "s3fs": {"storage"},
     "typer": {"cli"},
+    "rich": {"cli"},
+    "tokenizers": {"text", "embedding/model_files"},
+    "pickle": set[str](),
+    "marshal": set[str](),
+    "shelve": set[str](),
     "huggingface_hub": {"embedding/hub"},
 }
 TOP_LEVEL_FREE = {"ray", "vllm", "torch", "huggingface_hub"}  # imported inside functions: they take seconds
@@ -168,13 +173,11 @@ def test_what_must_not_be_in_the_package(name: str) -> None:
                 raise AssertionError(f"{name}:{node.lineno} reads the environment")
             case ast.Name(id="__import__") | ast.Attribute(attr="import_module") | ast.alias(name="import_module"):
                 raise AssertionError(f"{name}:{node.lineno} imports what no test sees")
-            case ast.Import(names=names) | ast.ImportFrom(names=names):
-                assert not {"pickle", "marshal", "shelve"} & {alias.name for alias in names}
             case ast.keyword(arg="trust_remote_code"):
                 raise AssertionError(f"{name} runs code of models")
             case ast.Attribute(attr="read_table"):
                 raise AssertionError(f"{name}:{node.lineno} may bring the process down as it ends: see schema.table_of")
-            case ast.ExceptHandler(body=[ast.Pass()]):
+            case ast.ExceptHandler(body=[ast.Pass() | ast.Expr(value=ast.Constant())]):
                 raise AssertionError(f"{name}:{node.lineno} swallows an exception")
 
 
