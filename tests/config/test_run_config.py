@@ -101,3 +101,9 @@ def test_an_error_of_the_constructor_repeats_no_input() -> None:
     with pytest.raises(ValidationError) as raised:
         RunConfig.model_validate(GIVEN | {"storage": "planted-secret", "engine": {"env": "planted-secret"}})
     assert "planted-secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("values", [{"prompt": "a\udcff"}, {"id_column": "\udcff"}, {"keep_columns": ["a", "\udcff"]}])
+def test_a_text_that_is_not_utf8_is_refused(values: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="holds bytes that are not UTF-8"):
+        RunConfig.model_validate(GIVEN | values)

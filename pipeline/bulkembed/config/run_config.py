@@ -122,6 +122,16 @@ class RunConfig(Section):
             raise ValueError("must not be empty")
         return value
 
+    @field_validator("id_column", "text_columns", "template", "keep_columns", "prompt", "prompt_name", "instruction")
+    @classmethod
+    def valid_unicode(cls, value: Any) -> Any:
+        """A shell passes bytes that are not UTF-8 as lone surrogates, which no footer can hold."""
+        try:
+            "".join(value or ()).encode()
+        except UnicodeEncodeError:
+            raise PydanticCustomError("not_utf8", "holds bytes that are not UTF-8") from None
+        return value
+
     @field_validator("source", "output", "model")
     @classmethod
     def no_credentials(cls, value: str) -> str:

@@ -23,6 +23,7 @@ READ_NAMES = (
     *("config.json", "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "model.safetensors.index.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("hf_quant_config.json", "quant_config.json", "quantize_config.json"),
+    *("params.json", "consolidated.safetensors.index.json"),  # of Mistral's own format, which vLLM prefers where it is there
 )
 WEIGHT_FILES = ("*.safetensors",)
 CODE_FILES = ("*.py", "*/*.py")  # run only with engine.args.trust_remote_code, and only where a configuration names them
