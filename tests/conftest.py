@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,11 @@ settings.load_profile("busy host")
 NO_RAY = "127.0.0.1:1"  # nobody listens there
 NO_ENGINE = ROOT / "tests" / "support" / "no_engine"  # its `vllm` cannot be imported
 RAY_FIXTURES = {"ray_session", "head"}  # each is a Ray that stays for the session
+
+
+def pytest_configure() -> None:
+    """Workers of pytest-xdist ignore SIGINT, and what they start inherits that. Tests have it as in a terminal."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:

@@ -183,14 +183,14 @@ import threading
 import psutil
 import ray  # as a program does that has other uses for it
 import bulkembed
+from tests.support.processes import listening_addresses
 
 values, address = json.loads(sys.argv[1]), sys.argv[2]
 before, within = state(), []
 
 def look(progress):
     family = [psutil.Process(), *psutil.Process().children(recursive=True)]
-    sockets = {each.laddr.ip for process in family for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN}
-    within.append((state(), sorted(sockets)))
+    within.append((state(), sorted(set().union(*map(listening_addresses, family)))))
 
 def embed(name, **changes):
     return bulkembed.run(bulkembed.RunConfig(**values | {"output": values["output"] + name} | changes), on_progress=look)

@@ -222,6 +222,7 @@ from bulkembed.cluster.ray_executor import ray_executor
 from bulkembed.config.run_config import RunConfig
 from bulkembed.runs.lookup import open_job
 from bulkembed.runs.run import finish
+from tests.support.processes import listening_addresses
 
 job, plan = open_job(RunConfig.model_validate_json(sys.stdin.read()))
 with connect.session(job.cfg.ray, job) as inherited, ray_executor(job, 1, inherited) as executor:
@@ -229,7 +230,7 @@ with connect.session(job.cfg.ray, job) as inherited, ray_executor(job, 1, inheri
     finish(job, plan, lambda progress: None, executor).require_complete()
     has = ray.get(actor.__ray_call__.remote(lambda _self: dict(os.environ)))
     family = [psutil.Process(), *psutil.Process().children(recursive=True)]
-    sockets = {each.laddr.ip for process in family for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN}
+    sockets = set().union(*map(listening_addresses, family))
     print(json.dumps([has["TOKEN"], has["MALLOC_PERTURB_"], sorted(sockets), os.environ.get("TOKEN")]))
     logging.error("%r %r", job, job.cfg)
 """

@@ -10,12 +10,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import psutil
 import pytest
 
 from bulkembed.cluster import connect, own_ray
 from bulkembed.errors import ClusterError
-from tests.support.processes import bulkembed, processes_of_own_ray
+from tests.support.processes import bulkembed, listening_addresses, processes_of_own_ray
 
 
 def test_a_token_is_made_where_none_is_set() -> None:
@@ -63,11 +62,7 @@ def test_a_run_needs_neither_a_home_nor_a_short_temporary_folder(tmp_path: Path,
 
 @pytest.mark.usefixtures("ray_session")
 def test_no_process_of_its_own_ray_listens_for_jobs() -> None:
-    listening = {
-        process.name()
-        for process in processes_of_own_ray()
-        if any(connection.status == psutil.CONN_LISTEN for connection in process.net_connections(kind="inet"))
-    }
+    listening = {process.name() for process in processes_of_own_ray() if listening_addresses(process)}
     assert "raylet" in listening
     assert "ray::DashboardAgent" not in listening
 

@@ -43,3 +43,11 @@ def command_of(process: psutil.Process) -> list[str]:
         return list(process.cmdline())
     except psutil.NoSuchProcess:
         return []
+
+
+def listening_addresses(process: psutil.Process) -> set[str]:
+    """Addresses that a process listens at; none where it has ended meanwhile."""
+    try:
+        return {connection.laddr.ip for connection in process.net_connections("inet") if connection.status == psutil.CONN_LISTEN}
+    except psutil.NoSuchProcess:
+        return set()
