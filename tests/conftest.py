@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hypothesis import settings
 from bulkembed import stopping
 from bulkembed.storage.store import Store
 from tests.support.processes import ROOT
+from tests.support.runs import OF_RAYS_PROCESSES
 from tests.support.s3 import s3_server
 
 # On a busy host an example of a few milliseconds takes its time: hypothesis would call the test flaky.
@@ -26,6 +28,9 @@ settings.load_profile("busy host")
 NO_RAY = "127.0.0.1:1"  # nobody listens there
 NO_ENGINE = ROOT / "tests" / "support" / "no_engine"  # its `vllm` cannot be imported
 RAY_FIXTURES = {"ray_session", "head"}  # each is a Ray that stays for the session
+# From half a minute to minutes. A file that computes stands beside one that waits.
+LONG_FILES = ["test_engine", "test_ray_executor", "test_signals", "test_races", "test_loaded_engine", "test_commands", "test_gpu_check"]
+LONG_FILES += ["test_submit", "test_hub", "test_api"]
 
 
 def pytest_configure() -> None:
@@ -33,13 +38,15 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in its own
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Marks what uses a Ray. Of two workers of pytest-xdist, one gets all that share a Ray, or a file."""
+    """Marks what uses a Ray. A worker of pytest-xdist gets whole files, and the longest ones first."""
     for item in items:
-        shared = RAY_FIXTURES & set(item.fixturenames)
-        if shared:
+        if RAY_FIXTURES & set(item.fixturenames):
             item.add_marker("ray")
-        item.add_marker(pytest.mark.xdist_group(shared.pop() if shared else item.path.stem))
+        item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: LONG_FILES.index(item.path.stem) if item.path.stem in LONG_FILES else len(LONG_FILES))
 
 
 @pytest.fixture(autouse=True)
@@ -108,11 +115,15 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> stopping.Stop:
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
-    """A local Ray with two CPUs, as `bulkembed run` starts it."""
+    """A local Ray with two CPUs. Its processes have the environment that actors need, as those of `bulkembed run` have."""
     from bulkembed.cluster import connect
     from bulkembed.config.sections import RayConfig
 
-    with connect.session(RayConfig(num_cpus=2)):
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patched:
+            for name, value in OF_RAYS_PROCESSES.items():
+                patched.setenv(name, value)
+            stack.enter_context(connect.session(RayConfig(num_cpus=2)))
         yield
 
 

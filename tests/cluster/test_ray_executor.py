@@ -175,12 +175,12 @@ def test_a_poisonous_document_ends_in_the_rejects_and_no_other(
 
 
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize("layout", ["fused", "split"])
-def test_a_poisonous_document_gives_a_sample_no_vector_and_publishes_nothing(tmp_path: Path, qwen: str, layout: str) -> None:
+def test_a_poisonous_document_gives_a_sample_no_vector_and_publishes_nothing(tmp_path: Path, qwen: str) -> None:
+    """Sampling is the same in both layouts."""
     (tmp_path / "in").mkdir()
     write_jsonl(tmp_path / "in" / "a.jsonl", [{"id": n, "text": f"{'@' if n == 2 else n} word", "lang": "xx"} for n in range(4)])
     engine = {"kind": "simulated", "args": {"raise_on": token(qwen, "@ ")}}
-    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, ray={"layout": layout}, engine=engine, vectors="64:int8")
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, ray={"layout": "split"}, engine=engine, vectors="64:int8")
     on_ray(cfg).require_complete()
     assert read_dataset(tmp_path / "out")["id"].to_pylist() == [0, 1, 3]
     (ranges,) = (json.loads(path.read_text()) for path in tmp_path.glob("out/_meta/int8_ranges/*/*.json"))

@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bulkembed.config.run_config import RunConfig
+from bulkembed.config.sections import EngineConfig
 from bulkembed.dataset.snapshots import newest_dataset
+from bulkembed.embedding.environment import engine_environment
 from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.inspection.verify import verify
 from bulkembed.records import Failure, LostAttempt, Receipt, Shard
@@ -19,6 +21,9 @@ from bulkembed.runs.lookup import open_job
 from bulkembed.runs.progress import Progress
 from bulkembed.runs.run import Summary, finish, run
 from bulkembed.storage.store import Store
+
+# Environment of the processes of `ray_session`: an actor that asks for more waits seconds for a process of its own.
+OF_RAYS_PROCESSES = engine_environment(EngineConfig(kind="simulated"), 2)
 
 
 def simulated(source: object, output: object, model: str, **changes: Any) -> RunConfig:
@@ -47,7 +52,7 @@ def on_ray(cfg: RunConfig, report: Callable[[Progress], None] = lambda progress:
     from bulkembed.cluster.ray_executor import ray_executor
 
     job, planned = open_job(cfg)
-    with ray_executor(job, len(planned.pending)) as executor:
+    with ray_executor(job, len(planned.pending), OF_RAYS_PROCESSES) as executor:
         return finish(job, planned, report, executor)
 
 
