@@ -38,13 +38,14 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in its own
+def pytest_itemcollected(item: pytest.Function) -> None:
+    """Marks what uses a Ray."""
+    if RAY_FIXTURES & set(item.fixturenames):
+        item.add_marker("ray")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Marks what uses a Ray. A worker of pytest-xdist gets whole files, and the longest ones first."""
-    for item in items:
-        if RAY_FIXTURES & set(item.fixturenames):
-            item.add_marker("ray")
-        item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    """Workers of pytest-xdist, which get whole files, begin with the longest ones."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=lambda item: LONG_FILES.index(item.path.stem) if item.path.stem in LONG_FILES else len(LONG_FILES))
 
