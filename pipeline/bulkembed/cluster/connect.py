@@ -130,6 +130,9 @@ def in_a_thread(connect: Callable[[], None], what: str) -> Iterator[None]:
 
     handlers, thread = process_state.SignalHandlers(), ThreadPoolExecutor(1, "ray")
     try:
+        # An interrupt within `submit` can make the executor forget a thread that it has just started, and start a second one. So the
+        # thread is there before it has anything to do with Ray.
+        thread.submit(int).result()
         with one_line(what):
             thread.submit(connect).result()
         handlers.restore()
