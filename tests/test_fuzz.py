@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from backports import zstd
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bulkembed.config.run_config import RunConfig
@@ -206,6 +206,7 @@ KEYS_OF_CONFIGS = st.sampled_from(sorted(RunConfig.model_fields)) | st.text(st.c
 
 
 @given(st.dictionaries(KEYS_OF_CONFIGS, VALUES, max_size=6))
+@example({"ray": {"\n": None}})
 def test_any_configuration_is_taken_or_refused_in_one_line(values: dict[str, Any]) -> None:
     try:
         load(None, {"source": "in", "output": "out", "model": "m"} | values)

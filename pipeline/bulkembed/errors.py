@@ -27,6 +27,11 @@ from __future__ import annotations
 from typing import Any, Literal
 
 
+def in_one_line(message: str) -> str:
+    """The message with line breaks and terminal sequences escaped: names in it come from users, files and listings."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in message)
+
+
 class BulkembedError(Exception):
     """Base class; `exit_code` is what the command line exits with."""
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkembed.cli import console
+from bulkembed.cli.app import main
 from bulkembed.config.settings import parse_setting
 from bulkembed.dataset.snapshots import newest_dataset
 from bulkembed.storage.store import Store
@@ -251,3 +252,14 @@ def test_a_name_between_colons_is_shown_as_it_is(capsys: pytest.CaptureFixture[s
     console.err.print("s3://corpus/:dog:/x", markup=False)
     shown = capsys.readouterr()
     assert (shown.out, shown.err) == ("s3://corpus/:dog:/x\n", "s3://corpus/:dog:/x\n")
+
+
+@pytest.mark.parametrize("key", ["a\\nb", "a\\u001b[2Jb", "a\\u202eb"])
+def test_an_error_is_one_line_whatever_a_name_holds(tmp_path: Path, key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.toml").write_text(f'"{key}" = 1\n', encoding="utf-8")
+    with pytest.raises(SystemExit) as leaving:
+        main(["plan", "--config", str(tmp_path / "run.toml")])
+    assert leaving.value.code == 2
+    printed = capsys.readouterr().err
+    assert printed.rstrip("\n").isprintable()
+    assert "unknown key" in printed

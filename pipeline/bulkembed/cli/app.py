@@ -18,7 +18,7 @@ from bulkembed.cli.console import HelpOnOutput, HidingFormatter, err, out, repla
 from bulkembed.config.credentials import hidden_texts
 from bulkembed.config.error_lines import KEYS
 from bulkembed.config.settings import setting_texts
-from bulkembed.errors import BulkembedError, InterruptedRun
+from bulkembed.errors import BulkembedError, InterruptedRun, in_one_line
 
 
 class Commands(HelpOnOutput, TyperGroup):
@@ -81,7 +81,7 @@ def print_mistake(error: Any) -> int:
         return 2
     message = hidden_texts.hide(error.format_message()).rstrip(".")
     command = error.ctx.command_path if getattr(error, "ctx", None) else "bulkembed"
-    err.print(f"bulkembed: {message} (see {command} --help)", markup=False)
+    print_line(f"{message} (see {command} --help)")
     return 2
 
 
@@ -89,5 +89,9 @@ def print_error(error: BulkembedError | InterruptedRun) -> int:
     """Prints the one line of an error, and returns its exit code."""
     log.debug("", exc_info=error)
     if not isinstance(error, InterruptedRun) or stopping.stop.last_word.acquire(blocking=False):
-        err.print(f"bulkembed: {hidden_texts.hide(str(error))}", markup=False)
+        print_line(hidden_texts.hide(str(error)))
     return error.exit_code
+
+
+def print_line(message: str) -> None:
+    err.print(f"bulkembed: {in_one_line(message)}", markup=False)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from bulkembed.config.credentials import hidden_texts
 from bulkembed.config.error_lines import KEYS, TABLES, first_line
 from bulkembed.config.run_config import RunConfig
-from bulkembed.errors import ConfigError
+from bulkembed.errors import ConfigError, in_one_line
 
 
 def load(paths: Sequence[Path] | None, overrides: dict[str, Any], settings: Sequence[str] = ()) -> RunConfig:
@@ -36,7 +36,7 @@ def validate(values: dict[str, Any], settings: Sequence[str] = ()) -> RunConfig:
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(first_line(error, settings)) from None
+        raise ConfigError(in_one_line(first_line(error, settings))) from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:
