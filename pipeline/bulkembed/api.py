@@ -13,7 +13,7 @@ and what a run leaves as it was in the process of its caller. The command line i
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -30,11 +30,10 @@ from bulkembed.config import toml_files
 from bulkembed.config.credentials import REFUSED, shows_credentials
 from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset import arrow_dataset
-from bulkembed.dataset.snapshots import Snapshot, data_files, newest_dataset
-from bulkembed.embedding import in_process
+from bulkembed.dataset.snapshots import data_files, newest_dataset
 from bulkembed.errors import ConfigError
-from bulkembed.inspection.resample import Resample, resample_dataset
-from bulkembed.inspection.search import Hit, dataset_model, nearest, query_prompt, query_vector
+from bulkembed.inspection.resample import Verification, resample_dataset
+from bulkembed.inspection.search import Hit, search_dataset
 from bulkembed.inspection.status import RunStatus, status_of
 from bulkembed.inspection.verify import verify as problems_of
 from bulkembed.records import REJECT_REASONS, Failure, Receipt
@@ -42,7 +41,7 @@ from bulkembed.report import run_text
 from bulkembed.runs import calibration, estimate, publication
 from bulkembed.runs.estimate import Estimate, Prices
 from bulkembed.runs.executor import Executor
-from bulkembed.runs.job import Job, load_tokenizer
+from bulkembed.runs.job import Job
 from bulkembed.runs.lookup import open_job, recipe_of
 from bulkembed.runs.progress import Progress
 from bulkembed.runs.run import Summary, finish
@@ -198,13 +197,9 @@ def run(config: RunConfig | Plan, on_progress: OnProgress | None = None) -> Summ
             stack.enter_context(connect.no_run_within_another())
             inherited = stack.enter_context(connect.session(job.cfg.ray, job))
             executor = stack.enter_context(ray_executor(job, useful_actors(work.pending), inherited))
-        summary = finish(job, work, on_progress or ignore, executor)
+        summary = finish(job, work, on_progress or (lambda _progress: None), executor)
     summary.require_complete()
     return summary
-
-
-def ignore(_progress: Progress) -> None:
-    """What is called after every shard where the caller gives nothing to call."""
 
 
 def retry_rejects(config: RunConfig, reasons: Collection[str] = (), on_progress: OnProgress | None = None) -> Summary | None:
@@ -251,22 +246,7 @@ def search(
     if engine not in (None, "vllm", "simulated"):
         raise ConfigError(f"engine: must be vllm or simulated (got {engine!r})")
     store, output = located(uri, storage)
-    ledger, snapshot = newest_dataset(store, output)
-    key = recipe_of(output, snapshot).vector_key
-    described = dataset_model(snapshot, model)
-    prompt = query_prompt(described, prompt_name, instruction)
-    with in_process.loaded(described, key.max_tokens, key.engine(engine or key.engine_kind)) as embedder:
-        vector = query_vector(snapshot, load_tokenizer(described, key.max_tokens), embedder, query, prompt)
-    return nearest(store, ledger, snapshot, vector, k)
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What `verify` found."""
-
-    snapshot: Snapshot
-    problems: list[str]  # none: the dataset is whole
-    resample: Resample | None  # rows that were embedded again, where a sample was asked for
+    return search_dataset(store, output, query, k, prompt_name, instruction, model, engine)
 
 
 def verify(
@@ -292,18 +272,17 @@ def verify(
     recipe_of(output, snapshot)  # refuses a dataset of another version
     problems: list[str] = []
 
-    def report(problem: str) -> None:
-        problems.append(problem)
-        if on_problem is not None:
-            on_problem(problem)
+    def report(some: Iterable[str]) -> None:
+        for problem in some:
+            problems.append(problem)
+            if on_problem is not None:
+                on_problem(problem)
 
-    for problem in problems_of(store, ledger, snapshot):
-        report(problem)
+    report(problems_of(store, ledger, snapshot))
     again = None
     if sample is not None and source is not None:
         again = resample_dataset(store, output, snapshot, place_of("source", source), model, sample, seed)
-        for problem in again.problems:
-            report(problem)
+        report(again.problems)
     return Verification(snapshot, problems, again)
 
 

@@ -135,7 +135,7 @@ class Model:
     prompts: tuple[tuple[str, str], ...]  # name, text
     document_prompt: str
     query_prompt: str
-    smallest_dim: int | None  # the least dimension of a Matryoshka range that ends at the width
+    min_trained_dim: int | None  # the least dimension of a Matryoshka range that ends at the width
     trained_dims: tuple[int, ...]  # Matryoshka dimensions that the model's files list
     native_dtype: str  # of the weights in the files
     end_token: str | None  # the token that must end every document
@@ -143,7 +143,7 @@ class Model:
 
     def trained_for(self, dim: int) -> bool:
         """Whether the model was trained so that its first `dim` components are a vector of their own."""
-        in_range = self.smallest_dim is not None and self.smallest_dim <= dim <= self.width
+        in_range = self.min_trained_dim is not None and self.min_trained_dim <= dim <= self.width
         return dim == self.width or in_range or dim in self.trained_dims
 
 

@@ -20,7 +20,7 @@ def rewrite(path: Path, **changes: Any) -> None:
 
 def test_qwen3_embedding_works_by_its_name(qwen: str) -> None:
     found = model_files.describe(qwen, None)
-    assert (found.pooling, found.width, found.max_tokens, found.smallest_dim) == ("last", 64, 32_768, 32)
+    assert (found.pooling, found.width, found.max_tokens, found.min_trained_dim) == ("last", 64, 32_768, 32)
     assert found.end_token == "<|endoftext|>"
     assert found.document_prompt == ""
     assert found.query_prompt == "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
@@ -28,7 +28,7 @@ def test_qwen3_embedding_works_by_its_name(qwen: str) -> None:
 
 def test_minilm_is_read_from_its_sentence_transformers_files(minilm: str) -> None:
     found = model_files.describe(minilm, None)
-    assert (found.pooling, found.width, found.max_tokens, found.smallest_dim) == ("mean", 384, 256, None)
+    assert (found.pooling, found.width, found.max_tokens, found.min_trained_dim) == ("mean", 384, 256, None)
 
 
 def test_the_digest_is_of_the_contents_not_of_the_place(qwen: str, folder: Path) -> None:

@@ -13,9 +13,9 @@ from backports import zstd
 from bulkembed.errors import ConfigError, SourceError, StorageError
 from bulkembed.report import run_text
 from bulkembed.runs.lookup import open_job
+from bulkembed.runs.overlap import refuse_overlap
 from bulkembed.source.layout import layout_of
 from bulkembed.source.objects import source_listing
-from bulkembed.source.overlap import refuse_overlap
 from bulkembed.storage.store import Store
 from tests.support.listing import ROW, fill, left_out, paths
 from tests.support.runs import in_one_process, read_dataset, simulated

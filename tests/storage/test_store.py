@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bulkembed.errors import ConfigError, StorageError
-from bulkembed.source.overlap import refuse_overlap
+from bulkembed.runs.overlap import refuse_overlap
 from bulkembed.storage import retry
 from bulkembed.storage.store import Store
 

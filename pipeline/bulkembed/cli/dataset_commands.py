@@ -57,7 +57,7 @@ def verify(
         raise ConfigError("source: is read only together with --sample N")
     if sample is not None and at.source is None:
         raise ConfigError("sample: needs the source (a flag --source, or a key in the --config file)")
-    found = api.verify(
+    verification = api.verify(
         at.output,
         storage=at.store.settings,
         sample=sample,
@@ -66,11 +66,11 @@ def verify(
         seed=seed,
         on_problem=lambda problem: err.print(problem, markup=False),
     )
-    snapshot = found.snapshot
-    if found.resample is not None:
-        out.print(dataset_text.resample_text(found.resample), markup=False)
-    if found.problems:
-        raise BulkembedError(f"snapshot {snapshot.number} of {at.output}: {len(found.problems)} problems")
+    snapshot = verification.snapshot
+    if verification.resample is not None:
+        out.print(dataset_text.resample_text(verification.resample), markup=False)
+    if verification.problems:
+        raise BulkembedError(f"snapshot {snapshot.number} of {at.output}: {len(verification.problems)} problems")
     out.print(f"snapshot {snapshot.number}: {len(snapshot.shards)} files, {snapshot.documents:,} documents, all as their receipts say")
 
 

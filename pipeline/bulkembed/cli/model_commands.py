@@ -87,6 +87,6 @@ def check(
             for library in others.LIBRARIES:
                 checks += others.compare_vectors(library, path, described, key, tokenizer, embedder)
     out.print(model_text.checks_text(described, key, embedder.version, checks), markup=False)
-    failed = [each.name for each in checks if not each.passed]
+    failed = [check.name for check in checks if not check.passed]
     if failed:
         raise GateError(f"model: {cfg.model} fails {len(failed)} of {len(checks)} checks: {', '.join(failed)}")

@@ -64,7 +64,7 @@ def stored_forms(cfg: RunConfig, model: Model) -> tuple[VectorForm, ...]:
 
 
 def trained_dims(model: Model) -> str:
-    return f"{model.smallest_dim}..{model.width}" if model.smallest_dim else ", ".join(map(str, (*model.trained_dims, model.width)))
+    return f"{model.min_trained_dim}..{model.width}" if model.min_trained_dim else ", ".join(map(str, (*model.trained_dims, model.width)))
 
 
 def document_prompt(cfg: RunConfig, model: Model) -> str:

@@ -14,6 +14,11 @@ from __future__ import annotations
 from bulkembed.storage.uris import absolute, join
 
 
+def written_folders(output: str) -> tuple[str, ...]:
+    """The folders that runs write to; current.txt stands beside them."""
+    return join(output, "data"), join(output, "_meta")
+
+
 def data_folder(output: str, fingerprint: str) -> str:
     return join(output, "data", fingerprint)
 

@@ -27,7 +27,7 @@ QUERY_PROMPTS = ("query",)
 # Trained with Matryoshka representation learning from 32 dims up, and with the vector read at this
 # token; neither is in the model's files. https://huggingface.co/Qwen/Qwen3-Embedding-4B
 QWEN3_EMBEDDING = re.compile(r"Qwen3-Embedding-", re.IGNORECASE)
-QWEN3_SMALLEST_DIM = 32
+QWEN3_MIN_DIM = 32
 QWEN3_END_TOKEN = "<|endoftext|>"  # noqa: S105
 
 
@@ -109,7 +109,7 @@ def describe_folder(name: str, folder: Path, is_local: bool) -> Model:
         prompts=tuple((str(key), str(text or "")) for key, text in (prompt_config.get("prompts") or {}).items()),
         document_prompt=prompt_of(prompt_config, DOCUMENT_PROMPTS),
         query_prompt=prompt_of(prompt_config, QUERY_PROMPTS),
-        smallest_dim=QWEN3_SMALLEST_DIM if is_qwen3_embedding else None,
+        min_trained_dim=QWEN3_MIN_DIM if is_qwen3_embedding else None,
         trained_dims=tuple(int(dim) for dim in config.get("matryoshka_dimensions") or ()),
         native_dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
         end_token=QWEN3_END_TOKEN if is_qwen3_embedding else end_token_of(folder, pooling),

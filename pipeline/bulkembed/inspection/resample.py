@@ -25,7 +25,7 @@ from bulkembed.vectors import matryoshka, quantize
 
 # Least cosine of a stored vector and the vector of the same row embedded again. A bit of a binary vector flips where a component is near 0.
 MIN_COSINE = {"float32": 0.999, "float16": 0.999, "int8": 0.98, "binary": 0.85}
-SAMPLE_SHARDS = 16  # most shards that a sample is taken from: each is read and tokenized whole
+MAX_SAMPLE_SHARDS = 16  # each is read and tokenized whole
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,15 @@ class Resample:
     rows: int
     cosines: dict[str, npt.NDArray[np.float64]]  # of each vector column
     problems: list[str]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a look at a whole dataset showed."""
+
+    snapshot: Snapshot
+    problems: list[str]  # none: the dataset is whole
+    resample: Resample | None  # rows that were embedded again, where a sample was asked for
 
 
 def resample_dataset(store: Store, output: str, snapshot: Snapshot, source: str, model: str | None, rows: int, seed: int) -> Resample:
@@ -49,9 +58,9 @@ def resample_dataset(store: Store, output: str, snapshot: Snapshot, source: str,
 
 
 def resample(job: Job, snapshot: Snapshot, objects: list[SourceObject], embedder: Embedder, rows: int, seed: int) -> Resample:
-    """Embeds `rows` random rows of the dataset again, from the source, and compares. They come from at most SAMPLE_SHARDS shards."""
+    """Embeds `rows` random rows of the dataset again, from the source, and compares. They come from at most MAX_SAMPLE_SHARDS shards."""
     random = np.random.default_rng(seed)
-    shards = sorted(random.permutation(snapshot.shards)[:SAMPLE_SHARDS].tolist())
+    shards = sorted(random.permutation(snapshot.shards)[:MAX_SAMPLE_SHARDS].tolist())
     tables = {shard: schema.table_of(job.store.read(job.ledger.data_uri(shard))) for shard in shards}
     ends = np.cumsum([table.num_rows for table in tables.values()])
     picked = np.sort(random.choice(int(ends[-1]), min(rows, int(ends[-1])), replace=False))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +16,13 @@ from bulkembed import schema
 from bulkembed.config.template import prompt_for_task
 from bulkembed.dataset import vector_columns
 from bulkembed.dataset.receipts import Ledger
-from bulkembed.dataset.snapshots import Snapshot
-from bulkembed.embedding import model_files
+from bulkembed.dataset.snapshots import Snapshot, newest_dataset
+from bulkembed.embedding import in_process, model_files
 from bulkembed.embedding.embedder import Embedder
 from bulkembed.errors import ConfigError, ModelError
 from bulkembed.records import Model
+from bulkembed.runs.job import load_tokenizer
+from bulkembed.runs.lookup import recipe_of
 from bulkembed.storage.store import Store
 from bulkembed.text.tokenizer import Tokenizer
 from bulkembed.vectors import matryoshka, quantize
@@ -32,6 +34,28 @@ OWN_COLUMNS = {field.name for field in (*schema.TAIL, *schema.CHUNKS)}  # neithe
 class Hit:
     score: float  # cosine; of int8 and binary vectors, with what they stand for
     columns: dict[str, Any]  # id and kept columns
+
+
+def search_dataset(
+    store: Store,
+    output: str,
+    query: str,
+    k: int,
+    prompt_name: str | None,
+    instruction: str | None,
+    model: str | None,
+    engine: Literal["vllm", "simulated"] | None,
+) -> list[Hit]:
+    """The `k` rows of the newest snapshot that are nearest to `query`, best first. Loads the dataset's model into this process.
+
+    `model` and `engine`: instead of the dataset's own. Raises SourceError, ModelError or ConfigError."""
+    ledger, snapshot = newest_dataset(store, output)
+    key = recipe_of(output, snapshot).vector_key
+    described = dataset_model(snapshot, model)
+    prompt = query_prompt(described, prompt_name, instruction)
+    with in_process.loaded(described, key.max_tokens, key.engine(engine or key.engine_kind)) as embedder:
+        vector = query_vector(snapshot, load_tokenizer(described, key.max_tokens), embedder, query, prompt)
+    return nearest(store, ledger, snapshot, vector, k)
 
 
 def dataset_model(snapshot: Snapshot, name: str | None) -> Model:

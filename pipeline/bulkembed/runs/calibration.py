@@ -57,11 +57,11 @@ class Int8Ranges:
         return self.is_final or all(shard.stop <= self.objects.get(shard.object_id, 0) for shard in pending)
 
     def to_record(self) -> dict[str, Any]:
-        return {"rows": self.vectors, "seen": self.seen, "objects": self.objects, "ranges": quantize.int8_ranges_to_text(self.columns)}
+        return {"rows": self.vectors, "seen": self.seen, "objects": self.objects, "int8_ranges": quantize.int8_ranges_to_text(self.columns)}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Int8Ranges:
-        return cls(quantize.int8_ranges_from_text(record["ranges"]), record["rows"], record["seen"], record["objects"])
+        return cls(quantize.int8_ranges_from_text(record["int8_ranges"]), record["rows"], record["seen"], record["objects"])
 
 
 def newest(ledger: Ledger) -> tuple[int, Int8Ranges | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bulkembed.dataset.paths import written_folders
 from bulkembed.errors import ConfigError, SourceError, StorageError
 from bulkembed.storage.store import Store
 from bulkembed.storage.uris import canonical
@@ -26,7 +27,7 @@ def refuse_linked_output(links: list[tuple[str, str]], output: str) -> None:
 
 def overlap(read: str, output: str) -> bool:
     """Whether reading below `read` would meet files that a run writes below `output`."""
-    return within(output, read) or within(read, f"{output}/data") or within(read, f"{output}/_meta")
+    return within(output, read) or any(within(read, folder) for folder in written_folders(output))
 
 
 def within(inner: str, outer: str) -> bool:

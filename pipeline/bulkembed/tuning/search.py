@@ -4,13 +4,13 @@ It does not measure; `session` does."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from bulkembed.config import keys
 from bulkembed.config.toml_files import merge
 
 Changes = dict[str, Any]  # keys of the [engine] table, and their new values
@@ -124,5 +124,5 @@ def flat(changes: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def toml(changes: Changes) -> str:
-    """The changes as an [engine] table. TOML writes numbers, booleans and strings as JSON does."""
-    return "\n".join(["[engine]", *(f"{key} = {json.dumps(value)}" for key, value in flat(changes)), ""])
+    """The changes as an [engine] table."""
+    return "\n".join(["[engine]", *(f"{key} = {keys.toml(value)}" for key, value in flat(changes)), ""])
