@@ -29,6 +29,7 @@ def node(cpus: float, gpus: float = 0) -> dict[str, float]:
         ({"tensor_parallel_size": 4}, "auto", [node(192, 8)], ("split", 2, 1.0, 4, None)),
         ({"replicas": 3}, "auto", [node(192, 8)], ("split", 3, 1.0, 1, None)),
         ({"num_gpus": 0.5}, "auto", [node(192, 8), node(2, 1)], ("split", 18, 0.5, 0.5, None)),
+        ({"replicas": 1, "num_cpus": 2}, "auto", [node(8, 8)], ("split", 1, 2.0, 1, None)),
         ({"kind": "simulated"}, "auto", [node(16, 1)], ("fused", 1, 16.0, 0, 16)),
     ],
 )
@@ -68,3 +69,27 @@ def test_on_every_gpu_host_half_of_the_cores_stay_for_tasks(hosts: list[tuple[in
     placed = placement.fit(EngineConfig(), "auto", [node(96), *(node(cpus, gpus) for cpus, gpus in hosts)])
     for cpus, gpus in hosts:
         assert gpus * placed.actor_cpus <= cpus / 2
+
+
+@given(st.lists(st.integers(1, 64), min_size=1, max_size=5), st.integers(1, 8) | st.none(), st.sampled_from(["fused", "split"]))
+def test_a_helper_task_fits_beside_the_actors_of_any_host(hosts: list[int], replicas: int | None, layout: str) -> None:
+    """Also of the smallest one, where all others are lost. In sums, three hosts of one core have 0.75 left, but each only 0.25."""
+    placed = placement.fit(EngineConfig(replicas=replicas), layout, [node(cpus) for cpus in hosts])
+    actors_per_host = -(-placed.replicas // len(hosts))
+    assert layout == "fused" or placed.helper_cpus > 0
+    for cpus in hosts:
+        assert actors_per_host * placed.actor_cpus + 2 * placed.helper_cpus <= cpus + 1e-9
+
+
+@given(st.lists(st.tuples(st.integers(1, 64), st.integers(1, 8)), min_size=1, max_size=5), st.sampled_from([None, 0.5, 2.0]))
+def test_a_helper_task_fits_some_gpu_host_beside_its_actors(hosts: list[tuple[int, int]], num_cpus: float | None) -> None:
+    nodes = [node(cpus, gpus) for cpus, gpus in hosts]
+    room = [cpus - gpus * (num_cpus or 0) for cpus, gpus in hosts]
+    if num_cpus and max(room) <= 0:
+        with pytest.raises(ResourceError, match="num_cpus"):
+            placement.fit(EngineConfig(num_cpus=num_cpus), "auto", nodes)
+        return
+    placed = placement.fit(EngineConfig(num_cpus=num_cpus), "auto", nodes)
+    for cpus, gpus in hosts:
+        left = cpus - gpus * placed.actor_cpus
+        assert left <= 0 or 0 < 2 * placed.helper_cpus <= left + 1e-9

@@ -56,10 +56,10 @@ def fit_gpus(engine: EngineConfig, layout: str, actor_gpus: float, nodes: list[d
     # An actor gets one core, or less where that would take more than half of its host's cores. So tasks find a core
     # on every host that has an actor, whichever nodes come and go.
     actor_cpus = engine.num_cpus or min(1.0, *half_core_shares(nodes, actor_gpus))
-    spare = sum(cpus) - replicas * actor_cpus
-    if spare <= 0:
+    spare = [count - min(replicas, int(held // actor_gpus)) * actor_cpus for count, held in zip(cpus, gpus, strict=True)]
+    if max(spare) <= 0:
         raise ResourceError(f"engine.num_cpus: {replicas} actors of {actor_cpus:g} CPUs leave none of {sum(cpus)} to prepare and publish")
-    return Placement("split" if layout == "auto" else layout, replicas, actor_cpus, actor_gpus, min(MAX_HELPER_CPUS, spare / 2), None)
+    return Placement("split" if layout == "auto" else layout, replicas, actor_cpus, actor_gpus, helper_share(spare), None)
 
 
 def fit_cpus(engine: EngineConfig, layout: str, cpus: list[int]) -> Placement:
@@ -75,5 +75,12 @@ def fit_cpus(engine: EngineConfig, layout: str, cpus: list[int]) -> Placement:
             f"engine.num_cpus: {replicas} actors of {actor_cpus:g} CPUs do not fit {len(cpus)} host(s) of {host} CPUs: "
             f"at most {max_cpus:g} each"
         )
-    spare = sum(cpus) - replicas * actor_cpus
-    return Placement(layout, replicas, actor_cpus, 0, min(MAX_HELPER_CPUS, spare / 2), max(1, host // actors_per_host))
+    spare = [host - actors_per_host * actor_cpus]
+    return Placement(layout, replicas, actor_cpus, 0, helper_share(spare), max(1, host // actors_per_host))
+
+
+def helper_share(spare: list[float]) -> float:
+    """The cores of a helper task: two fit on every host that has cores left beside its actors. `spare`: those cores, by host.
+
+    A share of the cluster's sum could be more than any host has left. Then no task would ever start, least of all after a node is lost."""
+    return min([MAX_HELPER_CPUS, *(cores / 2 for cores in spare if cores > 0)]) if max(spare) > 0 else 0
