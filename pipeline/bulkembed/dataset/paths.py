@@ -6,6 +6,7 @@
 <output>/_meta/rejects/<fingerprint>/<shard>.parquet  only where the shard has rejects
 <output>/_meta/receipts/<fingerprint>/<shard>.json    the last object written for a shard: its done marker
 <output>/_meta/snapshots/<number>.json                the last object written by a run: what readers see
+<output>/_meta/tombstones/<number>.json               a snapshot that gc has expired; it stays, so that no number is used twice
 <output>/current.txt                                  data files of the newest snapshot, one URI a line
 """
 
@@ -59,8 +60,17 @@ def snapshots_folder(output: str) -> str:
     return join(output, "_meta/snapshots")
 
 
+def tombstones_folder(output: str) -> str:
+    return join(output, "_meta/tombstones")
+
+
+def clock_uri(output: str, token: str) -> str:
+    """An object that is written only to ask the store for the time."""
+    return join(output, "_meta/clock", token)
+
+
 def numbered_uri(folder: str, number: int) -> str:
-    """A snapshot, or a record of int8 ranges."""
+    """A snapshot, a tombstone, or a record of int8 ranges."""
     return join(folder, f"{number:08d}.json")
 
 

@@ -80,6 +80,7 @@ class StoredObject:
     relative_path: str  # below the prefix or glob that was listed
     size: int
     version: str  # changes when the content does
+    modified: float | None = None  # Unix seconds by the store's clock; None where the store does not say
 
 
 @dataclass(frozen=True)

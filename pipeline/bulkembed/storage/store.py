@@ -13,6 +13,7 @@ import os
 import posixpath
 import uuid
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
@@ -21,7 +22,7 @@ import fsspec
 import orjson
 from fsspec.implementations.local import LocalFileSystem
 
-from bulkembed.errors import ConfigError, ObjectError, SourceError
+from bulkembed.errors import ConfigError, ObjectError, SourceError, StorageError
 from bulkembed.storage.compression import codec_of, decompress
 from bulkembed.storage.listing import WILD, Entry, LeftOut, Listing, NameTest, StoredObject, Tree, any_name, below, fixed_part, list_tree
 from bulkembed.storage.local_tree import LocalTree
@@ -140,6 +141,16 @@ class Store:
         filesystem, path = self._locate(uri)
         return version_of(retry(lambda: cast("dict[str, Any]", filesystem.info(path)), f"reading {uri}"))
 
+    def modified(self, uri: str) -> float:
+        """When the object was written, in Unix seconds by the store's clock.
+
+        Raises FileNotFoundError where there is no object, StorageError where the store does not say."""
+        filesystem, path = self._locate(uri)
+        time = modified_of(retry(lambda: cast("dict[str, Any]", filesystem.info(path)), f"reading {uri}"))
+        if time is None:
+            raise StorageError(f"{uri}: the store does not say when it was written")
+        return time
+
     def open(self, uri: str, expected_version: str | None = None) -> BinaryIO:
         """A seekable file. Each read is one GET of a range. Wrap all use of it in `retrying`.
 
@@ -230,8 +241,17 @@ def version_of(info: Mapping[str, Any]) -> str:
     return str(etag).strip('"') if etag else f"{info['size']}-{modified}"
 
 
+def modified_of(info: Mapping[str, Any]) -> float | None:
+    """When the object was written, in Unix seconds by the store's clock; None where the store does not say."""
+    value = next((info[name] for name in TIMES if info.get(name)), None)
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    return value.timestamp() if isinstance(value, datetime) else value
+
+
 def stored_object(entry: Entry, root: str, uri_of: Callable[[str], str]) -> StoredObject:
-    return StoredObject(uri_of(entry.path), below(entry.path, root), int(entry.info["size"] or 0), version_of(entry.info))
+    info = entry.info
+    return StoredObject(uri_of(entry.path), below(entry.path, root), int(info["size"] or 0), version_of(info), modified_of(info))
 
 
 def _put_local(path: Path, data: bytes, publish: Callable[[Path, Path], None]) -> None:
