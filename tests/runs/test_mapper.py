@@ -43,6 +43,6 @@ def test_the_first_error_is_raised_and_nothing_more_is_begun() -> None:
             begun.append(item)
         raise ValueError(item)
 
-    with pytest.raises(ValueError, match="^0$"):
+    with pytest.raises(ValueError, match=r"^0$"):
         list(LocalMapper(2).map(fail, range(100)))
     assert len(begun) <= 4
