@@ -1,0 +1,125 @@
+"""The keys of objects and files -> buckets of keys in an exchange, by a hash of theirs. Each bucket is one task's work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from bulkembed.row_keys import Hashes, Keys
+from bulkembed.runs.exchange import REQUESTS, Exchange, MemoryExchange
+from bulkembed.runs.joins import Mask, require_sum
+from bulkembed.runs.mapper import LocalMapper, Mapper
+from bulkembed.runs.matching import BASE
+
+PARTITION_ROWS = 4_000_000  # keys of 60 bytes: a task that joins them holds 0.5 GB
+BATCH_ROWS = PARTITION_ROWS // 2  # keys that a task reads and splits
+Prefixes = npt.NDArray[np.uint32]  # the first four bytes of content hashes
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A source object or a data file with documents."""
+
+    number: int  # what keys call it
+    place: Any  # what `KeySet.read` takes: an object id, a file's name
+    documents: int
+    state: int = BASE  # of a data file: see matching
+
+
+@dataclass(frozen=True)
+class KeySet:
+    """The keys of some objects or files."""
+
+    owners: Sequence[Owner]
+    read: Callable[[Any], Keys]  # the place of an owner -> its keys; their `owners` are set by who calls it
+
+    @property
+    def documents(self) -> int:
+        return sum(owner.documents for owner in self.owners)
+
+
+@dataclass(frozen=True)
+class Partitions:
+    """How many buckets there are, where their keys lie, and who works on them."""
+
+    buckets: int
+    exchange: Exchange
+    mapper: Mapper
+
+
+def partitions_for(documents: int, exchange: Exchange, mapper: Mapper) -> Partitions:
+    """As many buckets as so many keys need. Few keys stay in this process."""
+    buckets = max(1, -(-documents // PARTITION_ROWS))
+    return Partitions(buckets, exchange, mapper) if buckets > 1 else Partitions(1, MemoryExchange(), LocalMapper(1))
+
+
+def split(name: str, keys: KeySet, by: Literal["ids", "contents"], wanted: Prefixes | None, partitions: Partitions) -> None:
+    """Writes keys into the exchange by the bucket of one of their hashes. `wanted`: only rows with such contents."""
+    batches = enumerate(batches_of(keys.owners))
+    for _ in partitions.mapper.map(partial(split_batch, name, keys.read, by, wanted, partitions), batches):
+        pass
+
+
+def batches_of(owners: Sequence[Owner]) -> Iterator[list[Owner]]:
+    """Owners in batches of up to BATCH_ROWS documents, or of one owner."""
+    batch: list[Owner] = []
+    documents = 0
+    for owner in owners:
+        if batch and documents + owner.documents > BATCH_ROWS:
+            yield batch
+            batch, documents = [], 0
+        batch.append(owner)
+        documents += owner.documents
+    if batch:
+        yield batch
+
+
+def split_batch(
+    name: str,
+    read: Callable[[Any], Keys],
+    by: Literal["ids", "contents"],
+    wanted: Prefixes | None,
+    partitions: Partitions,
+    batch: tuple[int, list[Owner]],
+) -> None:
+    producer, owners = batch
+    keys = Keys.concat(list(LocalMapper(REQUESTS).map(partial(keys_of_owner, read, wanted), owners)))
+    partitions.exchange.write(name, producer, in_buckets(keys, getattr(keys, by), partitions.buckets))
+
+
+def keys_of_owner(read: Callable[[Any], Keys], wanted: Prefixes | None, owner: Owner) -> Keys:
+    keys = read(owner.place)
+    require_sum(f"documents of {owner.place}", len(keys), owner.documents)
+    keys = replace(keys, owners=np.full(len(keys), owner.number, np.int32))
+    return keys if wanted is None else keys.take(np.flatnonzero(among(prefixes(keys.contents), wanted)))
+
+
+def in_buckets(keys: Keys, hashes: Hashes, buckets: int) -> dict[int, Keys]:
+    if buckets == 1:
+        return {0: keys}
+    numbers = buckets_of(hashes, buckets)
+    order = np.argsort(numbers, kind="stable")
+    bounds = np.searchsorted(numbers[order], np.arange(buckets + 1))
+    return {bucket: keys.take(order[bounds[bucket] : bounds[bucket + 1]]) for bucket in range(buckets)}
+
+
+def buckets_of(hashes: Hashes, buckets: int) -> npt.NDArray[np.uint16]:
+    return ((hashes[:, 0] ^ hashes[:, 1]) % np.uint64(buckets)).astype(np.uint16)
+
+
+def prefixes(contents: Hashes) -> Prefixes:
+    """The first four bytes of each hash, in the order of the hashes."""
+    return np.ascontiguousarray(contents).view(np.uint32)[:, 0]
+
+
+def among(values: Prefixes, wanted: Prefixes) -> Mask:
+    """Which values are among these, which are sorted."""
+    if not len(wanted):
+        return np.zeros(len(values), np.bool_)
+    found: Mask = wanted[np.minimum(np.searchsorted(wanted, values), len(wanted) - 1)] == values
+    return found

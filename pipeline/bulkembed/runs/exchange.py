@@ -1,0 +1,105 @@
+"""Keys on their way between the tasks of one run, by bucket: through the store, or in this process where they are few."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import pyarrow as pa
+
+from bulkembed.row_keys import Keys, binary_of, hashes_of_column
+from bulkembed.runs.mapper import LocalMapper
+from bulkembed.storage.store import Store
+from bulkembed.storage.uris import join
+
+REQUESTS = 16  # to the store at the same time, by one task
+
+
+class Exchange(Protocol):
+    """Keys by the name of a set, by bucket, and by the task that wrote them. A task that is repeated replaces its own."""
+
+    def write(self, name: str, producer: int, buckets: Mapping[int, Keys]) -> None: ...
+
+    def read(self, name: str, bucket: int) -> Keys:
+        """All keys of one bucket, in the order of those who wrote them."""
+        ...
+
+    def remove(self, *names: str) -> None:
+        """Removes these sets, or everything where none is named."""
+        ...
+
+
+@dataclass(frozen=True)
+class StoreExchange:
+    """Blobs below `folder`, which belongs to one run: <folder>/<name>/<bucket>/<producer>.arrow."""
+
+    store: Store
+    folder: str
+
+    def write(self, name: str, producer: int, buckets: Mapping[int, Keys]) -> None:
+        def put(bucket: int) -> None:
+            self.store.put(join(self.folder_of(name, bucket), f"{producer:08d}.arrow"), bytes_of(buckets[bucket]))
+
+        for _ in LocalMapper(REQUESTS).map(put, [bucket for bucket, keys in buckets.items() if len(keys)]):
+            pass
+
+    def read(self, name: str, bucket: int) -> Keys:
+        folder = self.folder_of(name, bucket)
+        return Keys.concat(list(LocalMapper(REQUESTS).map(self.keys_at, [join(folder, blob) for blob in self.store.names(folder)])))
+
+    def remove(self, *names: str) -> None:
+        for folder in [join(self.folder, name) for name in names] or [self.folder]:
+            if self.store.stands(folder):
+                for _ in LocalMapper(REQUESTS).map(self.store.delete, [item.uri for item in self.store.objects(folder)]):
+                    pass
+
+    def folder_of(self, name: str, bucket: int) -> str:
+        return join(self.folder, name, f"{bucket:06d}")
+
+    def keys_at(self, uri: str) -> Keys:
+        return keys_of(self.store.read(uri))
+
+
+@dataclass(frozen=True)
+class MemoryExchange:
+    """The same in this process."""
+
+    held: dict[tuple[str, int], dict[int, Keys]] = field(default_factory=dict)
+
+    def write(self, name: str, producer: int, buckets: Mapping[int, Keys]) -> None:
+        for bucket, keys in buckets.items():
+            self.held.setdefault((name, bucket), {})[producer] = keys
+
+    def read(self, name: str, bucket: int) -> Keys:
+        written = self.held.get((name, bucket), {})
+        return Keys.concat([written[producer] for producer in sorted(written)])
+
+    def remove(self, *names: str) -> None:
+        for held in [held for held in self.held if not names or held[0] in names]:
+            del self.held[held]
+
+
+def bytes_of(keys: Keys) -> bytes:
+    """Keys as one Arrow file. 60 bytes a row: hashes neither repeat nor compress."""
+    table = pa.table(
+        {
+            "id": binary_of(keys.ids),
+            "content": binary_of(keys.contents),
+            "kept": binary_of(keys.kept),
+            "row": keys.rows,
+            "owner": keys.owners,
+        }
+    )
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    written: bytes = sink.getvalue().to_pybytes()
+    return written
+
+
+def keys_of(data: bytes) -> Keys:
+    """What `bytes_of` made the bytes of."""
+    table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
+    ids, contents, kept = (hashes_of_column(table[name]) for name in ("id", "content", "kept"))
+    return Keys(ids, contents, kept, table["row"].to_numpy(), table["owner"].to_numpy())
