@@ -233,4 +233,4 @@ def test_hostile_keys_stay_inside_the_output(tmp_path: Path, qwen: str) -> None:
     assert read_dataset(tmp_path / "out").num_rows == 5
     _, snapshot = newest_dataset(Store(), str(tmp_path / "out"))
     assert all(path.is_relative_to(tmp_path / "out") for path in tmp_path.rglob("*.parquet"))
-    assert len(snapshot.shards) == 5
+    assert snapshot.files == 5

@@ -219,7 +219,7 @@ def open_dataset(uri: Place, storage: Storage | None = None) -> pads.Dataset:
 def files(uri: Place, storage: Storage | None = None) -> list[str]:
     """URIs of the live data files, in source order. Raises SourceError where no run has finished yet."""
     store, output = located(uri, storage)
-    return data_files(output, newest_dataset(store, output)[1])
+    return data_files(store, output, newest_dataset(store, output)[1])
 
 
 def status(uri: Place, storage: Storage | None = None) -> list[RunStatus]:

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bulkembed.dataset.snapshots import newest_dataset
+from bulkembed.dataset.snapshots import newest_dataset, snapshot_files
 from bulkembed.records import Receipt
 from bulkembed.storage.store import Store
 from scripts.benchmarks.material import WORK, engine_dtype, shape_of
@@ -86,5 +86,6 @@ def run(
     for name, value in ({"engine.dtype": engine_dtype()} | dict(settings)).items():
         command += ["--set", f"{name}={json.dumps(value)}"]  # numbers and strings are written in TOML as in JSON
     process = run_command(command, os.environ | (env or {}), sample, every)
-    ledger, snapshot = newest_dataset(Store(), str(out))
-    return JobRun(process, list(ledger.read_receipts(snapshot.shards)))
+    store = Store()
+    ledger, snapshot = newest_dataset(store, str(out))
+    return JobRun(process, list(ledger.read_receipts(snapshot_files(store, str(out), snapshot))))

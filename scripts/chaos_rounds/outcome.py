@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from bulkembed import schema
 from bulkembed.config.run_config import RunConfig
-from bulkembed.dataset.snapshots import newest_dataset
+from bulkembed.dataset.snapshots import newest_dataset, snapshot_files
 from bulkembed.embedding.model_files import describe
 from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.inspection.verify import verify
@@ -30,7 +30,7 @@ def count_faults(output: str, storage: dict[str, Any], documents: int) -> dict[s
     store = Store(storage)
     ledger, snapshot = newest_dataset(store, output)
     ids: list[int] = []
-    for shard in snapshot.shards:
+    for shard in snapshot_files(store, output, snapshot):
         ids += schema.table_of(store.read(ledger.data_uri(shard)), ["id"])["id"].to_pylist()
     times = Counter(ids)
     return {
@@ -38,7 +38,7 @@ def count_faults(output: str, storage: dict[str, Any], documents: int) -> dict[s
         "doubled": sum(count - 1 for count in times.values()),
         "out_of_order": sum(a > b for a, b in pairwise(ids)),
         "problems": len(list(verify(store, ledger, snapshot))),
-        "files": len(snapshot.shards),
+        "files": snapshot.files,
     }
 
 
@@ -61,5 +61,5 @@ def rows(output: str, storage: dict[str, Any]) -> pa.Table:
     """All rows of a dataset, without the footers' metadata."""
     store = Store(storage)
     ledger, snapshot = newest_dataset(store, output)
-    tables = [schema.table_of(store.read(ledger.data_uri(shard))) for shard in snapshot.shards]
+    tables = [schema.table_of(store.read(ledger.data_uri(shard))) for shard in snapshot_files(store, output, snapshot)]
     return pa.concat_tables([table.replace_schema_metadata(None) for table in tables])

@@ -22,7 +22,7 @@ from bulkembed.text.tokenizer import Tokenizer
 from tests.support.commands import in_process, job
 from tests.support.corpora import write_corpus, write_jsonl
 from tests.support.processes import ROOT, bulkembed
-from tests.support.runs import in_one_process, read_dataset, simulated
+from tests.support.runs import in_one_process, live_names, read_dataset, simulated
 
 
 @pytest.mark.ray
@@ -221,8 +221,8 @@ def test_any_text_is_a_setting_or_a_clear_error(value: str) -> None:
 def test_receipts_are_plain_json(tmp_path: Path, qwen: str) -> None:
     write_corpus(tmp_path / "in", files=1)
     in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen))
-    ledger, snapshot = newest_dataset(Store(), str(tmp_path / "out"))
-    receipt = json.loads(Path(ledger.receipt_uri(snapshot.shards[0])).read_text())
+    ledger, _ = newest_dataset(Store(), str(tmp_path / "out"))
+    receipt = json.loads(Path(ledger.receipt_uri(live_names(tmp_path / "out")[0])).read_text())
     assert receipt["rows"] == receipt["documents"] + receipt["rejects"] == 20
     assert set(receipt["seconds"]) == {"read", "tokenize", "embed", "encode", "write"}
 

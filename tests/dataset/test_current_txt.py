@@ -75,8 +75,10 @@ def test_a_run_that_is_held_back_still_repairs_current_txt(tmp_path: Path, qwen:
     current = tmp_path / "out/current.txt"
     live = current.read_bytes()
     current.write_bytes(b"stale")
+    for number in (1, 2, 3):
+        (tmp_path / "in" / f"{number}.jsonl").unlink()
     with pytest.raises(HeldBack):
-        in_one_process(cfg.model_copy(update={"limit": 3}))
+        in_one_process(cfg)
     assert current.read_bytes() == live
 
 

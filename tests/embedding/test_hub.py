@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from bulkembed.dataset.snapshots import Snapshot
 from bulkembed.embedding.model_files import describe
 from bulkembed.embedding.model_identity import file_hash
 from bulkembed.errors import ModelError
@@ -26,6 +25,7 @@ from tests.support.corpora import write_corpus
 from tests.support.processes import bulkembed
 from tests.support.runs import read_dataset
 from tests.support.small_hub import COMMIT, TOKEN, SmallHub, small_hub
+from tests.support.snapshots import some_snapshot
 
 NAME = "small/Qwen3-Embedding-tiny"
 
@@ -133,7 +133,7 @@ def test_code_of_a_model_comes_with_it(tmp_path: Path, hub: SmallHub) -> None:
 
 def test_a_folder_with_the_files_of_the_hub_model_is_the_model_of_a_dataset(qwen: str) -> None:
     made_with = {"model": NAME, "revision": COMMIT, "model_digest": describe(qwen, None).digest}
-    snapshot = Snapshot(1, "f", "", "in", [], 0, 0, made_with)
+    snapshot = some_snapshot(provenance=made_with)
     assert dataset_model(snapshot, qwen).name == qwen
     with pytest.raises(ModelError, match=f"{re.escape(qwen)} is not the model of this dataset: its files differ"):
         dataset_model(replace(snapshot, provenance=made_with | {"model_digest": "another"}), qwen)

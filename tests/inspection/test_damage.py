@@ -18,7 +18,7 @@ from bulkembed.runs.lookup import recall_job
 from bulkembed.source.objects import source_objects
 from bulkembed.storage.store import Store
 from tests.support.corpora import write_corpus
-from tests.support.runs import in_one_process, problems, simulated
+from tests.support.runs import in_one_process, live_names, problems, simulated
 
 WIDTH = 64
 
@@ -26,8 +26,8 @@ WIDTH = 64
 def test_verify_names_what_is_wrong(tmp_path: Path, qwen: str) -> None:
     write_corpus(tmp_path / "in")
     in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen))
-    ledger, snapshot = newest_dataset(Store(), str(tmp_path / "out"))
-    paths = [Path(ledger.data_uri(shard)) for shard in snapshot.shards]
+    ledger, _ = newest_dataset(Store(), str(tmp_path / "out"))
+    paths = [Path(ledger.data_uri(shard)) for shard in live_names(tmp_path / "out")]
     paths[0].unlink()
     paths[1].write_bytes(paths[1].read_bytes()[:-20])
     short = pq.read_table(paths[2]).slice(1)
@@ -36,19 +36,19 @@ def test_verify_names_what_is_wrong(tmp_path: Path, qwen: str) -> None:
     column = stretched["embedding"].combine_chunks()
     doubled = pa.FixedSizeListArray.from_arrays(pa.compute.multiply(column.flatten(), pa.scalar(2, pa.float32())), type=column.type)
     pq.write_table(stretched.set_column(2, stretched.schema.field("embedding"), doubled), paths[3])
-    Path(ledger.receipt_uri(snapshot.shards[4])).unlink()
+    Path(ledger.receipt_uri(live_names(tmp_path / "out")[4])).unlink()
     found = "\n".join(problems(tmp_path / "out"))
     for number, message in enumerate(["missing", "unreadable", "9 rows, its receipt says 10", "not finite and of norm 1"]):
         assert any(str(paths[number]) in line and message in line for line in found.splitlines())
-    assert f"{ledger.receipt_uri(snapshot.shards[4])}: missing" in found
+    assert f"{ledger.receipt_uri(live_names(tmp_path / 'out')[4])}: missing" in found
 
 
 def sabotaged(tmp_path: Path, qwen: str, harm: Callable[[Path, pa.Table], None]) -> list[str]:
     """What verify and its sample say of a dataset of which one file was harmed."""
     write_corpus(tmp_path / "in")
     in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen))
-    ledger, snapshot = newest_dataset(Store(), str(tmp_path / "out"))
-    path = Path(ledger.data_uri(snapshot.shards[3]))
+    ledger, _ = newest_dataset(Store(), str(tmp_path / "out"))
+    path = Path(ledger.data_uri(live_names(tmp_path / "out")[3]))
     harm(path, pq.read_table(path))
     return problems(tmp_path / "out")
 

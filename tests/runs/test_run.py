@@ -29,7 +29,7 @@ from bulkembed.runs.run import finish, run
 from bulkembed.storage.store import Store
 from bulkembed.vectors import matryoshka, quantize
 from tests.support.corpora import write_corpus, write_jsonl
-from tests.support.runs import Recorder, in_one_process, problems, read_dataset, simulated
+from tests.support.runs import Recorder, in_one_process, live_names, problems, read_dataset, simulated
 
 WIDTH = 64
 
@@ -230,12 +230,13 @@ def test_the_layout_of_the_output(tmp_path: Path, qwen: str) -> None:
     made = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file())
     fingerprint = ledger.fingerprint
     assert made == sorted(
-        ["current.txt", f"_meta/runs/{fingerprint}.json", "_meta/snapshots/00000001.json"]
-        + [f"_meta/receipts/{fingerprint}/{shard}.json" for shard in snapshot.shards]
-        + [f"data/{fingerprint}/{shard}.parquet" for shard in snapshot.shards]
+        ["current.txt", f"_meta/runs/{fingerprint}.json", "_meta/snapshots/00000001.json", "_meta/heads/00000001.json"]
+        + [f"_meta/manifests/{snapshot.manifest}/{kind}-00000.parquet" for kind in ("files", "sources", "rejected")]
+        + [f"_meta/receipts/{fingerprint}/{shard}.json" for shard in live_names(tmp_path / "out")]
+        + [f"data/{fingerprint}/{shard}.parquet" for shard in live_names(tmp_path / "out")]
     )
     live = (tmp_path / "out" / "current.txt").read_text().splitlines()
-    assert live == [str(tmp_path / "out" / "data" / fingerprint / f"{shard}.parquet") for shard in snapshot.shards]
+    assert live == [str(tmp_path / "out" / "data" / fingerprint / f"{shard}.parquet") for shard in live_names(tmp_path / "out")]
 
 
 def test_a_shard_error_names_the_shard(tmp_path: Path, qwen: str) -> None:
@@ -270,7 +271,7 @@ def test_int8_ranges_are_the_same_for_every_shard_and_after_a_resume(tmp_path: P
     ledger, snapshot = newest_dataset(Store(), str(tmp_path / "out"))
     ranges = quantize.int8_ranges_from_text(snapshot.provenance)
     assert {name: value.shape for name, value in ranges.items()} == {"embedding_64": (2, 64), "embedding_32": (2, 32)}
-    for shard in snapshot.shards:
+    for shard in live_names(tmp_path / "out"):
         footer = pq.read_schema(ledger.data_uri(shard)).metadata
         mine = quantize.int8_ranges_from_text({key.decode().removeprefix("bulkembed."): value.decode() for key, value in footer.items()})
         assert all(np.array_equal(mine[name], ranges[name]) for name in ranges)

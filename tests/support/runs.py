@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from bulkembed.config.run_config import RunConfig
 from bulkembed.config.sections import EngineConfig
-from bulkembed.dataset.snapshots import newest_dataset
+from bulkembed.dataset.snapshots import newest_dataset, snapshot_files
 from bulkembed.embedding.environment import engine_environment
 from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.inspection.verify import verify
@@ -37,8 +37,14 @@ def read_dataset(output: object, **storage: Any) -> pa.Table:
     """The live rows of a dataset, in source order."""
     store = Store(storage)
     ledger, snapshot = newest_dataset(store, str(output))
-    tables = [pq.read_table(pa.BufferReader(store.read(ledger.data_uri(shard)))) for shard in snapshot.shards]
+    tables = [pq.read_table(pa.BufferReader(store.read(ledger.data_uri(shard)))) for shard in snapshot_files(store, str(output), snapshot)]
     return pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
+
+
+def live_names(output: object, **storage: Any) -> list[str]:
+    """Names of the live data files of a dataset."""
+    store = Store(storage)
+    return snapshot_files(store, str(output), newest_dataset(store, str(output))[1])
 
 
 def problems(output: object) -> list[str]:

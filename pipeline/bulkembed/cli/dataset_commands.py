@@ -71,7 +71,7 @@ def verify(
         out.print(dataset_text.resample_text(verification.resample), markup=False)
     if verification.problems:
         raise BulkembedError(f"snapshot {snapshot.number} of {at.output}: {len(verification.problems)} problems")
-    out.print(f"snapshot {snapshot.number}: {len(snapshot.shards)} files, {snapshot.documents:,} documents, all as their receipts say")
+    out.print(f"snapshot {snapshot.number}: {snapshot.files} files, {snapshot.documents:,} documents, all as their receipts say")
 
 
 @app.command(cls=Command)

@@ -93,6 +93,11 @@ class Recipe:
         return digest_of(self.texts | dict(self.row_schema.int8_ranges), 16)
 
     @property
+    def line(self) -> str:
+        """Identity of all snapshots of this recipe: the fingerprint without int8 ranges, which are measured anew as rows come."""
+        return digest_of(self.texts, 16)
+
+    @property
     def source_columns(self) -> tuple[str, ...]:
         """All columns of the source that a run reads."""
         rows = self.row_schema

@@ -1,4 +1,4 @@
-"""The newest snapshot as a dataset of Arrow's."""
+"""A snapshot as a dataset of Arrow's."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from bulkembed.storage.retry import CORRUPT, describe_error
 from bulkembed.storage.store import Store
 
 
-def open_dataset(store: Store, output: str) -> pads.FileSystemDataset:
-    """The live files of the newest snapshot. A later run does not change what this dataset reads.
+def open_dataset(store: Store, output: str, number: int | None = None) -> pads.FileSystemDataset:
+    """The live files of the current snapshot, or of this number. A later run does not change what this dataset reads.
 
-    Its schema, with the footer as metadata, is that of the first file. Raises SourceError where no run has finished yet."""
-    _, snapshot = newest_dataset(store, output)
-    uris = data_files(output, snapshot)
+    Its schema, with the footer as metadata, is that of the first file. Raises SourceError where there is no such snapshot."""
+    _, snapshot = newest_dataset(store, output, number)
+    uris = data_files(store, output, snapshot)
     filesystem, located = arrow_filesystem(store, uris)
     return pads.FileSystemDataset.from_paths(
         located, schema=schema_of(filesystem, located[0], uris[0]), format=pads.ParquetFileFormat(), filesystem=filesystem

@@ -34,7 +34,12 @@ def create_numbered(store: Store, folder: str, number: int, record: Mapping[str,
 
 def newest_number(store: Store, folder: str) -> int:
     """The highest number of the records in a folder; 0 where there is none."""
-    return max((int(name[:-5]) for name in store.names(folder) if name[:-5].isdigit()), default=0)
+    return max(listed_numbers(store, folder), default=0)
+
+
+def listed_numbers(store: Store, folder: str) -> list[int]:
+    """The numbers of the records in a folder."""
+    return [int(name[:-5]) for name in store.names(folder) if name.endswith(".json") and name[:-5].isdigit()]
 
 
 def record_bytes(record: Mapping[str, Any]) -> bytes:

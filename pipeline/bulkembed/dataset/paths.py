@@ -1,16 +1,26 @@
 """The layout of an output. Every URI below an output is built here, and nowhere else.
 
-<output>/data/<fingerprint>/<shard>.parquet
+<output>/data/<fingerprint>/<name>.parquet
 <output>/_meta/runs/<fingerprint>.json                what the fingerprint stands for
 <output>/_meta/int8_ranges/<key>/<number>.json        ranges of int8 vectors; the newest are valid, see runs/calibration
-<output>/_meta/rejects/<fingerprint>/<shard>.parquet  only where the shard has rejects
-<output>/_meta/receipts/<fingerprint>/<shard>.json    the last object written for a shard: its done marker
-<output>/_meta/snapshots/<number>.json                the last object written by a run: what readers see
+<output>/_meta/receipts/<fingerprint>/<name>.json     the last object written for a data file: its done marker
+<output>/_meta/rejects/<fingerprint>/<name>.parquet   rejects of an embedded file, only where it has any
+<output>/_meta/rejects/<line>/<object id>.parquet     rejects of the scan of an object version, only where it has any
+<output>/_meta/keys/<line>/<object id>.parquet        keys of an object version
+<output>/_meta/manifests/<token>/<kind>-<part>.parquet  files, sources and rejects of a snapshot, written before it
+<output>/_meta/snapshots/<number>.json                what a run has published; never deleted, never written twice
 <output>/_meta/tombstones/<number>.json               a snapshot that gc has expired; it stays, so that no number is used twice
-<output>/current.txt                                  data files of the newest snapshot, one URI a line
+<output>/_meta/clock/<token>                          written only to ask the store for the time
+<output>/_meta/heads/<number>.json                    which line is current; the newest is valid
+<output>/_meta/leases/<line>/<epoch>.json             a run that writes to the line, and `.beat`, its heartbeat
+<output>/_meta/run_keys/<line>/<digest>.json          the snapshot of a run key
+<output>/_meta/exchange/<token>/                      what the tasks of one run hand to each other; removed at its end
+<output>/current.txt                                  data files of the current snapshot, one URI a line
 """
 
 from __future__ import annotations
+
+from hashlib import sha256
 
 from bulkembed.storage.uris import absolute, join
 
@@ -24,24 +34,25 @@ def data_folder(output: str, fingerprint: str) -> str:
     return join(output, "data", fingerprint)
 
 
-def data_uri(output: str, fingerprint: str, shard_id: str) -> str:
-    return join(data_folder(output, fingerprint), f"{shard_id}.parquet")
+def data_uri(output: str, fingerprint: str, name: str) -> str:
+    return join(data_folder(output, fingerprint), f"{name}.parquet")
 
 
-def rejects_folder(output: str, fingerprint: str) -> str:
-    return join(output, "_meta/rejects", fingerprint)
+def rejects_folder(output: str, key: str) -> str:
+    """Rejects of embedded files, where `key` is a fingerprint; rejects of scans, where it is a line."""
+    return join(output, "_meta/rejects", key)
 
 
-def rejects_uri(output: str, fingerprint: str, shard_id: str) -> str:
-    return join(rejects_folder(output, fingerprint), f"{shard_id}.parquet")
+def rejects_uri(output: str, key: str, name: str) -> str:
+    return join(rejects_folder(output, key), f"{name}.parquet")
 
 
 def receipts_folder(output: str, fingerprint: str) -> str:
     return join(output, "_meta/receipts", fingerprint)
 
 
-def receipt_uri(output: str, fingerprint: str, shard_id: str) -> str:
-    return join(receipts_folder(output, fingerprint), f"{shard_id}.json")
+def receipt_uri(output: str, fingerprint: str, name: str) -> str:
+    return join(receipts_folder(output, fingerprint), f"{name}.json")
 
 
 def run_records_folder(output: str) -> str:
@@ -69,9 +80,47 @@ def clock_uri(output: str, token: str) -> str:
     return join(output, "_meta/clock", token)
 
 
+def heads_folder(output: str) -> str:
+    return join(output, "_meta/heads")
+
+
 def numbered_uri(folder: str, number: int) -> str:
-    """A snapshot, a tombstone, or a record of int8 ranges."""
+    """A snapshot, a tombstone, a head, a lease, or a record of int8 ranges."""
     return join(folder, f"{number:08d}.json")
+
+
+def manifests_folder(output: str) -> str:
+    return join(output, "_meta/manifests")
+
+
+def manifest_folder(output: str, token: str) -> str:
+    return join(manifests_folder(output), token)
+
+
+def keys_folder(output: str, line: str) -> str:
+    return join(output, "_meta/keys", line)
+
+
+def keys_uri(output: str, line: str, object_id: str) -> str:
+    return join(keys_folder(output, line), f"{object_id}.parquet")
+
+
+def leases_folder(output: str, line: str) -> str:
+    return join(output, "_meta/leases", line)
+
+
+def beat_uri(output: str, line: str, epoch: int) -> str:
+    """The heartbeat of the lease `numbered_uri(leases_folder(output, line), epoch)`."""
+    return join(leases_folder(output, line), f"{epoch:08d}.beat")
+
+
+def run_key_uri(output: str, line: str, run_key: str) -> str:
+    """A run key may hold any character, so its digest is the name."""
+    return join(output, "_meta/run_keys", line, f"{sha256(run_key.encode()).hexdigest()[:32]}.json")
+
+
+def exchange_folder(output: str, token: str) -> str:
+    return join(output, "_meta/exchange", token)
 
 
 def current_uri(output: str) -> str:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from bulkembed import schema
 from bulkembed.dataset import vector_columns
-from bulkembed.dataset.snapshots import Snapshot
+from bulkembed.dataset.snapshots import Snapshot, snapshot_files
 from bulkembed.embedding import in_process
 from bulkembed.embedding.embedder import Embedder
 from bulkembed.inspection.search import dataset_model
@@ -60,7 +60,7 @@ def resample_dataset(store: Store, output: str, snapshot: Snapshot, source: str,
 def resample(job: Job, snapshot: Snapshot, objects: list[SourceObject], embedder: Embedder, rows: int, seed: int) -> Resample:
     """Embeds `rows` random rows of the dataset again, from the source, and compares. They come from at most MAX_SAMPLE_SHARDS shards."""
     random = np.random.default_rng(seed)
-    shards = sorted(random.permutation(snapshot.shards)[:MAX_SAMPLE_SHARDS].tolist())
+    shards = sorted(random.permutation(snapshot_files(job.store, job.cfg.output, snapshot))[:MAX_SAMPLE_SHARDS].tolist())
     tables = {shard: schema.table_of(job.store.read(job.ledger.data_uri(shard))) for shard in shards}
     ends = np.cumsum([table.num_rows for table in tables.values()])
     picked = np.sort(random.choice(int(ends[-1]), min(rows, int(ends[-1])), replace=False))

@@ -16,7 +16,7 @@ from bulkembed import schema
 from bulkembed.config.template import prompt_for_task
 from bulkembed.dataset import vector_columns
 from bulkembed.dataset.receipts import Ledger
-from bulkembed.dataset.snapshots import Snapshot, newest_dataset
+from bulkembed.dataset.snapshots import Snapshot, newest_dataset, snapshot_files
 from bulkembed.embedding import in_process, model_files
 from bulkembed.embedding.embedder import Embedder
 from bulkembed.errors import ConfigError, ModelError
@@ -102,7 +102,7 @@ def nearest(store: Store, ledger: Ledger, snapshot: Snapshot, query: npt.NDArray
 
 
 def row_groups(store: Store, ledger: Ledger, snapshot: Snapshot) -> Iterator[pa.Table]:
-    for shard_id in snapshot.shards:
-        parquet = pq.ParquetFile(pa.BufferReader(store.read(ledger.data_uri(shard_id))))
+    for name in snapshot_files(store, ledger.output, snapshot):
+        parquet = pq.ParquetFile(pa.BufferReader(store.read(ledger.data_uri(name))))
         for number in range(parquet.num_row_groups):
             yield parquet.read_row_group(number, use_threads=False)  # see schema.table_of

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bulkembed.dataset.receipts import Ledger, fingerprints
-from bulkembed.dataset.snapshots import Snapshot, newest_snapshot
+from bulkembed.dataset.snapshots import Snapshot, current_snapshot
 from bulkembed.records import Counts
 from bulkembed.storage.store import Store
 
@@ -19,7 +19,7 @@ class RunStatus:
     shards: int
     counts: Counts
     provenance: dict[str, str]  # empty before the first shard is done
-    snapshot: Snapshot | None  # the newest of the output, where it is of this fingerprint
+    snapshot: Snapshot | None  # the current one of the output, where it is of this fingerprint
 
     @property
     def is_live(self) -> bool:
@@ -28,7 +28,7 @@ class RunStatus:
 
 def status_of(store: Store, output: str) -> Iterator[RunStatus]:
     """The runs of each fingerprint that has a run record. Reads every receipt."""
-    newest = newest_snapshot(store, output)
+    newest = current_snapshot(store, output)
     for fingerprint in fingerprints(store, output):
         ledger = Ledger(store, output, fingerprint)
         receipts = list(ledger.read_receipts(ledger.done()))

@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 
 from bulkembed import schema
 from bulkembed.dataset import parquet_file, vector_columns
+from bulkembed.dataset.current_txt import current_differs
 from bulkembed.dataset.paths import current_uri
 from bulkembed.dataset.receipts import Ledger
-from bulkembed.dataset.snapshots import Snapshot, current_differs
+from bulkembed.dataset.snapshots import Snapshot, snapshot_files
 from bulkembed.errors import StorageError
 from bulkembed.records import Counts, Receipt, VectorForm
 from bulkembed.runs import calibration
@@ -34,8 +35,9 @@ def verify(store: Store, ledger: Ledger, snapshot: Snapshot) -> Iterator[str]:
     forms = vector_columns.forms_of(snapshot.provenance)
     present = set(ledger.done())
     first: pa.Schema | None = None
+    names = snapshot_files(store, ledger.output, snapshot)
     total = Counts()
-    for shard_id in snapshot.shards:
+    for shard_id in names:
         if shard_id not in present:
             yield f"{ledger.receipt_uri(shard_id)}: missing"
             continue
@@ -61,7 +63,7 @@ def verify(store: Store, ledger: Ledger, snapshot: Snapshot) -> Iterator[str]:
         yield from (f"{uri}: {problem}" for problem in file_problems(table, first, receipt, snapshot, forms))
         if receipt.counts.rejects:
             yield from reject_problems(store, ledger.rejects_uri(shard_id), receipt)
-    if len(present.intersection(snapshot.shards)) == len(snapshot.shards) and total.documents != snapshot.documents:
+    if present.issuperset(names) and total.documents != snapshot.documents:
         yield f"snapshot {snapshot.number}: says {snapshot.documents} documents, its receipts {total.documents}"
     if current_differs(store, ledger.output, snapshot):
         yield f"{current_uri(ledger.output)}: does not list the files of snapshot {snapshot.number}; run the job again, which writes it"

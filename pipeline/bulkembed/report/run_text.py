@@ -97,7 +97,7 @@ def summary_text(job: Job, summary: Summary, seconds: float) -> str:
     rows += [("failed", f"{failure.where}: {failure.reason.strip()}") for failure in summary.failures]
     if summary.snapshot is not None:
         rows.append(("dataset", f"snapshot {summary.snapshot.number}: {summary.snapshot.documents:,} documents"))
-        rows.append(("files", f"{len(summary.snapshot.shards):,}, listed in {current_uri(job.cfg.output)}"))
+        rows.append(("files", f"{summary.snapshot.files:,}, listed in {current_uri(job.cfg.output)}"))
     else:
         rows.append(("dataset", "no snapshot: this run is incomplete"))
     return lines(rows)

@@ -35,11 +35,13 @@ class Deletion:
     why: str
 
 
-def held_back(base: Snapshot | None, new: Contents, cfg: RunConfig) -> str | None:
-    """One line that says what would leave the dataset and how to insist. None where `new` may be published over `base`."""
-    if base is None:
+def held_back(base: Snapshot | None, base_files: list[str], new: Contents, cfg: RunConfig) -> str | None:
+    """One line that says what would leave the dataset and how to insist. None where `new` may be published over `base`.
+
+    A run with a limit is a trial. It takes the place of no dataset, so that nothing holds it back."""
+    if base is None or cfg.limit is not None:
         return None
-    deletions = list(deletions_of(base, new, cfg))
+    deletions = list(deletions_of(base, base_files, new, cfg))
     for deletion in deletions:
         if deletion.count > deletion.max_count:
             needed = max(other.count for other in deletions)
@@ -50,17 +52,14 @@ def held_back(base: Snapshot | None, new: Contents, cfg: RunConfig) -> str | Non
     return None
 
 
-def deletions_of(base: Snapshot, new: Contents, cfg: RunConfig) -> Iterator[Deletion]:
+def deletions_of(base: Snapshot, base_files: list[str], new: Contents, cfg: RunConfig) -> Iterator[Deletion]:
     """The rows that would leave with their objects, then the documents that would.
 
     A row that became a reject is still a row of the source, so rows alone do not show it."""
-    before, after = rows_by_name(base.shards), rows_by_name(new.shards)
+    before, after = rows_by_name(base_files), rows_by_name(new.shards)
     total, left = before.total(), after.total()
     rule = f"max_deletes ({cfg.max_deletes:g})" if cfg.allow_deletes is None else f"--allow-deletes {cfg.allow_deletes}"
-    if cfg.limit is not None and cfg.limit <= left < total:  # a source with fewer rows than the limit is whole
-        why = f"--limit {cfg.limit} takes a part of the source (give a trial an --output of its own)"
-        yield Deletion(total - left, total, "rows", bound_for(cfg, 0), why)
-    elif new.source != base.source:
+    if new.source != base.source:
         # Names of objects tell whether a source has only moved. A smaller one may be half copied.
         max_count = 0 if left < total else max_deletes(cfg, total)
         why = f"they were made from {base.source}, this run is from {new.source}"

@@ -61,7 +61,7 @@ def finish(job: Job, plan: ShardPlan, report: Callable[[Progress], None], execut
         stopping.stop.check()
     snapshot = None
     if is_complete and not plan.failures and not progress.failures:
-        snapshot = publication.publish(job, published.union(plan.done))
+        snapshot = publication.publish(job, plan, published.union(plan.done))
     return Summary(job, plan, progress, snapshot)
 
 

@@ -1,0 +1,149 @@
+"""What a snapshot lists: its data files, the object versions that it was made from, and the rejects that are remembered.
+
+A manifest is Parquet, in parts, since a snapshot may list 10^7 files. It is written under a random token before its snapshot, and belongs
+to that snapshot alone."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from itertools import islice
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bulkembed.dataset import paths
+from bulkembed.errors import StorageError
+from bulkembed.storage.retry import CORRUPT, describe_error
+from bulkembed.storage.store import Store
+from bulkembed.storage.uris import join
+
+PART_ROWS = 100_000
+PART_BYTES = 64 << 20  # of `contents`, which are 4 bytes a document
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A live data file. All its rows are live."""
+
+    name: str
+    rows: int
+    documents: int  # fewer than rows where windows are rows
+    tokens: int
+    data_bytes: int
+    data_sha256: str
+    contents: bytes  # sorted unique uint32: the first four bytes of the content hash of each document
+
+
+@dataclass(frozen=True)
+class SourceVersion:
+    """A version of a source object that the snapshot was made from."""
+
+    object_id: str
+    path: str  # below the source
+    rows: int
+    rejects: int  # that its scan found
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A content that the stages after the scan have rejected."""
+
+    content_hash: bytes
+    reason: str
+    detail: str
+    rows: int  # of the source, that have this content
+
+
+Entry = TypeVar("Entry", DataFile, SourceVersion, Rejected)
+KINDS: dict[type[Any], str] = {DataFile: "files", SourceVersion: "sources", Rejected: "rejected"}
+ARROW_TYPES = {"str": pa.string(), "int": pa.int64(), "bytes": pa.binary()}
+
+
+def new_token() -> str:
+    return secrets.token_hex(16)
+
+
+def write_parts(store: Store, output: str, token: str, kind: type[Entry], entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Writes the entries in parts, and yields each. There is a part also where there is no entry."""
+    whole = iter(entries)
+    number = 0
+    while (part := next_part(whole)) or not number:
+        store.put(part_uri(output, token, kind, number), parquet_bytes(kind, part))
+        yield from part
+        number += 1
+
+
+def next_part(entries: Iterator[Entry]) -> list[Entry]:
+    part, size = [], 0
+    for entry in islice(entries, PART_ROWS):
+        part.append(entry)
+        size += len(getattr(entry, "contents", b""))
+        if size >= PART_BYTES:
+            break
+    return part
+
+
+def part_uri(output: str, token: str, kind: type[Entry], number: int) -> str:
+    return join(paths.manifest_folder(output, token), f"{KINDS[kind]}-{number:05d}.parquet")
+
+
+def parquet_bytes(kind: type[Entry], part: list[Entry]) -> bytes:
+    sink = pa.BufferOutputStream()
+    table = pa.Table.from_pylist([asdict(entry) for entry in part], schema=arrow_schema(kind))
+    pq.write_table(table, sink, compression="zstd", use_dictionary=False)
+    return bytes(sink.getvalue())
+
+
+def arrow_schema(kind: type[Entry]) -> pa.Schema:
+    return pa.schema([pa.field(item.name, ARROW_TYPES[str(item.type)], nullable=False) for item in fields(kind)])
+
+
+def read_files(store: Store, output: str, token: str) -> Iterator[DataFile]:
+    """The data files of a manifest, in the order of their names."""
+    return read_entries(store, output, token, DataFile)
+
+
+def read_sources(store: Store, output: str, token: str) -> Iterator[SourceVersion]:
+    """The object versions of a manifest, in source order."""
+    return read_entries(store, output, token, SourceVersion)
+
+
+def read_rejected(store: Store, output: str, token: str) -> Iterator[Rejected]:
+    return read_entries(store, output, token, Rejected)
+
+
+def read_names(store: Store, output: str, token: str) -> list[str]:
+    """The names of the data files of a manifest. `contents`, which are most of its bytes, are not read."""
+    return [name for table in tables(store, output, token, DataFile, ["name"]) for name in table["name"].to_pylist()]
+
+
+def read_entries(store: Store, output: str, token: str, kind: type[Entry]) -> Iterator[Entry]:
+    for table in tables(store, output, token, kind, None):
+        for record in table.to_pylist():
+            yield kind(**record)
+
+
+def tables(store: Store, output: str, token: str, kind: type[Entry], columns: list[str] | None) -> Iterator[pa.Table]:
+    """The parts of a manifest in turn. Raises StorageError where one is missing or damaged."""
+    folder = paths.manifest_folder(output, token)
+    names = [name for name in store.names(folder) if name.startswith(f"{KINDS[kind]}-")]
+    if not names or names != [part_uri(output, token, kind, number).rpartition("/")[2] for number in range(len(names))]:
+        raise StorageError(f"{folder}: parts of this manifest are missing ({KINDS[kind]})")
+    for name in names:
+        yield read_part(store, join(folder, name), columns)
+
+
+def read_part(store: Store, uri: str, columns: list[str] | None) -> pa.Table:
+    def attempt() -> pa.Table:
+        with store.open(uri) as file:
+            return pq.ParquetFile(file).read(columns, use_threads=False)  # see schema.table_of
+
+    try:
+        return store.retrying(attempt, f"reading {uri}")
+    except FileNotFoundError as error:
+        raise StorageError(f"{uri}: missing") from error
+    except CORRUPT as error:
+        raise StorageError(f"{uri}: is damaged: {describe_error(error)}") from error
