@@ -19,6 +19,8 @@ from scripts.benchmarks.limit import limit
 from scripts.benchmarks.machine import machine
 from scripts.benchmarks.material import Row
 from scripts.benchmarks.memory import memory
+from scripts.benchmarks.month import month
+from scripts.benchmarks.nightly import nightly
 from scripts.benchmarks.overhead import overhead
 from scripts.benchmarks.peers import peers
 from scripts.benchmarks.ratio import ratio
@@ -30,6 +32,8 @@ from scripts.benchmarks.tail import tail
 from scripts.benchmarks.tune import tune
 
 ROWS = [machine, ratio, peers, limit, overhead, host, devices, tail, scale, memory, start, reads, formats, recall, tune, ablations]
+ROWS += [nightly, month]
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 
 app = typer.Typer(
