@@ -7,7 +7,7 @@ differ have one hash. It is the same in the source, once a column has the run's 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
 from itertools import pairwise
@@ -39,6 +39,10 @@ class Keys:
     def take(self, selection: Selection) -> Keys:
         """The keys at these indices, or where this mask holds."""
         return Keys(self.ids[selection], self.contents[selection], self.kept[selection], self.rows[selection], self.owners[selection])
+
+    def owned_by(self, owner: int) -> Keys:
+        """The same keys, of the object or file with this index."""
+        return replace(self, owners=np.full(len(self), owner, np.int32))
 
     @staticmethod
     def empty() -> Keys:

@@ -19,9 +19,9 @@ from bulkembed.records import Model
 from bulkembed.runs import calibration, publication
 from bulkembed.runs.job import Job, load_tokenizer
 from bulkembed.runs.overlap import refuse_linked_output, refuse_overlap
+from bulkembed.scans import Layout
 from bulkembed.source import columns, planning
 from bulkembed.source.columns import CarriedColumns
-from bulkembed.source.layout import Layout
 from bulkembed.source.objects import SourceListing, source_listing
 from bulkembed.source.planning import ShardPlan
 from bulkembed.storage.store import Store

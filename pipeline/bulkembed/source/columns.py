@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from bulkembed import schema
 from bulkembed.config.recipe import Recipe, RowSchema
 from bulkembed.errors import ConfigError, ObjectError, SourceError
+from bulkembed.scans import Layout
 from bulkembed.source import json_columns
 from bulkembed.source.column_types import (
     fill_unknown,
@@ -22,7 +23,7 @@ from bulkembed.source.column_types import (
     parse_arrow_type,
     plain_type,
 )
-from bulkembed.source.layout import Layout, layout_of
+from bulkembed.source.layout import layout_of
 from bulkembed.source.objects import SourceObject
 from bulkembed.storage.store import Store
 

@@ -11,10 +11,11 @@ import orjson
 import pyarrow as pa
 
 from bulkembed.errors import ObjectError
+from bulkembed.scans import Layout
 from bulkembed.source import json_lines
 from bulkembed.source.column_types import json_text_field
 from bulkembed.source.json_lines import Numeral
-from bulkembed.source.layout import Layout, LineScan
+from bulkembed.source.layout import LineScan
 from bulkembed.source.objects import SourceObject
 from bulkembed.storage.retry import CORRUPT, describe_error
 from bulkembed.storage.store import READ_AHEAD_BYTES, Store

@@ -5,48 +5,20 @@ Parquet: one read of the footer. JSON lines: one pass over the whole object, whi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import accumulate
 from typing import BinaryIO
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bulkembed.errors import ObjectError
+from bulkembed.scans import Layout
 from bulkembed.source.json_lines import require_lines
 from bulkembed.source.objects import SourceObject
-from bulkembed.source.row_ranges import RowRange
 from bulkembed.source.text_lines import read_lines, seek_first_line
 from bulkembed.storage.retry import CORRUPT, describe_error
 from bulkembed.storage.store import Store
 
 PART_LINES = 1024  # rows of a part of JSON lines
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where an object may be cut: the rows of each part, and for JSONL the byte offset of each part."""
-
-    part_rows: list[int]  # Parquet: row groups; JSONL: runs of PART_LINES lines
-    part_bytes: list[int]  # decompressed size of each part's text columns; JSONL: of its lines
-    offsets: list[int]  # JSONL: byte offset of each part, else empty
-    schema: pa.Schema  # JSONL: empty, since every row has its own
-
-    @property
-    def rows(self) -> int:
-        return self.borders[-1]
-
-    @cached_property
-    def borders(self) -> list[int]:
-        """Rows before each part, and at the end."""
-        return [0, *accumulate(self.part_rows)]
-
-    def text_bytes(self, row_ranges: Sequence[RowRange]) -> list[int]:
-        """The estimated text size of each range of rows. It assumes that the rows of a part have equally long texts."""
-        before = np.interp(np.array(row_ranges, np.float64).reshape(-1, 2), self.borders, [0, *accumulate(self.part_bytes)])
-        return [int(size) for size in np.diff(before, axis=1)[:, 0]]
 
 
 def layout_of(store: Store, item: SourceObject, text_columns: Sequence[str] = ()) -> Layout:
@@ -58,16 +30,18 @@ def layout_of(store: Store, item: SourceObject, text_columns: Sequence[str] = ()
                 require_lines(file, item.uri)
                 return scan_lines(file)
         with store.open(item.uri, item.version) as file:
-            parquet = pq.ParquetFile(file)
-            metadata = parquet.metadata
-            groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-            sizes = [column_bytes(group, text_columns) for group in groups]
-            return Layout([group.num_rows for group in groups], sizes, [], parquet.schema_arrow)
+            return parquet_layout(pq.ParquetFile(file), text_columns)
 
     try:
         return store.retrying(read, f"reading {item.uri}")
     except CORRUPT as error:
         raise ObjectError(f"{item.uri}: not a readable {item.format} file: {describe_error(error)}") from error
+
+
+def parquet_layout(parquet: pq.ParquetFile, text_columns: Sequence[str]) -> Layout:
+    groups = [parquet.metadata.row_group(number) for number in range(parquet.num_row_groups)]
+    sizes = [column_bytes(group, text_columns) for group in groups]
+    return Layout([group.num_rows for group in groups], sizes, [], parquet.schema_arrow)
 
 
 def column_bytes(group: pq.RowGroupMetaData, columns: Sequence[str]) -> int:

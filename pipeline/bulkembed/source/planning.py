@@ -17,7 +17,8 @@ from types import MappingProxyType
 from bulkembed import stopping
 from bulkembed.errors import BulkembedError, ConfigError
 from bulkembed.records import Counts, Failure, Shard, ShardId
-from bulkembed.source.layout import Layout, layout_of
+from bulkembed.scans import Layout
+from bulkembed.source.layout import layout_of
 from bulkembed.source.objects import LeftOutNames, SourceListing, SourceObject
 from bulkembed.source.row_ranges import RowRange, cut_gap, disjoint, gaps
 from bulkembed.storage.store import Store
