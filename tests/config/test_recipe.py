@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkembed.config.keys import VECTOR_KEY, keys_of
-from bulkembed.config.recipe import Recipe, RowSchema, VectorKey
+from bulkembed.config.recipe import Recipe, RowSchema, VectorKey, forms_from
 from bulkembed.config.run_config import RunConfig
 from bulkembed.config.template import canonical_template, check_template, template_pieces
 from bulkembed.errors import ConfigError
@@ -245,3 +245,26 @@ def test_the_canonical_template_joins_the_same_text(literals: list[str], names: 
 def test_a_lone_text_column_may_have_any_name(name: str) -> None:
     key = made(text_columns=[name]).vector_key
     assert template_pieces(key.template, key.text_columns) == [("", 0)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "derive", "known"),
+    [
+        ("64:float32,32:int8", "32:int8,64:float32", False, {"embedding": "embedding_32", "embedding_64": "embedding"}),
+        ("64:float32", "32:float32,64:float32", False, {"embedding_64": "embedding"}),
+        ("64:float32", "32:float32,64:binary", True, {"embedding": "embedding", "embedding_64": "embedding"}),
+        ("64:float16,48:float32", "32:int8,64:float32", True, {"embedding": "embedding_48"}),
+        ("64:int8", "32:int8,64:binary", True, {}),
+    ],
+)
+def test_which_stored_column_gives_a_vector_column(old: str, new: str, derive: bool, known: dict[str, str]) -> None:
+    before, after = made(vectors=old), made(vectors=new)
+    assert forms_from(before, after, derive) == known
+    assert after.derivable_from(before, derive) == (len(known) == 2)
+    assert not after.derivable_from(made(vectors=old, prompt="x"), derive)
+
+
+def test_an_int8_column_is_carried_only_under_the_same_ranges() -> None:
+    one = made(vectors="64:int8").with_int8_ranges({"int8_ranges.embedding": "AAAA"})
+    assert one.derivable_from(one, derive=False)
+    assert not one.derivable_from(one.with_int8_ranges({"int8_ranges.embedding": "BBBB"}), derive=True)

@@ -15,6 +15,7 @@ import orjson
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from bulkembed.config.sections import EngineConfig
+from bulkembed.forms import column_to_cut, vector_columns
 from bulkembed.records import LongDocuments, Pooling, VectorForm, parse_forms
 
 EngineDtype = Literal["bfloat16", "float16", "float32"]
@@ -73,6 +74,10 @@ class RowSchema:
     def declared_types(self) -> dict[str, str]:
         return dict(self.column_types)
 
+    def ranges_of(self, column: str) -> str | None:
+        """The text of an int8 column's ranges; None before they are measured."""
+        return dict(self.int8_ranges).get(f"{INT8_RANGES}.{column}")
+
     @property
     def has_int8(self) -> bool:
         return any(form.dtype == "int8" for form in self.vectors)
@@ -124,6 +129,11 @@ class Recipe:
         """Whether full-width vectors that `other` made are those that this recipe makes."""
         return self.vector_key == other.vector_key
 
+    def derivable_from(self, other: Recipe, derive: bool) -> bool:
+        """Whether every row of this recipe can be had from the rows of `other` without the model. `derive`: see RunConfig."""
+        known = forms_from(other, self, derive) if self.can_reuse_vectors(other) else {}
+        return known.keys() == vector_columns(self.row_schema.vectors).keys()
+
     def with_int8_ranges(self, texts: Mapping[str, str]) -> Recipe:
         return replace(self, row_schema=replace(self.row_schema, int8_ranges=tuple(sorted(texts.items()))))
 
@@ -135,6 +145,23 @@ class Recipe:
     def in_dtype(self, dtype: EngineDtype) -> Recipe:
         """The recipe with the model in another dtype."""
         return replace(self, vector_key=replace(self.vector_key, engine_dtype=dtype))
+
+
+def forms_from(old: Recipe, new: Recipe, derive: bool) -> dict[str, str]:
+    """For each vector column of `new` that can be had without the model, the column of `old` that gives it.
+
+    A column of the same form gives its bits. An int8 column does so only under the same ranges. With `derive`, a stored float
+    column of at least as many dimensions is cut for the others."""
+    stored = vector_columns(old.row_schema.vectors)
+    names = {form: name for name, form in stored.items()}
+    sources: dict[str, str | None] = {}
+    for name, form in vector_columns(new.row_schema.vectors).items():
+        same = names.get(form)
+        if same is not None and (form.dtype != "int8" or old.row_schema.ranges_of(same) == new.row_schema.ranges_of(name)):
+            sources[name] = same
+        else:
+            sources[name] = column_to_cut(form, stored) if derive else None
+    return {name: source for name, source in sources.items() if source is not None}
 
 
 def engine_fields(engine: EngineConfig, dtype: EngineDtype) -> dict[str, Any]:

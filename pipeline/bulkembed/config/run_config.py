@@ -59,6 +59,11 @@ class RunConfig(Section):
         description="Several forms of stored vectors instead of dims and dtype, the main one first, as 2560:float16,256:int8,1024:binary.",
     )
     allow_untrained_dims: bool = Field(default=False, description="Accept dimensions that the model was not trained for.")
+    derive: bool = Field(
+        default=False,
+        description="Cut vectors of fewer dimensions from stored float vectors instead of embedding them. A cut of float16 is not "
+        "bit-equal to an embedded vector.",
+    )
     max_tokens: Annotated[int | None, DefaultText("the model's limit"), VECTOR_KEY] = Field(
         default=None, ge=2, examples=[8192], description="Token limit of a document; long_documents decides what happens above it."
     )

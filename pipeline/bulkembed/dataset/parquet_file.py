@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterable, Iterator
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bulkembed import schema
-from bulkembed.dataset.vector_columns import vector_columns, vector_type
+from bulkembed.dataset.vector_columns import stored_values, vector_array, vector_type
+from bulkembed.forms import vector_columns
 from bulkembed.records import VectorForm
 from bulkembed.storage.retry import CORRUPT
 
@@ -24,8 +29,7 @@ def data_table(rows: pa.Table, vectors: dict[str, npt.NDArray[np.generic]], form
     columns: list[pa.Array | pa.ChunkedArray] = []
     for field in schema_out:
         if field.name in vectors:
-            flat = pa.array(vectors[field.name].reshape(-1), field.type.value_type)
-            columns.append(pa.FixedSizeListArray.from_arrays(flat, type=field.type))
+            columns.append(vector_array(vectors[field.name], field.type))
         else:
             columns.append(rows[field.name])
     return pa.Table.from_arrays(columns, schema=schema_out)
@@ -42,25 +46,47 @@ def output_schema(rows: pa.Schema, forms: tuple[VectorForm, ...]) -> pa.Schema:
 
 def parquet_bytes(table: pa.Table, footer: dict[str, str]) -> bytes:
     """One Parquet file with `footer` as its metadata."""
-    text = [field.name for field in table.schema if not pa.types.is_fixed_size_list(field.type)]
-    sink = pa.BufferOutputStream()
-    table = table.replace_schema_metadata({f"{PREFIX}{key}": value for key, value in footer.items()})
-    # The bits of float vectors neither repeat nor compress, so that dictionary, statistics and zstd would only cost time. Parquet has
-    # no type of one byte: without a dictionary, each int8 or byte of packed bits would take four bytes.
-    compression = {path: "zstd" if path.split(".")[0] in text else "none" for path in leaf_paths(table.schema)}
-    floats = {
-        field.name for field in table.schema if pa.types.is_fixed_size_list(field.type) and pa.types.is_floating(field.type.value_type)
+    return stream_bytes([table], table.schema, footer)
+
+
+def stream_bytes(tables: Iterable[pa.Table], arrow: pa.Schema, footer: dict[str, str]) -> bytes:
+    """One Parquet file of the rows of `tables`, which have the schema `arrow`. In memory are the file and the rows of few row groups."""
+    sink = io.BytesIO()
+    described = arrow.with_metadata({f"{PREFIX}{key}": value for key, value in footer.items()})
+    with pq.ParquetWriter(sink, described, **settings_of(arrow)) as writer:
+        for group in regrouped(tables):
+            writer.write_table(group, row_group_size=ROWS_PER_GROUP)
+    return sink.getvalue()
+
+
+def settings_of(arrow: pa.Schema) -> dict[str, Any]:
+    """How columns are written.
+
+    The bits of float vectors neither repeat nor compress, so that dictionary, statistics and zstd would only cost time. Parquet has
+    no type of one byte: without a dictionary, each int8 or byte of packed bits would take four bytes."""
+    text = [field.name for field in arrow if not pa.types.is_fixed_size_list(field.type)]
+    compression = {path: "zstd" if path.split(".")[0] in text else "none" for path in leaf_paths(arrow)}
+    floats = {field.name for field in arrow if pa.types.is_fixed_size_list(field.type) and pa.types.is_floating(field.type.value_type)}
+    return {
+        "compression": compression,
+        "use_dictionary": [path for path in compression if path.split(".")[0] not in floats],
+        "write_statistics": text,
     }
-    pq.write_table(
-        table,
-        sink,
-        row_group_size=ROWS_PER_GROUP,
-        compression=compression,
-        use_dictionary=[path for path in compression if path.split(".")[0] not in floats],
-        write_statistics=text,
-    )
-    written: bytes = sink.getvalue().to_pybytes()
-    return written
+
+
+def regrouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows as tables of ROWS_PER_GROUP rows each, but the last."""
+    waiting: list[pa.Table] = []
+    rows = 0
+    for table in tables:
+        waiting.append(table)
+        rows += table.num_rows
+        while rows >= ROWS_PER_GROUP:
+            joined = pa.concat_tables(waiting)
+            yield joined.slice(0, ROWS_PER_GROUP)
+            waiting, rows = [joined.slice(ROWS_PER_GROUP)], rows - ROWS_PER_GROUP
+    if rows:
+        yield pa.concat_tables(waiting)
 
 
 def footer_of(arrow: pa.Schema) -> dict[str, str]:
@@ -85,9 +111,29 @@ def alike(standing: bytes, data: bytes) -> bool:
     )
 
 
+def identical(standing: bytes, data: bytes) -> bool:
+    """As `alike`, and the vectors have the same bits."""
+    if standing == data:
+        return True
+    if not alike(standing, data):
+        return False
+    old, new = schema.table_of(standing), schema.table_of(data)
+    names = [field.name for field in new.schema if pa.types.is_fixed_size_list(field.type)]
+    return all(stored_values(old, name).tobytes() == stored_values(new, name).tobytes() for name in names)
+
+
 def leaf_paths(arrow: pa.Schema) -> list[str]:
     """The names that Parquet gives to the columns, such as `embedding.list.element` for a list."""
-    empty = pa.BufferOutputStream()
-    pq.write_table(schema.empty_table(arrow), empty)
-    parquet = pq.ParquetFile(pa.BufferReader(empty.getvalue())).schema
+    parquet = empty_file(arrow).schema
     return [parquet.column(number).path for number in range(len(parquet.names))]
+
+
+def schema_as_read(arrow: pa.Schema) -> pa.Schema:
+    """The schema that a file of these columns has when it is read. Parquet has no seconds, for example: they come back as milliseconds."""
+    return empty_file(arrow).schema_arrow
+
+
+def empty_file(arrow: pa.Schema) -> pq.ParquetFile:
+    written = pa.BufferOutputStream()
+    pq.write_table(schema.empty_table(arrow), written)
+    return pq.ParquetFile(pa.BufferReader(written.getvalue()))

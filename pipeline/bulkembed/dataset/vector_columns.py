@@ -1,4 +1,4 @@
-"""Vector forms -> the vector columns of a data file: their names, their Arrow types and their stored values."""
+"""The vector columns of a data file: their Arrow types and their stored values."""
 
 from __future__ import annotations
 
@@ -6,20 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from bulkembed.forms import vector_columns
 from bulkembed.records import VectorForm, parse_forms
 
 STORED_TYPES = {"float32": pa.float32(), "float16": pa.float16(), "int8": pa.int8(), "binary": pa.uint8()}
-
-
-def vector_columns(forms: tuple[VectorForm, ...]) -> dict[str, VectorForm]:
-    """The forms by column name.
-
-    The first form is `embedding`, and the others are `embedding_<dim>`. A dimension that comes again is `embedding_<dim>_<dtype>`."""
-    columns: dict[str, VectorForm] = {}
-    for form in forms:
-        name = f"embedding_{form.dim}" if columns else "embedding"
-        columns[f"{name}_{form.dtype}" if name in columns else name] = form
-    return columns
 
 
 def forms_of(provenance: dict[str, str]) -> dict[str, VectorForm]:
@@ -30,6 +20,11 @@ def forms_of(provenance: dict[str, str]) -> dict[str, VectorForm]:
 def vector_type(form: VectorForm) -> pa.DataType:
     """A fixed-size list. Binary vectors are packed: eight signs a byte."""
     return pa.list_(STORED_TYPES[form.dtype], form.dim // 8 if form.dtype == "binary" else form.dim)
+
+
+def vector_array(values: npt.NDArray[np.generic], kind: pa.FixedSizeListType) -> pa.Array:
+    """A vector column of stored values, the inverse of `stored_values`. `kind`: see `vector_type`."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1), kind.value_type), type=kind)
 
 
 def stored_values(table: pa.Table, name: str) -> npt.NDArray[np.generic]:

@@ -14,9 +14,9 @@ from bulkembed import __version__
 from bulkembed.config.recipe import Recipe
 from bulkembed.config.run_config import RunConfig
 from bulkembed.config.sections import EngineConfig
-from bulkembed.dataset import vector_columns
 from bulkembed.dataset.receipts import Ledger
 from bulkembed.embedding import model_files, model_identity
+from bulkembed.forms import vector_columns
 from bulkembed.records import Model, VectorForm
 from bulkembed.storage.store import Store
 from bulkembed.text.tokenizer import Tokenizer
@@ -59,7 +59,7 @@ class Job:
 
     @property
     def columns(self) -> dict[str, VectorForm]:
-        return vector_columns.vector_columns(self.recipe.row_schema.vectors)
+        return vector_columns(self.recipe.row_schema.vectors)
 
     @property
     def int8_columns(self) -> dict[str, VectorForm]:
