@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,8 +17,13 @@ from bulkembed.dataset import file_keys, key_files, paths
 from bulkembed.dataset.parquet_file import parquet_bytes
 from bulkembed.errors import StorageError
 from bulkembed.row_keys import Keys
+from bulkembed.runs.lookup import open_job
 from bulkembed.scans import Layout, Scan, ScanCounts
+from bulkembed.source.objects import source_objects
+from bulkembed.source.scan import scan_object
 from bulkembed.storage.store import Store
+from tests.support.corpora import write_jsonl
+from tests.support.runs import in_one_process, simulated
 
 STORE = Store()
 NAMES = ("ids", "contents", "kept", "rows")
@@ -125,6 +131,27 @@ def test_a_data_file_has_the_keys_of_its_documents(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.keys.contents, row_keys.content_hashes(["a", "b", "a"]))
     np.testing.assert_array_equal(found.keys.kept, row_keys.kept_hashes(table, ["lang"]))
     assert (found.keys.rows.tolist(), found.lengths.tolist()) == ([0, 1, 2], [1, 1, 1])
+
+
+def test_a_run_writes_the_keys_that_a_scan_of_its_source_finds(tmp_path: Path, qwen: str) -> None:
+    (tmp_path / "in").mkdir()
+    rows = [
+        {"id": str(number), "text": f"text {number % 7}" if number % 5 else " ", "lang": "xx", "tags": ["a"] * (number % 3)}
+        for number in range(50)
+    ]
+    write_jsonl(tmp_path / "in/a.jsonl", rows)
+    table = pa.Table.from_pylist(rows).append_column("at", pa.array(range(50), pa.timestamp("ns")))
+    pq.write_table(table.set_column(2, "lang", table["lang"].dictionary_encode()), tmp_path / "in/b.parquet", row_group_size=7)
+    for source, kept in (("a.jsonl", ["lang", "tags"]), ("b.parquet", ["lang", "tags", "at"])):
+        cfg = simulated(tmp_path / "in" / source, tmp_path / source, qwen, keep_columns=kept)
+        in_one_process(cfg).require_complete()
+        job = open_job(cfg)[0]
+        (item,) = source_objects(STORE, str(cfg.source))
+        scanned = scan_object(STORE, item, job.recipe, job.carried)
+        files = [file_keys.keys_of_file(STORE, str(path), kept).keys for path in sorted((tmp_path / source).glob("data/*/*"))]
+        assert len(files) > 2
+        for name in ("ids", "contents", "kept"):
+            np.testing.assert_array_equal(getattr(Keys.concat(files), name), getattr(scanned.keys, name))
 
 
 def test_a_document_of_several_chunks_has_one_key() -> None:

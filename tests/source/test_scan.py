@@ -20,10 +20,14 @@ from bulkembed.records import Documents
 from bulkembed.scans import Scan
 from bulkembed.source import documents as source_documents
 from bulkembed.source import scan
+from bulkembed.source.columns import carried_columns
 from bulkembed.source.layout import layout_of
 from bulkembed.source.objects import source_objects
 from bulkembed.source.scan import scan_object
+from bulkembed.storage import retry
+from bulkembed.storage.store import Store
 from tests.support.corpora import documents, write_jsonl
+from tests.support.faulty_s3 import FaultyS3
 from tests.support.models import recipe
 from tests.support.reading import STORE, carried_of, config, read
 
@@ -123,6 +127,48 @@ def test_small_row_groups_are_read_together(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": range(100), "text": ["x"] * 100}), tmp_path / "a.parquet", row_group_size=3)
     metadata = pq.read_metadata(tmp_path / "a.parquet")
     assert [(len(groups), rows) for groups, rows in scan.group_runs(metadata, ["id", "text"])] == [(34, scan.BATCH_ROWS)]
+
+
+NUMBERS = st.one_of(st.none(), st.integers(-(2**70), 2**70), st.floats(allow_nan=False), st.text(max_size=2), st.lists(st.integers(0, 3)))
+
+
+@settings(max_examples=25)
+@given(st.lists(NUMBERS, min_size=1, max_size=8), st.sampled_from(["int64", "double", "string", "float"]), st.integers(1, 3))
+def test_a_value_fits_or_not_whatever_batch_it_is_in(
+    tmp_path_factory: pytest.TempPathFactory, values: list[Any], kind: str, batch: int
+) -> None:
+    path = tmp_path_factory.mktemp("scan") / "a.jsonl"
+    write_jsonl(path, [{"id": number, "text": "a", "value": value} for number, value in enumerate(values)])
+    cfg = config(keep_columns=["value"], column_types={"value": kind})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(scan, "BATCH_ROWS", batch)
+        found = scan_of(path, cfg)
+    assert_same_rows(found, read(path, cfg), ["value"])
+
+
+def test_an_object_of_a_store_is_read_once_and_again_after_a_fault(
+    tmp_path: Path, s3: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "FIRST_WAIT_SECONDS", 0.01)
+    rows = documents(300)
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "b.parquet", row_group_size=50)
+    root, cfg = f"s3://corpus/{tmp_path.name}", config(keep_columns=["lang"])
+    for path in sorted(tmp_path.iterdir()):
+        Store(s3).put(f"{root}/{path.name}", path.read_bytes())
+    with FaultyS3(s3["endpoint_url"], seed=7, rate=0, faults=["reset", "503", "truncate"]) as proxy:
+        store = Store(s3 | {"endpoint_url": proxy.url})
+        items = source_objects(store, root)
+        carried = carried_columns(store, items, recipe(cfg), root).schema
+        proxy.methods.clear()
+        undisturbed = [scan_object(store, item, recipe(cfg), carried) for item in items]
+        assert proxy.methods == {"HEAD": 4, "GET": 3}  # a footer, all row groups, all lines
+        proxy.rate = 0.15
+        disturbed = [scan_object(store, item, recipe(cfg), carried) for item in items * 3]
+        assert sum(proxy.counts.values()) > 0
+    for one, other in zip(undisturbed * 3, disturbed, strict=True):
+        np.testing.assert_array_equal(one.keys.contents, other.keys.contents)
+        assert (one.counts, one.layout) == (other.counts, other.layout)
 
 
 def test_an_object_without_rows_has_no_keys(tmp_path: Path) -> None:

@@ -98,14 +98,14 @@ def parquet_tables(file: BinaryIO, parquet: pq.ParquetFile, recipe: Recipe) -> I
 
 
 def group_runs(metadata: pq.FileMetaData, names: Sequence[str]) -> Iterator[tuple[list[int], int]]:
-    """Row groups that are read together, since small ones are slow alone; and the rows of a batch of them."""
+    """Row groups that are read together, of BATCH_BYTES or one; and the rows of a batch of them. Small ones are slow alone."""
     run: list[int] = []
     run_rows = run_bytes = 0
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         leaves = (group.column(leaf) for leaf in range(group.num_columns))
         size = sum(leaf.total_uncompressed_size for leaf in leaves if leaf.path_in_schema.split(".")[0] in names)
-        if run and (run_rows + group.num_rows > BATCH_ROWS or run_bytes + size > BATCH_BYTES):
+        if run and run_bytes + size > BATCH_BYTES:
             yield run, batch_rows(run_rows, run_bytes)
             run, run_rows, run_bytes = [], 0, 0
         run.append(number)
