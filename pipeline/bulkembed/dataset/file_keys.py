@@ -40,7 +40,7 @@ def keys_of_file(store: Store, uri: str, kept: Sequence[str]) -> FileKeys:
     except FileNotFoundError:
         raise
     except (*CORRUPT, KeyError, ValueError) as error:
-        raise StorageError(f"{uri}: is damaged: {describe_error(error)}; `bulkembed verify` says what else is") from error
+        raise StorageError(f"{uri}: is damaged: {describe_error(error)}; delete it, and the next run makes its rows again") from error
 
 
 def key_columns(arrow: pa.Schema, kept: Sequence[str]) -> list[str]:
