@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from bulkembed.shards import Shard
+
 if TYPE_CHECKING:  # a configuration needs these records, and --help does not wait for Arrow
     import pyarrow as pa
 
-Format = Literal["parquet", "jsonl"]  # of a source object, by its name
 Pooling = Literal["last", "mean", "cls"]
 Dtype = Literal["float32", "float16", "int8", "binary"]  # of stored vectors
 RejectReason = Literal[
@@ -33,7 +33,6 @@ REJECT_REASONS: tuple[RejectReason, ...] = get_args(RejectReason)
 LongDocuments = Literal["truncate", "chunk", "mean", "reject"]
 # Why an attempt at a shard was lost: its process or its engine ended, memory ran out, its node failed, or another shard was the cause.
 Cause = Literal["engine", "memory", "node", "bystander"]
-SHARD_ID = re.compile(r"(?P<object>.+)-(?P<start>\d{10})-(?P<stop>\d{10})-of-(?P<total>\d{10})")
 
 
 @dataclass(frozen=True)
@@ -58,67 +57,6 @@ def parse_forms(texts: Sequence[str]) -> tuple[VectorForm, ...]:
     if not forms or len(set(forms)) != len(forms):
         raise ValueError("name at least one form, and each only once")
     return tuple(forms)
-
-
-class ShardId(NamedTuple):
-    """The name of a shard, and of its output files: the object, the row range and the object's length.
-
-    A listing of names alone therefore tells which rows of which objects are done."""
-
-    object_id: str
-    start: int
-    stop: int
-    total: int  # rows of the whole object
-
-    def __str__(self) -> str:
-        return f"{self.object_id}-{self.start:010d}-{self.stop:010d}-of-{self.total:010d}"
-
-    @classmethod
-    def parse(cls, text: str) -> ShardId:
-        """The inverse of `str`. Raises ValueError for any other name."""
-        match = SHARD_ID.fullmatch(text)
-        if match is None:
-            raise ValueError(f"{text!r} is no shard id")
-        return cls(match["object"], int(match["start"]), int(match["stop"]), int(match["total"]))
-
-    @property
-    def rows(self) -> int:
-        return self.stop - self.start
-
-    @property
-    def row_range(self) -> tuple[int, int]:
-        return self.start, self.stop
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Rows [start, stop) of one source object: the unit of work, of retry and of output."""
-
-    object_id: str
-    uri: str
-    version: str
-    format: Format
-    start: int
-    stop: int
-    total: int  # rows of the whole object
-    offset: int = 0  # JSONL: the byte offset of a line start in the decompressed object
-    skip: int = 0  # JSONL: how many rows lie between that offset and row `start`
-    text_bytes: int = 0  # estimated size of the text, for balancing; 0 where it is unknown
-
-    @property
-    def rows(self) -> int:
-        return self.stop - self.start
-
-    def halves(self) -> tuple[Shard, Shard]:
-        """Two shards with half of the rows each. The shard must have at least two rows."""
-        middle, half = (self.start + self.stop) // 2, self.text_bytes // 2
-        second = replace(self, start=middle, skip=self.skip + middle - self.start, text_bytes=self.text_bytes - half)
-        return replace(self, stop=middle, text_bytes=half), second
-
-    @property
-    def id(self) -> str:
-        """The text of its ShardId, which names the output files."""
-        return str(ShardId(self.object_id, self.start, self.stop, self.total))
 
 
 @dataclass(frozen=True)
@@ -160,9 +98,9 @@ class Documents:
     """The n documents of a shard in source order, and its rejects."""
 
     rows: pa.Table  # n rows: id, kept columns
-    numbers: npt.NDArray[np.int64]  # (n,): the row of each document in the source object
+    numbers: npt.NDArray[np.int64]  # (n,): the row of each document in the shard
     texts: list[str]  # n
-    rejects: pa.Table  # the other rows: id in the source's type, schema.REJECTS
+    rejects: pa.Table  # the other rows of the shard, in order: id in the source's type, schema.REJECTS
     repeated_ids: int  # rows whose id an earlier row of this shard has
 
 
@@ -220,11 +158,11 @@ class Prepared:
     Row `owners[i]` gets the vector of piece i, or the mean of all its pieces."""
 
     shard: Shard
-    rows: pa.Table  # id, kept columns, (chunk_index, char_start, char_end,) n_tokens, truncated, content_hash
-    numbers: npt.NDArray[np.int64]  # (n,): the row of each document in the source object
+    rows: pa.Table  # id, kept columns, (schema.CHUNKS,) schema.TAIL
+    numbers: npt.NDArray[np.int64]  # (n,): the row of each row's document in the shard
     tokens: Tokens  # of the m pieces
     owners: npt.NDArray[np.int64]  # (m,): the output row of each piece
-    rejects: pa.Table
+    rejects: pa.Table  # the other rows of the shard, in order
     counts: Counts
     seconds: dict[str, float]
 
@@ -254,7 +192,7 @@ class Receipt:
     """What is recorded of a published shard: done marker, metrics and provenance in one."""
 
     shard: str  # its id
-    source: str  # URI of its source object
+    source: str  # see Shard.source
     counts: Counts
     data_bytes: int  # size of the data file
     data_sha256: str  # of the data file

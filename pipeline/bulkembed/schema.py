@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bulkembed.records import RejectReason
+
 REJECTS = (  # after the id
+    pa.field("source", pa.string(), nullable=False),  # URI of the source object
     pa.field("row", pa.int64(), nullable=False),  # of the source object
     pa.field("reason", pa.string(), nullable=False),
     pa.field("detail", pa.string(), nullable=False),
+    pa.field("content_hash", pa.binary(16)),  # of the composed text; null where the row has none
 )
 CHUNKS = (  # only in runs that cut long documents into chunks
     pa.field("chunk_index", pa.int32(), nullable=False),
     pa.field("char_start", pa.int64(), nullable=False),  # characters of the composed text
     pa.field("char_end", pa.int64(), nullable=False),
+    pa.field("document_hash", pa.binary(16), nullable=False),  # of the composed text
 )
 TAIL = (  # the last columns of a data file
     pa.field("n_tokens", pa.int32(), nullable=False),
     pa.field("truncated", pa.bool_(), nullable=False),
-    pa.field("content_hash", pa.binary(16), nullable=False),  # of the composed text
+    pa.field("content_hash", pa.binary(16), nullable=False),  # of the composed text; of a chunk, of its own text
 )
 
 
@@ -34,6 +40,24 @@ def table_of(data: bytes, columns: list[str] | None = None) -> pa.Table:
 
 def rejects_schema(id_type: pa.DataType) -> pa.Schema:
     return pa.schema([pa.field("id", id_type), *REJECTS])
+
+
+def rejects_table(
+    ids: pa.ChunkedArray,
+    origins: Sequence[tuple[str, int]],
+    reasons: Sequence[tuple[RejectReason, str]],
+    hashes: Sequence[bytes | None],
+) -> pa.Table:
+    """A table of n rejects. `origins`: (URI, row of that object); `reasons`: (reason, detail); `hashes`: of the composed texts."""
+    columns = (
+        [uri for uri, _ in origins],
+        [row for _, row in origins],
+        [reason for reason, _ in reasons],
+        [detail for _, detail in reasons],
+        hashes,
+    )
+    arrays = [pa.array(values, field.type) for field, values in zip(REJECTS, columns, strict=True)]
+    return pa.Table.from_arrays([ids, *arrays], schema=rejects_schema(ids.type))
 
 
 def empty_table(arrow: pa.Schema) -> pa.Table:

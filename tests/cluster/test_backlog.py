@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkembed.cluster.backlog import MIN_PIECE_BYTES, Backlog, useful_actors
-from bulkembed.records import Shard
+from bulkembed.shards import Part, Shard
 
 MIB = 1 << 20
 
 
 def shards(sizes: list[int], rows: int = 1000) -> list[Shard]:
-    return [Shard(f"o{n}", "u", "v", "jsonl", 0, rows, rows, text_bytes=size) for n, size in enumerate(sizes)]
+    return [Shard((Part(f"o{n}", "u", "v", "jsonl", 0, rows, rows),), size) for n, size in enumerate(sizes)]
 
 
 @given(st.lists(st.integers(0, 5 * MIB), max_size=20), st.integers(1, 40), st.integers(1, 50))
@@ -23,7 +23,7 @@ def test_every_row_is_handed_out_once_and_in_order(sizes: list[int], actors: int
     backlog, taken = Backlog(shards(sizes, rows)), list[Shard]()
     while backlog:
         taken.append(backlog.take(actors))
-    assert [(each.object_id, row) for each in taken for row in range(each.start, each.stop)] == [
+    assert [(part.object_id, row) for each in taken for part in each.parts for row in part.object_rows] == [
         (f"o{n}", row) for n in range(len(sizes)) for row in range(rows)
     ]
     assert sum(each.text_bytes for each in taken) == sum(sizes)

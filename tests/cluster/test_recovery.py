@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkembed.cluster.recovery import Recovery
-from bulkembed.records import Cause, Shard
+from bulkembed.records import Cause
+from bulkembed.shards import Part, Shard
 
 
 def shard(start: int, stop: int) -> Shard:
-    return Shard("o", "o", "v", "jsonl", start, stop, 1000, offset=0, skip=start)
+    return Shard((Part("o", "o", "v", "jsonl", start, stop, 1000, offset=0, skip=start),))
 
 
 def play(first: Shard, poison: set[int], causes: st.DataObject | None = None) -> tuple[set[int], set[int], set[int], int]:
@@ -25,7 +26,7 @@ def play(first: Shard, poison: set[int], causes: st.DataObject | None = None) ->
     while waiting:
         each = waiting.popleft()
         attempts += 1
-        rows = set(range(each.start, each.stop))
+        rows = set(each.parts[0].object_rows)
         noise: Cause | None = causes.draw(st.sampled_from([None, None, None, "node", "bystander"])) if causes else None
         cause: Cause | None = "engine" if rows & poison else noise
         if cause is None:
@@ -68,7 +69,7 @@ def test_memory_halves_at_once_and_blames_only_one_document() -> None:
 @given(st.integers(2, 999), st.integers(0, 500))
 def test_halves_are_the_shard(rows: int, start: int) -> None:
     whole = shard(start, start + rows)
-    first, second = Recovery().halve(whole)
+    (first,), (second,) = (half.parts for half in Recovery().halve(whole))
     assert (first.start, first.stop, second.start, second.stop) == (start, second.start, first.stop, start + rows)
     assert (first.skip, second.skip) == (first.start, second.start)
 

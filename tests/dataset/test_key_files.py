@@ -33,7 +33,14 @@ def some_scan(documents: int, rejects: int = 0) -> Scan:
     hashes = row_keys.content_hashes(f"text {number}" for number in range(documents))
     keys = Keys(hashes, hashes + 1, hashes + 2, np.arange(documents) + rejects, np.zeros(documents, np.int32))
     rejected = pa.table(
-        {"id": [None] * rejects, "row": range(rejects), "reason": ["null_text"] * rejects, "detail": [""] * rejects},
+        {
+            "id": [None] * rejects,
+            "source": ["in/a.jsonl"] * rejects,
+            "row": range(rejects),
+            "reason": ["null_text"] * rejects,
+            "detail": [""] * rejects,
+            "content_hash": [None] * rejects,
+        },
         schema=schema.rejects_schema(pa.string()),
     )
     layout = Layout([documents, rejects], [10 * documents, 0], [3, 10 * documents], pa.schema([]))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bulkembed.embedding import hardware
-from bulkembed.records import Shard
 from bulkembed.runs.lookup import open_job
+from bulkembed.shards import Shard
 from tests.support.corpora import write_corpus
 from tests.support.runs import in_one_process, simulated
 

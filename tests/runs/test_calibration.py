@@ -24,7 +24,7 @@ from bulkembed.embedding import hardware
 from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.errors import IncompleteError, InterruptedRun
 from bulkembed.inspection.verify import verify
-from bulkembed.records import Counts, Failure, LostAttempt, Receipt, Sampled, Shard, VectorForm
+from bulkembed.records import Counts, Failure, LostAttempt, Receipt, Sampled, VectorForm
 from bulkembed.report import run_text
 from bulkembed.runs import calibration
 from bulkembed.runs.calibration import MIN_VECTORS, shares, spread, spread_sample
@@ -32,6 +32,7 @@ from bulkembed.runs.executor import LocalExecutor
 from bulkembed.runs.job import Job
 from bulkembed.runs.lookup import open_job
 from bulkembed.runs.run import Summary, finish
+from bulkembed.shards import Part, Shard
 from bulkembed.storage.store import Store
 from bulkembed.vectors import matryoshka, quantize
 from tests.support.corpora import WORDS, write_jsonl
@@ -304,14 +305,15 @@ def test_the_sample_grows_until_it_has_enough_and_no_further(tmp_path: Path, qwe
     executor = Noting()
     job, plan = open_job(cfg)
     found = calibration.measure(job, plan.pending, executor.sample)
-    assert len({(shard.object_id, row) for shard in executor.sampled for row in range(shard.start, shard.stop)}) == executor.sampled_rows
+    parts = [part for shard in executor.sampled for part in shard.parts]
+    assert len({(part.object_id, row) for part in parts for row in part.object_rows}) == executor.sampled_rows
     if bad == 0.97:
         assert found.seen == 12_704
         assert not found.is_final
     else:
         assert found.is_final
         assert found.vectors < 2 * MIN_VECTORS
-        assert {shard.uri[-7:] for shard in executor.sampled} == {"a.jsonl", "b.jsonl", "c.jsonl", "d.jsonl"}
+        assert {part.uri[-7:] for part in parts} == {"a.jsonl", "b.jsonl", "c.jsonl", "d.jsonl"}
     again = calibration.measure(job, plan.pending, Noting().sample)
     assert again.texts == found.texts
 
@@ -370,14 +372,14 @@ def test_twice_as_many_spread_numbers_hold_the_half(total: int, doublings: int) 
 
 
 def test_a_sample_is_taken_from_the_whole_source() -> None:
-    pending = [Shard(f"o{number}", "u", "v", "jsonl", 10, 110, 200, offset=7, skip=5, text_bytes=9) for number in range(500)]
+    pending = [Shard((Part(f"o{number}", "u", "v", "jsonl", 10, 110, 200, offset=7, skip=5),), 9) for number in range(500)]
     pieces = spread_sample(pending, 640)
     assert sum(piece.rows for piece in pieces) == 640
     assert len(pieces) == calibration.SAMPLE_SHARDS
-    assert (pieces[0].object_id, pieces[-1].object_id) == ("o0", "o492")
-    assert {(piece.start, piece.skip, piece.text_bytes) for piece in pieces} == {(10, 5, 0)}
+    assert (pieces[0].parts[0].object_id, pieces[-1].parts[0].object_id) == ("o0", "o492")
+    assert {(piece.parts[0].start, piece.parts[0].skip, piece.text_bytes) for piece in pieces} == {(10, 5, 0)}
     later = calibration.sample_pieces(pending, {3: 20}, {3: 30})
-    assert [(piece.start, piece.stop, piece.skip) for piece in later] == [(30, 40, 25)]
+    assert [(part.start, part.stop, part.skip) for piece in later for part in piece.parts] == [(30, 40, 25)]
 
 
 def test_clipped_components_are_counted_and_warned_of(tmp_path: Path, qwen: str) -> None:

@@ -22,10 +22,11 @@ from bulkembed.cli.app import app
 from bulkembed.cli.console import out
 from bulkembed.cli.run_commands import show_estimate
 from bulkembed.errors import ConfigError
-from bulkembed.records import Counts, Shard
+from bulkembed.records import Counts
 from bulkembed.runs import estimate, stages
 from bulkembed.runs.estimate import Interval, Prices, cheaper
 from bulkembed.runs.lookup import open_job
+from bulkembed.shards import Part, Shard
 from tests.support.corpora import WORDS, write_corpus, write_jsonl
 from tests.support.models import MODEL, recipe
 from tests.support.reading import config
@@ -45,7 +46,7 @@ def shards_of(objects: list[Tokens], most_rows: int, known_rows: int) -> list[Sh
             stop = min(start + most_rows, len(tokens))
             text_bytes = int(np.diff(np.interp([start, stop], borders, before[borders]))[0])
             name = f"{number:06d}"
-            shards.append(Shard(name, name, "v", "jsonl", start, stop, len(tokens), text_bytes=text_bytes))
+            shards.append(Shard((Part(name, name, "v", "jsonl", start, stop, len(tokens)),), text_bytes))
     return shards
 
 
@@ -60,7 +61,8 @@ def estimates(objects: list[Tokens], policy: str, most_rows: int = 2048, known_r
     for seed in range(SEEDS):
         where, fractions = estimate.draw(sizes, estimate.PLACES, np.random.default_rng(seed))
         places = [estimate.place(ordered[shard], fraction) for shard, fraction in zip(where, fractions, strict=True)]
-        tokens = [int(before[int(each.uri)][each.stop] - before[int(each.uri)][each.start]) for each in places]
+        parts = [each.parts[0] for each in places]
+        tokens = [int(before[int(each.uri)][each.stop] - before[int(each.uri)][each.start]) for each in parts]
         read = [Counts(rows=each.rows, tokens=count) for each, count in zip(places, tokens, strict=True)]
         density = np.array([ordered[shard].rows / sizes[shard] for shard in where])
         found.append(estimate.sample_estimate(read, density, float(sizes.sum())).tokens)
@@ -101,14 +103,15 @@ def test_the_truth_lies_in_the_interval(name: str, policy: str) -> None:
 
 @given(st.integers(1, 5000), st.integers(0, 10**9), st.floats(0, 1, exclude_max=True))
 def test_places_of_a_shard_part_its_rows(rows: int, text_bytes: int, fraction: float) -> None:
-    shard = Shard("a", "a", "v", "jsonl", 100, 100 + rows, 10**6, offset=7, skip=3, text_bytes=text_bytes)
-    found = estimate.place(shard, fraction)
+    shard = Shard((Part("a", "a", "v", "jsonl", 100, 100 + rows, 10**6, offset=7, skip=3),), text_bytes)
+    place = estimate.place(shard, fraction)
+    (found,) = place.parts
     assert 1 <= found.rows <= estimate.PLACE_ROWS
     assert found.rows == 1 or text_bytes / rows * found.rows <= estimate.PLACE_BYTES
     row = int(fraction * rows)
     assert found.start - 100 <= row < found.stop - 100 <= rows
-    assert found.skip - shard.skip == found.start - shard.start
-    assert {estimate.place(shard, (each + 0.5) / rows) for each in range(found.start - 100, found.stop - 100)} == {found}
+    assert found.skip - 3 == found.start - 100
+    assert {estimate.place(shard, (each + 0.5) / rows) for each in range(found.start - 100, found.stop - 100)} == {place}
 
 
 @given(st.lists(st.floats(0.01, 1e9), min_size=1, max_size=30), st.integers(0, 100))

@@ -17,7 +17,7 @@ from bulkembed.config.toml_files import load
 from bulkembed.dataset.snapshots import Snapshot, newest_dataset, snapshots
 from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.errors import ConfigError, HeldBack, IncompleteError, SourceError
-from bulkembed.records import Failure, LostAttempt, Receipt, Shard
+from bulkembed.records import Failure, LostAttempt, Receipt
 from bulkembed.report.run_text import plan_text
 from bulkembed.runs import guards, stages
 from bulkembed.runs.executor import LocalExecutor
@@ -25,6 +25,7 @@ from bulkembed.runs.guards import Contents
 from bulkembed.runs.job import Job
 from bulkembed.runs.lookup import open_job
 from bulkembed.runs.run import finish, run
+from bulkembed.shards import Shard
 from bulkembed.source.objects import object_id
 from bulkembed.storage.store import Store
 from bulkembed.storage.uris import absolute

@@ -20,12 +20,13 @@ from bulkembed.dataset.vector_columns import forms_of, stored_values
 from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.errors import ConfigError, ModelError, ObjectError, SourceError
 from bulkembed.inspection.verify import verify
-from bulkembed.records import Failure, LostAttempt, Receipt, Shard
+from bulkembed.records import Failure, LostAttempt, Receipt
 from bulkembed.runs import stages
 from bulkembed.runs.executor import LocalExecutor
 from bulkembed.runs.job import Job
 from bulkembed.runs.lookup import open_job
 from bulkembed.runs.run import finish, run
+from bulkembed.shards import Shard
 from bulkembed.storage.store import Store
 from bulkembed.vectors import matryoshka, quantize
 from tests.support.corpora import write_corpus, write_jsonl

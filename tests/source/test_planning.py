@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkembed.errors import SourceError
-from bulkembed.records import ShardId
+from bulkembed.shards import ShardId
 from bulkembed.source import planning
 from bulkembed.source.objects import source_objects
 from bulkembed.source.planning import ShardPlan
@@ -148,10 +148,10 @@ def test_shards_know_their_text_and_are_halved_where_it_is_too_much(tmp_path: Pa
     objects = source_objects(store, str(tmp_path))
     plan = planning.plan(store, objects, [], 40, None, lambda item, layout: None, ["text"], max_text_bytes=25_000)
     assert len(set(covered_rows(plan))) == len(covered_rows(plan)) == 160
-    parquet = [shard for shard in plan.pending if shard.format == "parquet"]
+    parquet = [shard for shard in plan.pending if shard.parts[0].format == "parquet"]
     assert [shard.rows for shard in parquet] == [40, 20, 20]
     assert 400 <= parquet[0].text_bytes < 1500
     assert all(20_000 <= shard.text_bytes <= 25_000 for shard in parquet[1:])
-    lines = [shard for shard in plan.pending if shard.format == "jsonl"]
+    lines = [shard for shard in plan.pending if shard.parts[0].format == "jsonl"]
     assert sum(shard.text_bytes for shard in lines) == pytest.approx((tmp_path / "b.jsonl").stat().st_size, abs=len(lines))
     assert all(shard.text_bytes <= 25_000 for shard in lines)

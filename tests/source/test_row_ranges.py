@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkembed.records import ShardId
+from bulkembed.shards import ShardId
 from bulkembed.source.row_ranges import cut_gap, disjoint, gaps
 
 ROW_RANGES = st.lists(st.tuples(st.integers(0, 100), st.integers(0, 100)).map(lambda pair: (min(pair), max(pair))), max_size=8)

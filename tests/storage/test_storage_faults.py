@@ -112,7 +112,7 @@ def test_a_shard_is_one_get_and_a_footer_is_read_once(tmp_path: Path, qwen: str,
     root = uploaded(tmp_path, s3)
     with FaultyS3(s3["endpoint_url"], seed=7, rate=0, faults=[]) as proxy:
         job, plan = open_job(through(proxy, s3, root, qwen))
-        assert {shard.format for shard in plan.pending} == {"parquet", "jsonl"}
+        assert {shard.parts[0].format for shard in plan.pending} == {"parquet", "jsonl"}
         assert len(plan.pending) > 2
         proxy.methods.clear()
         for shard in plan.pending:

@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from bulkembed.config.run_config import RunConfig
-from bulkembed.records import Documents, Shard
+from bulkembed.records import Documents
+from bulkembed.shards import Shard
 from bulkembed.source import planning, reader
 from bulkembed.source.columns import carried_columns
 from bulkembed.source.objects import SourceObject, source_objects

@@ -14,12 +14,13 @@ from bulkembed.dataset.snapshots import newest_dataset, snapshot_files
 from bulkembed.embedding.environment import engine_environment
 from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.inspection.verify import verify
-from bulkembed.records import Failure, LostAttempt, Receipt, Shard
+from bulkembed.records import Failure, LostAttempt, Receipt
 from bulkembed.runs.executor import LocalExecutor
 from bulkembed.runs.job import Job
 from bulkembed.runs.lookup import open_job
 from bulkembed.runs.progress import Progress
 from bulkembed.runs.run import Summary, finish, run
+from bulkembed.shards import Shard
 from bulkembed.storage.store import Store
 
 # Environment of the processes of `ray_session`: an actor that asks for more waits seconds for a process of its own.

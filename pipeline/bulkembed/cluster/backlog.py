@@ -2,7 +2,7 @@
 
 Towards the end they are handed out in smaller and smaller pieces, so that all actors end together. A piece is never
 more than a share of what is left (guided self-scheduling, Polychronopoulos and Kuck, 1987). Cutting is free: a shard
-is a range of rows, and so are its halves."""
+is rows of source objects, and so are its halves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
 
-from bulkembed.records import Shard
+from bulkembed.shards import Shard
 
 PIECES_PER_ACTOR = 4  # of what is left: text is only an estimate of time, and some pieces take twice as long as others
 MIN_PIECE_BYTES = 64 << 10  # of text: smaller pieces cost more than they balance, and readers prefer few files

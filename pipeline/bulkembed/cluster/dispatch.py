@@ -19,7 +19,8 @@ from bulkembed.cluster.backlog import Backlog
 from bulkembed.cluster.ray_errors import cause_of, last_line
 from bulkembed.cluster.recovery import Recovery
 from bulkembed.errors import BulkembedError
-from bulkembed.records import Cause, Failure, LostAttempt, Sampled, Shard
+from bulkembed.records import Cause, Failure, LostAttempt, Sampled
+from bulkembed.shards import Shard
 
 log = logging.getLogger(__name__)
 

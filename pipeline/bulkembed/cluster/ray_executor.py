@@ -25,8 +25,9 @@ from bulkembed.cluster.ray_errors import last_line
 from bulkembed.cluster.recovery import Recovery
 from bulkembed.embedding.embedder import TokenIds
 from bulkembed.errors import BulkembedError
-from bulkembed.records import Failure, LostAttempt, Receipt, Sampled, Shard
+from bulkembed.records import Failure, LostAttempt, Receipt, Sampled
 from bulkembed.runs.job import Job
+from bulkembed.shards import Shard
 
 log = logging.getLogger(__name__)
 

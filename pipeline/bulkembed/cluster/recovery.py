@@ -12,7 +12,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bulkembed.records import Cause, Shard
+from bulkembed.records import Cause
+from bulkembed.shards import Shard
 
 Verdict = Literal["again", "halve", "reject", "fail"]
 MAX_NODE_LOSSES = 20  # of one shard

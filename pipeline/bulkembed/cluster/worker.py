@@ -19,9 +19,10 @@ from bulkembed import __version__
 from bulkembed.embedding import loading, preflight, throughput
 from bulkembed.embedding.embedder import Embedder, TokenIds, Vectors
 from bulkembed.errors import BulkembedError, ConfigError, EngineError
-from bulkembed.records import Embedded, Failure, LoadedFiles, LostAttempt, Prepared, Receipt, Sampled, Shard
+from bulkembed.records import Embedded, Failure, LoadedFiles, LostAttempt, Prepared, Receipt, Sampled
 from bulkembed.runs import stages
 from bulkembed.runs.job import Job
+from bulkembed.shards import Shard
 
 MAX_RESET_SECONDS = 1.0  # the longest time between two resets of the watchdog's clock while documents are finished
 

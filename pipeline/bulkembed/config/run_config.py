@@ -201,7 +201,7 @@ class RunConfig(Section):
             raise ValueError(f"text_columns: {name!r} is named twice")
         if self.template is not None:
             check_template(self.template, self.text_columns)
-        reserved = {"embedding", "n_tokens", "truncated", "content_hash", "chunk_index", "char_start", "char_end"}
+        reserved = {"embedding", "n_tokens", "truncated", "content_hash", "chunk_index", "char_start", "char_end", "document_hash"}
         for name in self.keep_columns:
             if name in reserved or name.startswith("embedding_"):
                 raise ValueError(f"keep_columns: {name!r} is the name of an output column")

@@ -14,10 +14,10 @@ from bulkembed.dataset.snapshots import Snapshot, snapshot_files
 from bulkembed.embedding import in_process
 from bulkembed.embedding.embedder import Embedder
 from bulkembed.inspection.search import dataset_model
-from bulkembed.records import Shard, ShardId
 from bulkembed.runs import stages
 from bulkembed.runs.job import Job
 from bulkembed.runs.lookup import recall_job
+from bulkembed.shards import Part, Shard, ShardId
 from bulkembed.source.objects import SourceObject, source_objects
 from bulkembed.storage.store import Store
 from bulkembed.text import long_documents
@@ -87,13 +87,13 @@ def resample(job: Job, snapshot: Snapshot, objects: list[SourceObject], embedder
 
 def shard_of(shard_id: str, item: SourceObject) -> Shard:
     _, start, stop, total = ShardId.parse(shard_id)
-    return Shard(item.id, item.uri, item.version, item.format, start, stop, total, offset=0, skip=start)
+    return Shard((Part(item.id, item.uri, item.version, item.format, start, stop, total, offset=0, skip=start),))
 
 
 def compare_rows(job: Job, shard: Shard, table: pa.Table, rows: npt.NDArray[np.int64], embedder: Embedder) -> Resample:
     """These rows of a shard's table beside the same rows embedded again."""
     prepared = stages.prepare(shard, job)
-    keys = [name for name in ("id", "chunk_index", "n_tokens", "content_hash") if name in table.column_names]
+    keys = [name for name in ("id", "chunk_index", "document_hash", "n_tokens", "content_hash") if name in table.column_names]
     if not prepared.rows.select(keys).cast(table.select(keys).schema).equals(table.select(keys)):
         return Resample(0, {}, [f"{shard.id}: its rows are not those that the source gives"])
     vectors = stages.full_vectors(long_documents.select_rows(prepared, rows), job, embedder)

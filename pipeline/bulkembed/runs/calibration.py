@@ -8,7 +8,7 @@ they were measured on. With other rows, a run measures new ranges. It then has a
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any
@@ -19,9 +19,10 @@ import numpy.typing as npt
 from bulkembed.config.recipe import Recipe
 from bulkembed.dataset.receipts import Ledger
 from bulkembed.errors import IncompleteError
-from bulkembed.records import Counts, Failure, LostAttempt, Sampled, Shard, ShardId
+from bulkembed.records import Counts, Failure, LostAttempt, Sampled
 from bulkembed.runs.job import Job
 from bulkembed.runs.progress import failures_text
+from bulkembed.shards import Shard, ShardId
 from bulkembed.vectors import quantize
 
 MIN_VECTORS = 2048  # least number of vectors that final ranges are measured on
@@ -54,7 +55,7 @@ class Int8Ranges:
 
     def are_valid_for(self, pending: list[Shard]) -> bool:
         """Whether they are valid for a source of which these rows, and all before them, are to be embedded."""
-        return self.is_final or all(shard.stop <= self.objects.get(shard.object_id, 0) for shard in pending)
+        return self.is_final or all(stop <= self.objects.get(object_id, 0) for object_id, stop in ends_of(pending).items())
 
     def to_record(self) -> dict[str, Any]:
         return {"rows": self.vectors, "seen": self.seen, "objects": self.objects, "int8_ranges": quantize.int8_ranges_to_text(self.columns)}
@@ -107,8 +108,15 @@ def measure(job: Job, pending: list[Shard], sample: Sample) -> Int8Ranges:
         seen, vectors = sum(part.seen for part in parts), sum(part.vectors for part in parts)
     some = [part.int8_ranges for part in parts if part.vectors]
     columns = {name: column_ranges([ranges[name] for ranges in some], form.dim) for name, form in job.int8_columns.items()}
-    objects = {} if vectors >= MIN_VECTORS else {shard.object_id: shard.stop for shard in pending}  # the last shard of an object counts
-    return Int8Ranges(columns, vectors, seen, objects)
+    return Int8Ranges(columns, vectors, seen, {} if vectors >= MIN_VECTORS else ends_of(pending))
+
+
+def ends_of(shards: Iterable[Shard]) -> dict[str, int]:
+    """Where the rows of each source object end in these shards, by object id."""
+    ends: dict[str, int] = {}
+    for part in (part for shard in shards for part in shard.parts):
+        ends[part.object_id] = max(part.stop, ends.get(part.object_id, 0))
+    return ends
 
 
 def column_ranges(parts: list[npt.NDArray[np.float32]], dim: int) -> npt.NDArray[np.float32]:
@@ -182,7 +190,7 @@ def sample_pieces(pending: list[Shard], taken: Mapping[int, int], upto: Mapping[
     for number, stop in upto.items():
         shard = pending[number]
         for start in range(taken.get(number, 0), stop, PIECE_ROWS):
-            piece = replace(shard, start=shard.start + start, stop=shard.start + min(stop, start + PIECE_ROWS), skip=shard.skip + start)
+            piece = shard.slice(start, min(stop, start + PIECE_ROWS))
             pieces.append(replace(piece, text_bytes=0))  # unknown size: no executor cuts it any further
     return pieces
 

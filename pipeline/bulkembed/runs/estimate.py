@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import takewhile
 
 import numpy as np
@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from bulkembed.config.recipe import VectorKey
 from bulkembed.errors import BulkembedError, ConfigError
-from bulkembed.records import Counts, Shard
+from bulkembed.records import Counts
 from bulkembed.runs import stages
 from bulkembed.runs.job import Job
+from bulkembed.shards import Shard
 
 PLACES, MIN_PLACES = 64, 8
 PLACE_ROWS, PLACE_BYTES = 1024, 256 << 10  # that are read and tokenized at a place
@@ -191,9 +192,7 @@ def place(shard: Shard, fraction: float) -> Shard:
     """The few rows of the shard at this fraction of it. A row belongs to exactly one such group, so all rows are equally likely."""
     rows = max(1, min(PLACE_ROWS, PLACE_BYTES * shard.rows // max(1, shard.text_bytes)))
     first = int(fraction * shard.rows) // rows * rows
-    start, stop = shard.start + first, min(shard.start + first + rows, shard.stop)
-    text_bytes = shard.text_bytes * (stop - start) // shard.rows
-    return replace(shard, start=start, stop=stop, skip=shard.skip + first, text_bytes=text_bytes)
+    return shard.slice(first, min(first + rows, shard.rows))
 
 
 def count(job: Job, shards: Sequence[Shard], deadline: float) -> list[Counts | str | None]:

@@ -7,9 +7,10 @@ from typing import Protocol
 
 from bulkembed.embedding.embedder import Embedder
 from bulkembed.errors import BulkembedError
-from bulkembed.records import Failure, LostAttempt, Receipt, Sampled, Shard
+from bulkembed.records import Failure, LostAttempt, Receipt, Sampled
 from bulkembed.runs import stages
 from bulkembed.runs.job import Job
+from bulkembed.shards import Shard
 
 
 class Executor(Protocol):

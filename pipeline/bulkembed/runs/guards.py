@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset.snapshots import Snapshot
-from bulkembed.records import Counts, ShardId
+from bulkembed.records import Counts
+from bulkembed.shards import ShardId
 from bulkembed.source.objects import readable_name
 
 FEW_ROWS = 10  # so many rows may leave under any share: a share of a small dataset is too strict

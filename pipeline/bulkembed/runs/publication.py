@@ -10,10 +10,11 @@ from bulkembed.dataset.manifests import DataFile, SourceVersion
 from bulkembed.dataset.paths import rejects_folder
 from bulkembed.dataset.snapshots import Draft, ParentMoved, Snapshot
 from bulkembed.errors import ConfigError, HeldBack, IncompleteError, StorageError
-from bulkembed.records import Counts, Receipt, ShardId
+from bulkembed.records import Counts, Receipt
 from bulkembed.runs import guards
 from bulkembed.runs.guards import Contents
 from bulkembed.runs.job import Job
+from bulkembed.shards import ShardId
 from bulkembed.source.planning import ShardPlan
 from bulkembed.storage.uris import absolute
 

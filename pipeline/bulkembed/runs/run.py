@@ -9,12 +9,13 @@ from bulkembed import stopping
 from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset.snapshots import Snapshot
 from bulkembed.errors import ConfigError, IncompleteError, StorageError
-from bulkembed.records import Failure, LostAttempt, Receipt, Sampled, Shard
+from bulkembed.records import Failure, LostAttempt, Receipt, Sampled
 from bulkembed.runs import calibration, publication
 from bulkembed.runs.executor import Executor
 from bulkembed.runs.job import Job
 from bulkembed.runs.lookup import open_job, plan_shards
 from bulkembed.runs.progress import Progress, failures_text
+from bulkembed.shards import Shard
 from bulkembed.source.planning import ShardPlan
 
 

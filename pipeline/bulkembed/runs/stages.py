@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from hashlib import blake2b, sha256
+from hashlib import sha256
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 from bulkembed.dataset import parquet_file
 from bulkembed.dataset.receipts import Ledger
 from bulkembed.embedding.embedder import Embedder
-from bulkembed.records import Counts, Documents, Embedded, Prepared, Receipt, RejectReason, Sampled, Shard
+from bulkembed.records import Counts, Documents, Embedded, Prepared, Receipt, RejectReason, Sampled
 from bulkembed.runs.job import Job
+from bulkembed.shards import Shard
 from bulkembed.source import reader
 from bulkembed.storage.retry import retries_taken
 from bulkembed.text import batches, long_documents
@@ -59,8 +60,7 @@ def tokenize(shard: Shard, documents: Documents, job: Job, seconds: dict[str, fl
     key = job.recipe.vector_key
     with timed(seconds, "tokenize"):
         pieces = long_documents.split_documents(documents, key, job.tokenizer)
-        hashes = [blake2b(text.encode(), digest_size=16).digest() for text in documents.texts]
-        prepared = long_documents.prepare_rows(shard, documents, pieces, hashes, key.long_documents)
+        prepared = long_documents.prepare_rows(shard, documents, pieces, key.long_documents)
         if key.long_documents == "reject":
             prepared = long_documents.move_to_rejects(prepared, long_documents.too_long_reasons(prepared, job.tokenizer.max_tokens))
     return replace(prepared, seconds=seconds, counts=prepared.counts + Counts(retries=retries_taken()))
@@ -122,7 +122,7 @@ def write(embedded: Embedded, data: bytes, int8_counts: Counts, job: Job) -> Rec
             ledger.store.put(ledger.rejects_uri(shard.id), parquet_file.parquet_bytes(prepared.rejects, provenance))
     receipt = Receipt(
         shard=shard.id,
-        source=shard.uri,
+        source=shard.source,
         counts=prepared.counts + int8_counts + Counts(retries=retries_taken()),
         data_bytes=len(data),
         data_sha256=sha256(data).hexdigest(),

@@ -5,7 +5,7 @@ number, and a time never loses its zone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from bulkembed.records import RejectReason
 from bulkembed.schema import display_value
 from bulkembed.source.column_types import LISTS, plain_type
 
-Reasons = dict[int, tuple[RejectReason, str]]  # row of the shard -> (reason, detail)
+Reasons = dict[int, tuple[RejectReason, str]]  # row of a part or shard -> (reason, detail)
 MAX_MICROSECONDS = (2**63 - 1) // 1000  # more of them are no 64-bit number of nanoseconds
 Allowed = Callable[[pa.DataType, pa.DataType], bool]  # (type of the file, type of the run)
 # Types of one family hold the same kind of values. Integers and decimals are one family, floats and decimals are not.
@@ -49,9 +49,11 @@ def same_meaning(kind: pa.DataType, target: pa.DataType) -> bool:
 
 
 def convert_column(
-    column: pa.ChunkedArray, target: pa.DataType, name: str, allowed: Allowed, where: str, first_row: int
+    column: pa.ChunkedArray, target: pa.DataType, name: str, allowed: Allowed, where: str, object_rows: Sequence[int]
 ) -> pa.ChunkedArray:
-    """The column in the type of the run. Raises ObjectError that names both types and the first value that would change."""
+    """The column in the type of the run. Raises ObjectError that names both types and the first value that would change.
+
+    `object_rows`: the row of the object of each value."""
     if column.type == target:
         return column
     chunks: list[pa.Array] = []
@@ -60,7 +62,7 @@ def convert_column(
             chunks.append(convert_array(chunk, target, name, allowed))
         except Differs as problem:
             reason, row = problem.args
-            place = "" if row is None else f"row {first_row + row + sum(map(len, chunks))}: "
+            place = "" if row is None else f"row {object_rows[row + sum(map(len, chunks))]}: "
             raise ObjectError(
                 f"{where}: column {name!r} has type {column.type}, but {target} in this run, by its first object or column_types: "
                 f"{place}{reason}; name a type that holds both in column_types, or convert the files"

@@ -24,29 +24,41 @@ class Unusable(Exception):
     """Why a document cannot be embedded: (reason, detail)."""
 
 
-def split_rows(columns: RowColumns, recipe: Recipe, carried: pa.Schema) -> Documents:
-    """The documents and rejects of these rows, which count from 0."""
+def split_rows(columns: RowColumns, recipe: Recipe, carried: pa.Schema, uri: str, object_rows: Sequence[int]) -> Documents:
+    """The documents and rejects of rows of one object, which count from 0. `object_rows`: where each lies in the object."""
     rows, reasons = columns.rows, dict(columns.reasons)
     for row in np.flatnonzero(rows["id"].is_null().to_numpy()).tolist():
         reasons.setdefault(row, ("null_id", ""))
     texts = compose_texts(columns.texts, template_pieces(recipe.vector_key.template, recipe.vector_key.text_columns), reasons)
     numbers = np.delete(np.arange(rows.num_rows), list(reasons))
     accepted = rows.take(pa.array(numbers)) if reasons else rows
-    repeated = accepted.num_rows - len(storage_values(accepted["id"]).unique())
-    return Documents(accepted.cast(carried), numbers, texts, rejected_rows(rows["id"], reasons), repeated)
-
-
-def rejected_rows(ids: pa.ChunkedArray, reasons: Reasons) -> pa.Table:
     rejected = sorted(reasons)
-    return pa.Table.from_arrays(
-        [
-            ids.take(pa.array(rejected, pa.int64())),
-            pa.array(rejected, pa.int64()),
-            pa.array([reasons[row][0] for row in rejected], pa.string()),
-            pa.array([reasons[row][1] for row in rejected], pa.string()),
-        ],
-        schema=schema.rejects_schema(ids.type),
+    rejects = schema.rejects_table(
+        rows["id"].take(pa.array(rejected, pa.int64())),
+        [(uri, object_rows[row]) for row in rejected],
+        [reasons[row] for row in rejected],
+        [None] * len(rejected),
     )
+    return Documents(accepted.cast(carried), numbers, texts, rejects, repeats(accepted["id"]))
+
+
+def join_documents(parts: Sequence[Documents], starts: Sequence[int]) -> Documents:
+    """Documents of several parts, at least one, in their order. `starts`: the row at which each part starts."""
+    if len(parts) == 1:
+        return parts[0]
+    rows = pa.concat_tables([part.rows for part in parts])
+    return Documents(
+        rows,
+        np.concatenate([start + part.numbers for start, part in zip(starts, parts, strict=False)]),
+        [text for part in parts for text in part.texts],
+        pa.concat_tables([part.rejects for part in parts]),
+        repeats(rows["id"]),
+    )
+
+
+def repeats(ids: pa.ChunkedArray) -> int:
+    """How many of these ids an earlier one is equal to."""
+    return len(ids) - len(storage_values(ids).unique())
 
 
 def storage_values(column: pa.ChunkedArray) -> pa.ChunkedArray:

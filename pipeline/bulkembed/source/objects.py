@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from bulkembed.errors import SourceError
-from bulkembed.records import Failure, Format
+from bulkembed.records import Failure
+from bulkembed.shards import Format
 from bulkembed.source.table_folders import refuse_tables
 from bulkembed.storage.compression import CODECS, codec_of
 from bulkembed.storage.listing import BROKEN, NOT_UTF8, LeftOut, StoredObject

@@ -16,8 +16,9 @@ from types import MappingProxyType
 
 from bulkembed import stopping
 from bulkembed.errors import BulkembedError, ConfigError
-from bulkembed.records import Counts, Failure, Shard, ShardId
+from bulkembed.records import Counts, Failure
 from bulkembed.scans import Layout
+from bulkembed.shards import Part, Shard, ShardId
 from bulkembed.source.layout import layout_of
 from bulkembed.source.objects import LeftOutNames, SourceListing, SourceObject
 from bulkembed.source.row_ranges import RowRange, cut_gap, disjoint, gaps
@@ -137,15 +138,18 @@ def open_rows(shard_ids: Iterable[ShardId], end: int) -> list[RowRange]:
 
 
 def shards_of(item: SourceObject, layout: Layout, row_ranges: list[RowRange], max_text_bytes: int | None) -> Iterator[Shard]:
-    """Shards of these rows. A shard is halved until its text fits. A shard of JSON lines names the nearest known line start
-    at or before its first row."""
+    """Shards of these rows. A shard is halved until its text fits."""
     for (start, stop), text_bytes in zip(row_ranges, layout.text_bytes(row_ranges), strict=True):
-        offset, skip = 0, start
-        if layout.offsets:
-            part = bisect_right(layout.borders, start) - 1
-            offset, skip = layout.offsets[part], start - layout.borders[part]
-        shard = Shard(item.id, item.uri, item.version, item.format, start, stop, layout.rows, offset, skip, text_bytes)
-        yield from fitting_halves(shard, max_text_bytes)
+        yield from fitting_halves(Shard((part_of(item, layout, start, stop),), text_bytes), max_text_bytes)
+
+
+def part_of(item: SourceObject, layout: Layout, start: int, stop: int) -> Part:
+    """Rows [start, stop) of an object. A part of JSON lines names the nearest known line start at or before its first row."""
+    offset, skip = 0, start
+    if layout.offsets:
+        run = bisect_right(layout.borders, start) - 1
+        offset, skip = layout.offsets[run], start - layout.borders[run]
+    return Part(item.id, item.uri, item.version, item.format, start, stop, layout.rows, offset, skip)
 
 
 def fitting_halves(shard: Shard, max_text_bytes: int | None) -> Iterator[Shard]:

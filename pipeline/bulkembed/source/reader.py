@@ -1,4 +1,6 @@
-"""A shard -> its documents and rejects. Rows that cannot be embedded become rejects, each with a reason:
+"""A shard -> its documents and rejects; parts -> the id and the kept columns of their rows.
+
+Rows that cannot be embedded become rejects, each with a reason:
 
 null_text      every text column is null or absent
 empty_text     nothing but white space
@@ -18,43 +20,70 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from bulkembed import schema
 from bulkembed.config.recipe import Recipe
 from bulkembed.errors import ObjectError
-from bulkembed.records import Documents, Shard
+from bulkembed.records import Documents
+from bulkembed.shards import Part, Shard
 from bulkembed.source.columns import require_names
-from bulkembed.source.documents import split_rows
-from bulkembed.source.row_columns import RowColumns, jsonl_columns, parquet_columns
+from bulkembed.source.documents import join_documents, split_rows
+from bulkembed.source.row_columns import RowColumns, jsonl_columns, nullable_schema, parquet_columns
 from bulkembed.source.text_lines import read_lines, seek_first_line
 from bulkembed.storage.retry import CORRUPT, describe_error
 from bulkembed.storage.store import Store, changed_error
 
 READ_ROWS = 16_384
+Numbers = npt.NDArray[np.int64]
 
 
 def read_documents(store: Store, shard: Shard, recipe: Recipe, carried: pa.Schema) -> Documents:
     """The documents of a shard. `carried` is the schema of the id and the kept columns in the output.
 
-    Raises ObjectError where the object is corrupt, lacks a column, or changed since it was planned."""
-    read_rows = {"parquet": parquet_rows, "jsonl": jsonl_rows}[shard.format]
+    Raises ObjectError where one of its objects is corrupt, lacks a column, or changed since it was planned."""
+    row_bytes = shard.text_bytes / max(1, shard.rows)
+    parts = []
+    for part in shard.parts:
+        columns = read_part(store, part, recipe, carried, row_bytes)
+        parts.append(split_rows(columns, recipe, carried, part.uri, part.object_rows))
+    return join_documents(parts, shard.starts)
+
+
+def read_carried(store: Store, parts: Sequence[Part], recipe: Recipe, carried: pa.Schema) -> pa.Table:
+    """Id and kept columns of documents, in the order of the parts. It reads no text column of a Parquet object.
+
+    Raises what `read_documents` does, and ObjectError where a row has no id or a value that does not fit."""
+    without_texts = replace(recipe, vector_key=replace(recipe.vector_key, text_columns=()))
+    tables = [schema.empty_table(nullable_schema(carried))]
+    for part in parts:
+        columns = read_part(store, part, without_texts, carried, 0)
+        rejected = min([*columns.reasons, *np.flatnonzero(columns.rows["id"].is_null().to_numpy()).tolist()], default=None)
+        if rejected is not None:
+            reason, detail = columns.reasons.get(rejected, ("null_id", ""))
+            row = part.object_rows[rejected]
+            raise ObjectError(f"{part.uri}: row {row} is no document ({reason} {detail}) but was planned as one; run again")
+        tables.append(columns.rows)
+    return pa.concat_tables(tables).cast(carried)
+
+
+def read_part(store: Store, part: Part, recipe: Recipe, carried: pa.Schema, row_bytes: float) -> RowColumns:
+    """The columns of a part. `row_bytes`: the estimated size of the text of a row; 0 where it is unknown."""
+
+    def attempt() -> RowColumns:
+        return jsonl_rows(store, part, recipe, carried, row_bytes) if part.format == "jsonl" else parquet_rows(store, part, recipe, carried)
+
     try:
-        columns = store.retrying(lambda: read_rows(store, shard, recipe, carried), f"reading {shard.uri}")
+        columns = store.retrying(attempt, f"reading {part.uri}")
     except CORRUPT as error:
-        raise ObjectError(f"{shard.uri}: rows {shard.start}-{shard.stop} are unreadable: {describe_error(error)}") from error
-    require_unchanged(store, shard.uri, shard.version)
-    if columns.rows.num_rows != shard.rows:
-        raise ObjectError(f"{shard.uri}: {columns.rows.num_rows} rows where {shard.rows} were planned; run again to plan it anew")
-    found = split_rows(columns, recipe, carried)
-    return replace(found, numbers=shard.start + found.numbers, rejects=shift_rows(found.rejects, shard.start))
-
-
-def shift_rows(rejects: pa.Table, rows: int) -> pa.Table:
-    """The rejects with `rows` added to their row numbers."""
-    place = rejects.column_names.index("row")
-    return rejects.set_column(place, rejects.schema.field(place), pc.add(rejects["row"], rows))
+        raise ObjectError(f"{part.uri}: rows {part.start}-{part.stop} are unreadable: {describe_error(error)}") from error
+    require_unchanged(store, part.uri, part.version)
+    if columns.rows.num_rows != part.rows:
+        raise ObjectError(f"{part.uri}: {columns.rows.num_rows} rows where {part.rows} were planned; run again to plan it anew")
+    return columns
 
 
 def require_unchanged(store: Store, uri: str, version: str) -> None:
@@ -67,39 +96,51 @@ def require_unchanged(store: Store, uri: str, version: str) -> None:
         raise changed_error(uri)
 
 
-def parquet_rows(store: Store, shard: Shard, recipe: Recipe, carried: pa.Schema) -> RowColumns:
-    """The columns of a shard of a Parquet file."""
-    metadata = footer(store, shard.uri, shard.version)
+def parquet_rows(store: Store, part: Part, recipe: Recipe, carried: pa.Schema) -> RowColumns:
+    """The columns of a part of a Parquet file."""
+    metadata = footer(store, part.uri, part.version)
     names = recipe.source_columns
-    with store.open(shard.uri, shard.version) as file:
+    with store.open(part.uri, part.version) as file:
         parquet = pq.ParquetFile(file, metadata=metadata, pre_buffer=True, page_checksum_verification=True)
-        require_names(parquet.schema_arrow.names, names, shard.uri)
-        table = rows_of(parquet, shard, names)
+        require_names(parquet.schema_arrow.names, names, part.uri)
+        table = rows_of(parquet, part, names)
         int96 = int96_columns(parquet, recipe.row_schema.carried_columns)
         coarse = pq.ParquetFile(file, metadata=metadata, coerce_int96_timestamp_unit="us", page_checksum_verification=True)
-        microseconds = rows_of(coarse, shard, int96) if int96 else pa.table({})
-    return parquet_columns(table, microseconds, recipe, carried, shard.uri, shard.start)
+        microseconds = rows_of(coarse, part, int96) if int96 else pa.table({})
+    return parquet_columns(table, microseconds, recipe, carried, part.uri, part.object_rows)
 
 
-def rows_of(parquet: pq.ParquetFile, shard: Shard, names: Sequence[str]) -> pa.Table:
-    """These columns of the shard's rows."""
-    groups: list[int] = []
-    first_row, at = shard.start, 0
-    for number in range(parquet.num_row_groups):
-        rows = parquet.metadata.row_group(number).num_rows
-        if at < shard.stop and at + rows > shard.start:
-            first_row = min(first_row, at) if groups else at
-            groups.append(number)
-        at += rows
-    batches, row = [], first_row
+def rows_of(parquet: pq.ParquetFile, part: Part, names: Sequence[str]) -> pa.Table:
+    """These columns of the part's rows. Only row groups that hold some of the rows are read."""
+    groups, positions = row_groups_of(parquet.metadata, part)
+    batches: list[pa.RecordBatch] = []
+    at = 0
     for batch in parquet.iter_batches(READ_ROWS, row_groups=groups, columns=list(names)):
-        start, stop = max(row, shard.start), min(row + batch.num_rows, shard.stop)
-        if start < stop:
-            batches.append(batch.slice(start - row, stop - start))
-        row += batch.num_rows
-        if row >= shard.stop:
+        first, last = np.searchsorted(positions, [at, at + batch.num_rows])
+        if first < last:
+            batches.append(take_rows(batch, positions[first:last] - at))
+        at += batch.num_rows
+        if last == len(positions):
             break
     return pa.Table.from_batches(batches, pa.schema([parquet.schema_arrow.field(name) for name in names]))
+
+
+def row_groups_of(metadata: pq.FileMetaData, part: Part) -> tuple[list[int], Numbers]:
+    """The row groups that hold the part's rows, and where each row lies when these groups are read one after the other."""
+    sizes = np.array([metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)], np.int64)
+    ends = np.cumsum(sizes)
+    rows = np.array(part.object_rows, np.int64)
+    rows = rows[rows < metadata.num_rows]  # the caller counts what it gets
+    groups, group_of_row = np.unique(np.searchsorted(ends, rows, side="right"), return_inverse=True)
+    before = np.cumsum(sizes[groups]) - sizes[groups]
+    return groups.tolist(), rows - (ends - sizes)[groups][group_of_row] + before[group_of_row]
+
+
+def take_rows(batch: pa.RecordBatch, rows: Numbers) -> pa.RecordBatch:
+    """These rows of a batch, at least one, ascending. It joins slices, since Arrow's `take` does not know string views."""
+    starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
+    runs = [batch.slice(int(run[0]), len(run)) for run in np.split(rows, starts[1:])]
+    return pa.concat_batches(runs) if len(runs) > 1 else runs[0]
 
 
 def int96_columns(parquet: pq.ParquetFile, names: Iterable[str]) -> list[str]:
@@ -118,10 +159,14 @@ def footer(store: Store, uri: str, version: str) -> pq.FileMetaData:
         return pq.read_metadata(file)
 
 
-def jsonl_rows(store: Store, shard: Shard, recipe: Recipe, carried: pa.Schema) -> RowColumns:
-    """The columns of a range of lines that are not blank."""
-    expected_bytes = shard.text_bytes * (shard.skip + shard.rows) // shard.rows
-    with store.open_lines(shard.uri, shard.version, expected_bytes) as file:
-        file.seek(shard.offset or seek_first_line(file))
+def jsonl_rows(store: Store, part: Part, recipe: Recipe, carried: pa.Schema, row_bytes: float) -> RowColumns:
+    """The columns of the lines of a part. The lines between them are read and not parsed."""
+    expected_bytes = int(row_bytes * (part.skip + part.stop - part.start))
+    with store.open_lines(part.uri, part.version, expected_bytes) as file:
+        file.seek(part.offset or seek_first_line(file))
         not_blank = ((line, length) for line, length in read_lines(file) if not line.isspace())
-        return jsonl_columns(islice(not_blank, shard.skip, shard.skip + shard.rows), recipe, carried)
+        lines = islice(not_blank, part.skip, part.skip + part.stop - part.start)
+        if part.picks is None:
+            return jsonl_columns(lines, recipe, carried)
+        picked = frozenset(part.picks)
+        return jsonl_columns((line for row, line in enumerate(lines, part.start) if row in picked), recipe, carried)

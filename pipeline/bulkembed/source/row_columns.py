@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +23,12 @@ class RowColumns:
     reasons: Reasons  # of rows whose values do not fit, or that are no rows
 
 
-def parquet_columns(table: pa.Table, microseconds: pa.Table, recipe: Recipe, carried: pa.Schema, uri: str, first_row: int) -> RowColumns:
+def parquet_columns(
+    table: pa.Table, microseconds: pa.Table, recipe: Recipe, carried: pa.Schema, uri: str, object_rows: Sequence[int]
+) -> RowColumns:
     """The columns of rows of a Parquet file. Raises ObjectError where a column has another type than the run.
 
-    `microseconds`: the columns with INT96 timestamps once more, in microseconds. `first_row`: of the table, in the object."""
+    `microseconds`: the columns with INT96 timestamps once more, in microseconds. `object_rows`: where each row lies in the object."""
     columns: list[pa.ChunkedArray] = []
     reasons: Reasons = {}
     for field, name in carried_names(carried, recipe):
@@ -35,7 +37,7 @@ def parquet_columns(table: pa.Table, microseconds: pa.Table, recipe: Recipe, car
         if name in microseconds.column_names:
             column, overflown = conversion.null_overflow(column, microseconds[name], name)
         allowed = conversion.may_cast if name in recipe.row_schema.declared_types else conversion.same_meaning
-        column = conversion.convert_column(column, field.type, name, allowed, uri, first_row)
+        column = conversion.convert_column(column, field.type, name, allowed, uri, object_rows)
         column, undecodable = conversion.null_unreadable(column, name)
         columns.append(column)
         reasons = overflown | undecodable | reasons

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 
-from bulkembed.records import ShardId
+from bulkembed.shards import ShardId
 
 RowRange = tuple[int, int]
 

@@ -23,7 +23,7 @@ from bulkembed.source.documents import split_rows
 from bulkembed.source.json_lines import require_lines
 from bulkembed.source.layout import LineScan, parquet_layout
 from bulkembed.source.objects import SourceObject
-from bulkembed.source.reader import int96_columns, require_unchanged, shift_rows
+from bulkembed.source.reader import int96_columns, require_unchanged
 from bulkembed.source.row_columns import RowColumns, jsonl_columns, parquet_columns
 from bulkembed.storage.retry import CORRUPT, describe_error
 from bulkembed.storage.store import Store
@@ -56,7 +56,7 @@ def scan_lines(file: BinaryIO, item: SourceObject, recipe: Recipe, carried: pa.S
     require_lines(file, item.uri)
     lines = LineScan(file)
     batches = (jsonl_columns(batch, recipe, carried) for batch in line_batches(lines.rows))
-    documents = scan_batches(batches, recipe, carried)
+    documents = scan_batches(batches, item, recipe, carried)
     return scan_of(lines.layout(), documents, carried)
 
 
@@ -79,8 +79,11 @@ def scan_parquet(file: BinaryIO, item: SourceObject, recipe: Recipe, carried: pa
     layout = parquet_layout(parquet, recipe.vector_key.text_columns)
     require_columns(recipe, item, layout)
     tables = parquet_tables(file, parquet, recipe) if layout.rows else iter(())
-    batches = (parquet_columns(table, microseconds, recipe, carried, item.uri, first) for table, microseconds, first in tables)
-    return scan_of(layout, scan_batches(batches, recipe, carried), carried)
+    batches = (
+        parquet_columns(table, microseconds, recipe, carried, item.uri, range(first, first + table.num_rows))
+        for table, microseconds, first in tables
+    )
+    return scan_of(layout, scan_batches(batches, item, recipe, carried), carried)
 
 
 def parquet_tables(file: BinaryIO, parquet: pq.ParquetFile, recipe: Recipe) -> Iterator[tuple[pa.Table, pa.Table, int]]:
@@ -132,19 +135,22 @@ def cut_tables(parquet: pq.ParquetFile, groups: list[int], names: list[str], row
         yield rest
 
 
-def scan_batches(batches: Iterable[RowColumns], recipe: Recipe, carried: pa.Schema) -> tuple[list[Keys], list[pa.Table], int]:
+def scan_batches(
+    batches: Iterable[RowColumns], item: SourceObject, recipe: Recipe, carried: pa.Schema
+) -> tuple[list[Keys], list[pa.Table], int]:
     """Keys and rejects of each batch, and the bytes of all texts."""
     keys: list[Keys] = []
     rejects: list[pa.Table] = []
     first = text_bytes = 0
     for columns in batches:
         stopping.stop.check()
-        documents = split_rows(columns, recipe, carried)
+        object_rows = range(first, first + columns.rows.num_rows)
+        documents = split_rows(columns, recipe, carried, item.uri, object_rows)
         keys.append(keys_of_documents(documents, recipe, first))
         if documents.rejects.num_rows:
-            rejects.append(shift_rows(documents.rejects, first))
+            rejects.append(documents.rejects)
         text_bytes += len("".join(documents.texts).encode())
-        first += columns.rows.num_rows
+        first = object_rows.stop
     return keys, rejects, text_bytes
 
 

@@ -18,7 +18,9 @@ import pyarrow as pa
 
 from bulkembed import schema
 from bulkembed.config.recipe import VectorKey
-from bulkembed.records import Counts, Documents, LongDocuments, Prepared, RejectReason, Shard, Tokens
+from bulkembed.records import Counts, Documents, LongDocuments, Prepared, RejectReason, Tokens
+from bulkembed.row_keys import binary_of, content_hashes
+from bulkembed.shards import Shard
 from bulkembed.text.tokenizer import Tokenizer
 from bulkembed.text.windows import cut_windows
 
@@ -69,18 +71,14 @@ def windows_of(text: str, prompt: str, overlap: int, tokenizer: Tokenizer) -> tu
         room -= max_cut
 
 
-def prepare_rows(shard: Shard, documents: Documents, pieces: Pieces, hashes: list[bytes], policy: LongDocuments) -> Prepared:
-    """The rows of the data file without their vectors, and the token ids of their pieces. `hashes`: one a document."""
+def prepare_rows(shard: Shard, documents: Documents, pieces: Pieces, policy: LongDocuments) -> Prepared:
+    """The rows of the data file without their vectors, and the token ids of their pieces."""
     lengths, n_cut = pieces.tokens.lengths, pieces.tokens.n_cut
-    content = pa.array(hashes, pa.binary(16))
-    rows, owners, numbers = documents.rows, pieces.documents, documents.numbers
+    rows, content = documents.rows, binary_of(content_hashes(documents.texts))
+    owners, numbers = pieces.documents, documents.numbers
     if policy == "chunk":
+        rows, content = chunk_rows(rows, content, documents.texts, pieces)
         owners, numbers = np.arange(len(lengths)), numbers[pieces.documents]
-        rows, content = rows.take(pa.array(pieces.documents)), content.take(pa.array(pieces.documents))
-        first = np.searchsorted(pieces.documents, pieces.documents)
-        chunk = (owners - first, pieces.spans[:, 0], pieces.spans[:, 1])
-        for field, values in zip(schema.CHUNKS, chunk, strict=True):
-            rows = rows.append_column(field, pa.array(values, field.type))
     n_tokens = np.bincount(owners, lengths, rows.num_rows).astype(np.int32)
     row_cut = np.bincount(owners, n_cut, rows.num_rows).astype(np.int64)
     for field, column in zip(schema.TAIL, (pa.array(n_tokens), pa.array(row_cut > 0), content), strict=True):
@@ -99,6 +97,19 @@ def prepare_rows(shard: Shard, documents: Documents, pieces: Pieces, hashes: lis
     return Prepared(shard, rows, numbers, pieces.tokens, owners, documents.rejects, counts, seconds={})
 
 
+def chunk_rows(rows: pa.Table, document_hashes: pa.Array, texts: list[str], pieces: Pieces) -> tuple[pa.Table, pa.Array]:
+    """A row for each piece, with the columns of its document and those of chunks, and the hash of each piece's own text."""
+    owners = pieces.documents
+    index = np.arange(len(owners)) - np.searchsorted(owners, owners)
+    of_rows = pa.array(owners)
+    rows = rows.take(of_rows)
+    columns = (index, pieces.spans[:, 0], pieces.spans[:, 1], document_hashes.take(of_rows))
+    for field, values in zip(schema.CHUNKS, columns, strict=True):
+        rows = rows.append_column(field, pa.array(values, field.type))
+    windows = (texts[owner][start:stop] for owner, (start, stop) in zip(owners, pieces.spans, strict=True))
+    return rows, binary_of(content_hashes(windows))
+
+
 def select_rows(prepared: Prepared, rows: npt.NDArray[np.int64]) -> Prepared:
     """A prepared shard with these rows and their pieces only. `rows`: ascending indices. The counts do not change."""
     pieces = np.flatnonzero(np.isin(prepared.owners, rows))
@@ -112,20 +123,21 @@ def select_rows(prepared: Prepared, rows: npt.NDArray[np.int64]) -> Prepared:
 
 
 def move_to_rejects(prepared: Prepared, reasons: dict[int, tuple[RejectReason, str]]) -> Prepared:
-    """A prepared shard with some of its documents moved to the rejects. `reasons`: (reason, detail) by row of the source object."""
+    """A prepared shard with some of its documents moved to the rejects. `reasons`: (reason, detail) by row of the shard."""
     if not reasons:
         return prepared
     moved = np.isin(prepared.numbers, list(reasons))
-    gone, first = prepared.rows.filter(pa.array(moved)), np.unique(prepared.numbers[moved], return_index=True)[1]
-    numbers = prepared.numbers[moved][first]  # once for a document of several chunks
-    pairs = [reasons[int(number)] for number in numbers]
-    columns = [
-        gone["id"].take(pa.array(first)),
-        pa.array(numbers),
-        pa.array([reason for reason, _ in pairs], pa.string()),
-        pa.array([detail for _, detail in pairs], pa.string()),
-    ]
-    rejects = pa.concat_tables([prepared.rejects, pa.Table.from_arrays(columns, schema=prepared.rejects.schema)]).sort_by("row")
+    numbers, first = np.unique(prepared.numbers[moved], return_index=True)  # once for a document of several chunks
+    gone = prepared.rows.filter(pa.array(moved)).take(pa.array(first))
+    hashes = gone["document_hash" if "document_hash" in gone.column_names else "content_hash"]
+    rejects = schema.rejects_table(
+        gone["id"],
+        prepared.shard.origins(numbers),
+        [reasons[int(number)] for number in numbers],
+        hashes.to_pylist(),
+    )
+    order = np.argsort(np.concatenate([rejected_rows(prepared), numbers]))
+    rejects = pa.concat_tables([prepared.rejects, rejects]).take(pa.array(order))
     left = select_rows(prepared, np.flatnonzero(~moved))
     before = prepared.counts
     counts = replace(
@@ -140,8 +152,13 @@ def move_to_rejects(prepared: Prepared, reasons: dict[int, tuple[RejectReason, s
     return replace(left, rejects=rejects, counts=counts)
 
 
+def rejected_rows(prepared: Prepared) -> npt.NDArray[np.int64]:
+    """The rows of the shard that its rejects are: all that are no documents."""
+    return np.setdiff1d(np.arange(prepared.shard.rows), prepared.numbers)
+
+
 def too_long_reasons(prepared: Prepared, limit: int) -> dict[int, tuple[RejectReason, str]]:
-    """(reason, detail) of each document above the token limit, by row of the source object."""
+    """(reason, detail) of each document above the token limit, by row of the shard."""
     cut = np.flatnonzero(prepared.tokens.n_cut)
     numbers, n_cut = prepared.numbers[prepared.owners[cut]], prepared.tokens.n_cut[cut]
     return {

@@ -19,11 +19,11 @@ from bulkembed.config.sections import EngineConfig
 from bulkembed.config.toml_files import merge
 from bulkembed.embedding.embedder import TokenIds
 from bulkembed.errors import BulkembedError, SourceError
-from bulkembed.records import Shard
 from bulkembed.runs import stages
 from bulkembed.runs.calibration import spread_sample
 from bulkembed.runs.job import Job
 from bulkembed.runs.lookup import open_job
+from bulkembed.shards import Shard
 from bulkembed.tuning import search
 from bulkembed.tuning.search import Changes, Trial
 
