@@ -200,6 +200,7 @@ class Receipt:
     embed_started: float  # Unix seconds
     embed_finished: float
     provenance: dict[str, str] = field(repr=False)
+    derived_from: str = ""  # name of the data file that it was rewritten from; empty where it was embedded
 
     def to_dict(self) -> dict[str, Any]:
         """A flat dict: the counts are keys beside the others."""

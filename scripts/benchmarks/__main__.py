@@ -26,13 +26,14 @@ from scripts.benchmarks.peers import peers
 from scripts.benchmarks.ratio import ratio
 from scripts.benchmarks.reads import reads
 from scripts.benchmarks.recall import recall
+from scripts.benchmarks.rewrite import rewrite
 from scripts.benchmarks.scale import scale
 from scripts.benchmarks.start import start
 from scripts.benchmarks.tail import tail
 from scripts.benchmarks.tune import tune
 
 ROWS = [machine, ratio, peers, limit, overhead, host, devices, tail, scale, memory, start, reads, formats, recall, tune, ablations]
-ROWS += [nightly, month]
+ROWS += [rewrite, nightly, month]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 

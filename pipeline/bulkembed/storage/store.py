@@ -136,6 +136,11 @@ class Store:
         filesystem, path = self._locate(uri)
         return retry(lambda: cast(bytes, filesystem.cat_file(path)), f"reading {uri}")
 
+    def read_start(self, uri: str, max_bytes: int) -> bytes:
+        """The first bytes of an object, or all of it where it is no longer. One GET."""
+        filesystem, path = self._locate(uri)
+        return retry(lambda: cast(bytes, filesystem.cat_file(path, start=0, end=max_bytes)), f"reading {uri}")
+
     def version(self, uri: str) -> str:
         """The current version of the object, to compare with the version in a listing."""
         filesystem, path = self._locate(uri)
