@@ -161,6 +161,22 @@ def test_a_run_writes_the_keys_that_a_scan_of_its_source_finds(tmp_path: Path, q
             np.testing.assert_array_equal(getattr(Keys.concat(files), name), getattr(scanned.keys, name))
 
 
+def test_a_document_that_a_run_has_cut_has_the_key_of_its_scan(tmp_path: Path, qwen: str) -> None:
+    rows = [{"id": number, "text": f"some words {number}. " * (1 + number % 3 * 20), "lang": "xx"} for number in range(12)]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    cfg = simulated(tmp_path / "a.jsonl", tmp_path / "out", qwen, long_documents="chunk", chunk_tokens=16, chunk_overlap=0)
+    in_one_process(cfg).require_complete()
+    job = open_job(cfg)[0]
+    (item,) = source_objects(STORE, str(cfg.source))
+    scanned = scan_object(STORE, item, job.recipe, job.carried)
+    (path,) = (tmp_path / "out").glob("data/*/*")
+    found = file_keys.keys_of_file(STORE, str(path), ["lang"])
+    for name in ("ids", "contents", "kept"):
+        np.testing.assert_array_equal(getattr(found.keys, name), getattr(scanned.keys, name))
+    assert found.lengths[0] < found.lengths[1] < found.lengths[2]
+    assert found.lengths.sum() == pq.read_metadata(path).num_rows
+
+
 def test_a_document_of_several_chunks_has_one_key() -> None:
     documents = row_keys.binary_of(row_keys.content_hashes(["a", "a", "b", "c", "c", "c"]))
     chunks = pa.array([0, 1, 0, 0, 1, 2], pa.int32())
