@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bulkembed.api import (
         Estimate,
+        GcPlan,
         Hit,
         Plan,
         Prices,
@@ -29,13 +30,17 @@ if TYPE_CHECKING:
         Summary,
         Verification,
         files,
+        gc,
         load_config,
         open_dataset,
         plan,
+        plan_gc,
         retry_rejects,
         run,
         search,
         status,
+        tag,
+        untag,
         verify,
     )
     from bulkembed.errors import (
@@ -67,6 +72,7 @@ __all__ = [
     "EngineError",
     "Estimate",
     "GateError",
+    "GcPlan",
     "HeldBack",
     "Hit",
     "HubError",
@@ -86,13 +92,17 @@ __all__ = [
     "Summary",
     "Verification",
     "files",
+    "gc",
     "load_config",
     "open_dataset",
     "plan",
+    "plan_gc",
     "retry_rejects",
     "run",
     "search",
     "status",
+    "tag",
+    "untag",
     "verify",
 ]
 

@@ -13,10 +13,9 @@ and what a run leaves as it was in the process of its caller. The command line i
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,10 +26,12 @@ from bulkembed.cluster import connect
 from bulkembed.cluster.backlog import useful_actors
 from bulkembed.cluster.ray_executor import ray_executor
 from bulkembed.config import toml_files
-from bulkembed.config.credentials import REFUSED, shows_credentials
 from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset import arrow_dataset
+from bulkembed.dataset.gc import GcPlan
+from bulkembed.dataset.pins import pin_snapshot
 from bulkembed.dataset.snapshots import data_files, newest_dataset
+from bulkembed.durations import seconds_of
 from bulkembed.errors import ConfigError
 from bulkembed.inspection.resample import Verification, resample_dataset
 from bulkembed.inspection.search import Hit, search_dataset
@@ -43,15 +44,16 @@ from bulkembed.runs.estimate import Estimate, Prices
 from bulkembed.runs.executor import Executor
 from bulkembed.runs.job import Job
 from bulkembed.runs.lookup import open_job, recipe_of
+from bulkembed.runs.places import Place, Storage, located, place_of
 from bulkembed.runs.progress import Progress
 from bulkembed.runs.run import Summary, finish
 from bulkembed.source import planning
 from bulkembed.source.objects import LeftOutNames
-from bulkembed.storage.local_paths import absolute_place
-from bulkembed.storage.store import Store
+from bulkembed.upkeep import gc, plan_gc, tag, untag
 
 __all__ = [
     "Estimate",
+    "GcPlan",
     "Hit",
     "Plan",
     "Prices",
@@ -61,19 +63,21 @@ __all__ = [
     "Summary",
     "Verification",
     "files",
+    "gc",
     "load_config",
     "open_dataset",
     "plan",
+    "plan_gc",
     "retry_rejects",
     "run",
     "search",
     "status",
+    "tag",
+    "untag",
     "verify",
 ]
 
 OnProgress = Callable[[Progress], None]
-Place = str | PathLike[str]
-Storage = Mapping[str, Any]
 
 # A library prints nothing: without a handler, Python writes warnings of a logger to standard error.
 logging.getLogger("bulkembed").addHandler(logging.NullHandler())
@@ -209,11 +213,16 @@ def retry_rejects(config: RunConfig, reasons: Collection[str] = (), on_progress:
     return run(config, on_progress) if plan(config).take_back_rejects(reasons) else None
 
 
-def open_dataset(uri: Place, storage: Storage | None = None) -> pads.Dataset:
+def open_dataset(uri: Place, storage: Storage | None = None, pin: str | float | None = None) -> pads.Dataset:
     """The live rows of the newest snapshot, as a pyarrow Dataset with the schema and the footer that were written.
 
-    It goes on reading this snapshot when later runs publish others. Raises SourceError where no run has finished yet."""
-    return arrow_dataset.open_dataset(*located(uri, storage))
+    It goes on reading this snapshot when later runs publish others. `pin`: how long `gc` keeps its files, such as "2h", or seconds;
+    without it, for the grace of `gc` after the snapshot has expired. Raises SourceError where no run has finished yet."""
+    store, output = located(uri, storage)
+    number = newest_dataset(store, output)[1].number
+    if pin is not None:
+        pin_snapshot(store, output, number, seconds_of(pin, "pin"))
+    return arrow_dataset.open_dataset(store, output, number)
 
 
 def files(uri: Place, storage: Storage | None = None) -> list[str]:
@@ -284,16 +293,3 @@ def verify(
         again = resample_dataset(store, output, snapshot, place_of("source", source), model, sample, seed)
         report(again.problems)
     return Verification(snapshot, problems, again)
-
-
-def located(uri: Place, storage: Storage | None) -> tuple[Store, str]:
-    return Store(dict(storage or {})), place_of("uri", uri)
-
-
-def place_of(name: str, uri: Place) -> str:
-    """The absolute name of a place. Raises ConfigError where it is empty, or holds credentials: messages and reports show places."""
-    if not str(uri):
-        raise ConfigError(f"{name}: must not be empty")
-    if shows_credentials(str(uri)):
-        raise ConfigError(f"{name}: {REFUSED}")
-    return absolute_place(str(uri))

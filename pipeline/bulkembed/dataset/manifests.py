@@ -120,6 +120,11 @@ def read_names(store: Store, output: str, token: str) -> list[str]:
     return [name for table in tables(store, output, token, DataFile, ["name"]) for name in table["name"].to_pylist()]
 
 
+def read_source_ids(store: Store, output: str, token: str) -> list[str]:
+    """The ids of the object versions of a manifest."""
+    return [name for table in tables(store, output, token, SourceVersion, ["object_id"]) for name in table["object_id"].to_pylist()]
+
+
 def read_entries(store: Store, output: str, token: str, kind: type[Entry]) -> Iterator[Entry]:
     for table in tables(store, output, token, kind, None):
         for record in table.to_pylist():

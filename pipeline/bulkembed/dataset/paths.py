@@ -10,7 +10,9 @@
 <output>/_meta/manifests/<token>/<kind>-<part>.parquet  files, sources and rejects of a snapshot, written before it
 <output>/_meta/snapshots/<number>.json                what a run has published; never deleted, never written twice
 <output>/_meta/tombstones/<number>.json               a snapshot that gc has expired; it stays, so that no number is used twice
-<output>/_meta/clock/<token>                          written only to ask the store for the time
+<output>/_meta/clock/<token>                          written only to ask the store for the time, and removed at once
+<output>/_meta/pins/<token>.json                      keeps a snapshot for a reader until it lapses
+<output>/_meta/tags/<name>.json                       keeps a snapshot until the tag is removed
 <output>/_meta/heads/<number>.json                    which line is current; the newest is valid
 <output>/_meta/leases/<line>/<epoch>.json             a run that writes to the line, and `.beat`, its heartbeat
 <output>/_meta/run_keys/<line>/<digest>.json          the snapshot of a run key
@@ -30,25 +32,37 @@ def written_folders(output: str) -> tuple[str, ...]:
     return join(output, "data"), join(output, "_meta")
 
 
+def data_root(output: str) -> str:
+    return join(output, "data")
+
+
 def data_folder(output: str, fingerprint: str) -> str:
-    return join(output, "data", fingerprint)
+    return join(data_root(output), fingerprint)
 
 
 def data_uri(output: str, fingerprint: str, name: str) -> str:
     return join(data_folder(output, fingerprint), f"{name}.parquet")
 
 
+def rejects_root(output: str) -> str:
+    return join(output, "_meta/rejects")
+
+
 def rejects_folder(output: str, key: str) -> str:
     """Rejects of embedded files, where `key` is a fingerprint; rejects of scans, where it is a line."""
-    return join(output, "_meta/rejects", key)
+    return join(rejects_root(output), key)
 
 
 def rejects_uri(output: str, key: str, name: str) -> str:
     return join(rejects_folder(output, key), f"{name}.parquet")
 
 
+def receipts_root(output: str) -> str:
+    return join(output, "_meta/receipts")
+
+
 def receipts_folder(output: str, fingerprint: str) -> str:
-    return join(output, "_meta/receipts", fingerprint)
+    return join(receipts_root(output), fingerprint)
 
 
 def receipt_uri(output: str, fingerprint: str, name: str) -> str:
@@ -75,9 +89,25 @@ def tombstones_folder(output: str) -> str:
     return join(output, "_meta/tombstones")
 
 
+def clock_folder(output: str) -> str:
+    """Objects that are written only to ask the store for the time."""
+    return join(output, "_meta/clock")
+
+
 def clock_uri(output: str, token: str) -> str:
-    """An object that is written only to ask the store for the time."""
-    return join(output, "_meta/clock", token)
+    return join(clock_folder(output), token)
+
+
+def pins_folder(output: str) -> str:
+    return join(output, "_meta/pins")
+
+
+def tags_folder(output: str) -> str:
+    return join(output, "_meta/tags")
+
+
+def tag_uri(output: str, name: str) -> str:
+    return join(tags_folder(output), f"{name}.json")
 
 
 def heads_folder(output: str) -> str:
@@ -97,16 +127,24 @@ def manifest_folder(output: str, token: str) -> str:
     return join(manifests_folder(output), token)
 
 
+def keys_root(output: str) -> str:
+    return join(output, "_meta/keys")
+
+
 def keys_folder(output: str, line: str) -> str:
-    return join(output, "_meta/keys", line)
+    return join(keys_root(output), line)
 
 
 def keys_uri(output: str, line: str, object_id: str) -> str:
     return join(keys_folder(output, line), f"{object_id}.parquet")
 
 
+def leases_root(output: str) -> str:
+    return join(output, "_meta/leases")
+
+
 def leases_folder(output: str, line: str) -> str:
-    return join(output, "_meta/leases", line)
+    return join(leases_root(output), line)
 
 
 def beat_uri(output: str, line: str, epoch: int) -> str:
@@ -119,8 +157,12 @@ def run_key_uri(output: str, line: str, run_key: str) -> str:
     return join(output, "_meta/run_keys", line, f"{sha256(run_key.encode()).hexdigest()[:32]}.json")
 
 
+def exchange_root(output: str) -> str:
+    return join(output, "_meta/exchange")
+
+
 def exchange_folder(output: str, token: str) -> str:
-    return join(output, "_meta/exchange", token)
+    return join(exchange_root(output), token)
 
 
 def current_uri(output: str) -> str:

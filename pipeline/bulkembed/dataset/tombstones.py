@@ -15,12 +15,8 @@ from bulkembed.storage.store import Store
 
 def tombstones(store: Store, output: str) -> dict[int, float]:
     """When each snapshot expired, by its number: Unix seconds by the store's clock. One listing."""
-    try:
-        found = store.objects(paths.tombstones_folder(output))
-    except FileNotFoundError:
-        return {}
     times: dict[int, float] = {}
-    for item in found:
+    for item in store.listed(paths.tombstones_folder(output)):
         name = item.relative_path.removesuffix(".json")
         if not name.isdigit():
             continue  # a file that a crashed process left half-written

@@ -1,0 +1,24 @@
+"""Stores whose process dies."""
+
+from __future__ import annotations
+
+from bulkembed.storage.store import Store
+
+
+class Killed(BaseException):
+    pass
+
+
+class Dying(Store):
+    """A store whose process is killed after so many deletions. Requests for the time do not count."""
+
+    def __init__(self, max_deletes: int) -> None:
+        super().__init__()
+        self.left = max_deletes
+
+    def delete(self, uri: str) -> None:
+        if "/_meta/clock/" not in uri:
+            if self.left <= 0:
+                raise Killed
+            self.left -= 1
+        super().delete(uri)
