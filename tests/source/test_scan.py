@@ -171,6 +171,17 @@ def test_an_object_of_a_store_is_read_once_and_again_after_a_fault(
         assert (one.counts, one.layout) == (other.counts, other.layout)
 
 
+def test_timestamps_of_spark_are_scanned_as_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = pa.array([0, None, 2**55, 7, -(2**55)], pa.timestamp("us"))  # nanoseconds do not hold the third and the last
+    table = pa.table({"id": range(5), "text": list("abcde"), "at": at})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=3, use_deprecated_int96_timestamps=True)
+    monkeypatch.setattr(scan, "BATCH_ROWS", 2)
+    cfg = config(keep_columns=["at"])
+    found = scan_of(tmp_path / "a.parquet", cfg)
+    assert found.rejects["row"].to_pylist() == [2, 4]
+    assert_same_rows(found, read(tmp_path / "a.parquet", cfg), ["at"])
+
+
 def test_an_object_without_rows_has_no_keys(tmp_path: Path) -> None:
     pq.write_table(pa.table({"other": pa.array([], pa.int8())}), tmp_path / "a.parquet")
     (tmp_path / "a.jsonl").write_text("\n \n")
