@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bulkembed.api import (
         Estimate,
+        Feed,
         GcPlan,
         Hit,
         Plan,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         RunStatus,
         Summary,
         Verification,
+        changes,
         files,
         gc,
         load_config,
@@ -71,6 +73,7 @@ __all__ = [
     "EmbeddingError",
     "EngineError",
     "Estimate",
+    "Feed",
     "GateError",
     "GcPlan",
     "HeldBack",
@@ -91,6 +94,7 @@ __all__ = [
     "StorageError",
     "Summary",
     "Verification",
+    "changes",
     "files",
     "gc",
     "load_config",

@@ -28,6 +28,7 @@ from bulkembed.cluster.ray_executor import ray_executor
 from bulkembed.config import toml_files
 from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset import arrow_dataset
+from bulkembed.dataset.feed import Feed, FeedKey, FeedVectors, write_feed
 from bulkembed.dataset.gc import GcPlan
 from bulkembed.dataset.pins import pin_snapshot
 from bulkembed.dataset.snapshots import data_files, newest_dataset
@@ -53,6 +54,7 @@ from bulkembed.upkeep import gc, plan_gc, tag, untag
 
 __all__ = [
     "Estimate",
+    "Feed",
     "GcPlan",
     "Hit",
     "Plan",
@@ -62,6 +64,7 @@ __all__ = [
     "RunStatus",
     "Summary",
     "Verification",
+    "changes",
     "files",
     "gc",
     "load_config",
@@ -229,6 +232,24 @@ def files(uri: Place, storage: Storage | None = None) -> list[str]:
     """URIs of the live data files, in source order. Raises SourceError where no run has finished yet."""
     store, output = located(uri, storage)
     return data_files(store, output, newest_dataset(store, output)[1])
+
+
+def changes(
+    uri: Place,
+    feed: Place,
+    from_snapshot: int,
+    to_snapshot: int | None = None,
+    *,
+    vectors: FeedVectors = "stored",
+    key: FeedKey = "none",
+    storage: Storage | None = None,
+) -> Feed:
+    """Writes what leads from one snapshot to another, by default the current one, to the folder `feed`; docs/feed.md has its contract.
+
+    Snapshot 0 is empty: from it, every row is an upsert. Raises SourceError where a snapshot is gone or both are of different lines,
+    ConfigError where the folder holds something else, StorageError."""
+    store, output = located(uri, storage)
+    return write_feed(store, output, place_of("feed", feed), from_snapshot, to_snapshot, vectors, key)
 
 
 def status(uri: Place, storage: Storage | None = None) -> list[RunStatus]:

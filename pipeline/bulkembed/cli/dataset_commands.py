@@ -1,4 +1,4 @@
-"""Commands that look at a finished dataset: status, verify, files, search."""
+"""Commands that look at a finished dataset: status, verify, files, changes, search."""
 
 from typing import Annotated, Literal
 
@@ -84,6 +84,38 @@ def files(config: ConfigFiles = None, output: Output = None, settings: StorageSe
     # Bytes are printed, because neither a terminal's encoding nor its width may change a path.
     with out.written():
         typer.echo("".join(f"{uri}\n" for uri in uris).encode(), nl=False)
+
+
+@app.command(cls=Command)
+def changes(
+    from_snapshot: Annotated[
+        int, typer.Option("--from", min=0, metavar="<integer>", help="Snapshot that the reader has; 0 for a reader that has nothing.")
+    ],
+    feed: Annotated[str, typer.Option(metavar="<string>", help="Folder to write the changes to.")],
+    to_snapshot: Annotated[
+        int | None, typer.Option("--to", min=1, metavar="<integer>", help="Snapshot that the reader gets. [default: the current one]")
+    ] = None,
+    config: ConfigFiles = None,
+    output: Output = None,
+    vectors: Annotated[
+        Literal["stored", "float32"], typer.Option(help="Vectors as they are stored, or variable lists of float32.")
+    ] = "stored",
+    key: Annotated[
+        Literal["none", "uuid"],
+        typer.Option(help="Adds a column `key`: a UUID of the id, and of the chunk's index in a dataset of chunks."),
+    ] = "none",
+    settings: StorageSettings = None,
+) -> None:
+    """Write the changes from one snapshot to another.
+
+    They are upserts, deletes and, last, _feed.json. A reader applies the upserts, then the deletes. docs/feed.md has the contract and
+    a loader."""
+    from bulkembed import api
+    from bulkembed.report import dataset_text
+
+    at = places(config, settings, output=output)
+    told = api.changes(at.output, feed, from_snapshot, to_snapshot, vectors=vectors, key=key, storage=at.store.settings)
+    out.print(dataset_text.feed_text(feed, told), markup=False)
 
 
 @app.command(cls=Command)

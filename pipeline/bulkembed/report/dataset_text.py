@@ -1,9 +1,10 @@
-"""A dataset as text: its runs, rows that were embedded again, and hits of a search."""
+"""A dataset as text: its runs, rows that were embedded again, feeds of changes, and hits of a search."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bulkembed.dataset.feed import Feed
 from bulkembed.inspection.resample import Resample
 from bulkembed.inspection.search import Hit
 from bulkembed.inspection.status import RunStatus
@@ -39,6 +40,20 @@ def resample_text(resample: Resample) -> str:
         if len(cosines):
             rows.append((name, f"cosine min {cosines.min():.6f} mean {cosines.mean():.6f}"))
     return lines(rows)
+
+
+def feed_text(folder: str, feed: Feed) -> str:
+    """What a feed holds, and where."""
+    added = f"{feed.keys_added:,} of new keys; {feed.upserts - feed.vectors_changed:,} with the vector they had"
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in feed.reasons.items())
+    return lines(
+        [
+            ("feed", folder),
+            ("snapshots", f"{feed.from_snapshot} to {feed.to_snapshot}"),
+            ("upserts", f"{feed.upserts:,} ({added})" if feed.upserts else "0"),
+            ("deletes", f"{feed.deletes:,} ({reasons})" if feed.deletes else "0"),
+        ]
+    )
 
 
 def hits_text(hits: list[Hit]) -> str:
