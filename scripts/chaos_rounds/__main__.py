@@ -6,8 +6,9 @@
     scripts/chaos --model minilm --kills 5 --every 20       the real engine
 
 It starts a Ray cluster of several nodes on this machine, and `bulkembed run` on it as a user would. It kills embedding
-actors, prepare and publish tasks, whole nodes and the driver. A run that ends early is started again. The exit code is 1
-where a document was lost or doubled, and 0 where none was.
+actors, prepare and publish tasks, whole nodes and the driver. A run that ends early is started again. In every further night all files
+are written anew with other cuts, in another order and with some new texts. The exit code is 1 where a document was lost or doubled, and 0
+where none was.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ import os
 import sys
 import time
 
+import numpy as np
+
 from scripts.chaos_rounds.disturb import DisturbedRun, command_line
-from scripts.chaos_rounds.material import WORK, corpus, model_folder, places
+from scripts.chaos_rounds.material import WORK, first_documents, following_documents, model_folder, places
 from scripts.chaos_rounds.nodes import Nodes
 from scripts.chaos_rounds.outcome import FAULTS, MAX_COMPARED, count_faults, differs_from_undisturbed
 
@@ -27,21 +30,25 @@ from scripts.chaos_rounds.outcome import FAULTS, MAX_COMPARED, count_faults, dif
 def main() -> None:
     options = parse_arguments()
     WORK.mkdir(parents=True, exist_ok=True)
-    source, model = corpus(options.documents, options.model), model_folder(options.model)
+    model, chance = model_folder(options.model), np.random.default_rng(options.seed)
     started = time.monotonic()
-    with places(options, source) as where:
+    with places(options) as where:
         os.environ.update(where.env)  # before the nodes start: credentials do not travel with a run
         nodes = Nodes()
         try:
             disturbed = DisturbedRun(options, command_line(options, where, model), nodes)
-            disturbed.complete()
+            documents = first_documents(options.documents, options.model)
+            for night in range(1, options.nights + 1):
+                where.write_source(documents, chance)
+                disturbed.complete(options.kills * night // options.nights)
+                documents = following_documents(documents, chance)
         finally:
             nodes.cluster.shutdown()
         faults = count_faults(where.output, where.storage, options.documents)
         if options.model == "simulated" and options.documents <= MAX_COMPARED:
-            faults["different"] = differs_from_undisturbed(where.output, where.storage, source, model)
+            faults["different"] = differs_from_undisturbed(where, model)
     result = {
-        **{key: getattr(options, key) for key in ("model", "layout", "seed", "documents")},
+        **{key: getattr(options, key) for key in ("model", "layout", "seed", "documents", "nights")},
         "store": f"s3 with {options.faults}" if options.s3 else "local",
         "killed": dict(disturbed.killed),
         "starts": disturbed.starts,
@@ -64,6 +71,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--every", type=float, default=2, help="seconds between kills, on average (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="seed of all random choices (default: %(default)s)")
     parser.add_argument("--documents", type=int, default=20_000, help="documents of the corpus (default: %(default)s)")
+    parser.add_argument("--nights", type=int, default=1, help="nights, with the kills spread over them (default: %(default)s)")
     parser.add_argument("--shard-rows", type=int, default=200, help="rows of a shard (default: %(default)s)")
     parser.add_argument("--layout", choices=["fused", "split"], default="split", help="layout of the run (default: %(default)s)")
     parser.add_argument("--model", choices=["simulated", "minilm"], default="simulated", help="engine (default: %(default)s)")

@@ -32,12 +32,14 @@ class DisturbedRun:
         self.random = random.Random(options.seed)  # noqa: S311
         self.killed: Counter[str] = Counter()
         self.starts = 0
+        self.max_kills = 0  # in all nights so far
         self.finished_shards = 0  # when the last victim was killed
         self.due = 0.0  # monotonic seconds: when the next victim is killed
         self.driver_mb: list[float] = []  # samples of the driver's memory
 
-    def complete(self) -> None:
-        """Starts the command until it ends with 0."""
+    def complete(self, max_kills: int) -> None:
+        """Starts the command until it ends with 0. `max_kills`: of this night and those before."""
+        self.max_kills = max_kills
         while True:
             self.starts += 1
             with (WORK / f"run-{self.starts}.log").open("w") as log:
@@ -68,7 +70,7 @@ class DisturbedRun:
         """The kind of the next victim; None where it is not time for one. A kind of `--victims` is due when a further shard is finished."""
         victims = self.options.victims
         if not victims:
-            is_due = time.monotonic() >= self.due and self.killed.total() < self.options.kills
+            is_due = time.monotonic() >= self.due and self.killed.total() < self.max_kills
             return self.random.choices(list(VICTIMS), list(VICTIMS.values()))[0] if is_due else None
         shards = len(list(WORK.glob("out/_meta/receipts/*/*.json")))
         if shards <= self.finished_shards or self.killed.total() == len(victims):

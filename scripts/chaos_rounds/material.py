@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bulkembed.storage.store import Store
+from bulkembed.storage.uris import join
 from scripts.samples import demo_corpus, random_qwen3
 
 WORK = Path(".demo/chaos").resolve()
@@ -21,27 +23,43 @@ WORDS = ["shard", "vector", "token", "receipt", "snapshot", "bucket", "actor", "
 FILES = 10
 
 
+CHANGED_SHARE = 0.05  # of all documents, from each night to the next
+
+
 @dataclass(frozen=True)
 class Places:
     source: str
     output: str
     env: dict[str, str] = field(default_factory=dict)  # environment of the run and of the nodes
-    storage: dict[str, Any] = field(default_factory=dict)  # storage options that reach the output without the proxy
+    storage: dict[str, Any] = field(default_factory=dict)  # storage options that reach both without the proxy
+
+    def write_source(self, documents: pa.Table, chance: np.random.Generator) -> None:
+        """Writes the documents in another order and with other cuts, under names of this night. Nothing else stays."""
+        store = Store(self.storage)
+        old = [join(self.source, name) for name in store.names(self.source)]
+        cuts = np.sort(chance.integers(0, len(documents), FILES - 1))
+        for rows in np.split(chance.permutation(len(documents)), cuts):
+            sink = pa.BufferOutputStream()
+            pq.write_table(documents.take(rows), sink, row_group_size=2000)
+            store.put(join(self.source, f"part-{chance.integers(1 << 62):016x}.parquet"), sink.getvalue().to_pybytes())
+        for uri in old:
+            store.delete(uri)
 
 
-def corpus(documents: int, model: str) -> Path:
-    """Parquet files with integer ids: documents of a few words, or those of the demo for a real model."""
-    folder = WORK / f"corpus-{documents}{'' if model == 'simulated' else '-real'}"
-    if folder.exists():
-        return folder
+def first_documents(count: int, model: str) -> pa.Table:
+    """Documents with integer ids: of a few words, or those of the demo for a real model."""
     demo_texts = [] if model == "simulated" else [row["text"] for row in demo_corpus.documents()]
-    folder.mkdir(parents=True)
-    for number in range(FILES):
-        ids = range(number * documents // FILES, (number + 1) * documents // FILES)
-        texts = [demo_texts[row % len(demo_texts)] if demo_texts else few_words(row) for row in ids]
-        table = pa.table({"id": pa.array(ids, pa.int64()), "text": texts})
-        pq.write_table(table, folder / f"part-{number}.parquet", row_group_size=2000)
-    return folder
+    texts = [demo_texts[row % len(demo_texts)] if demo_texts else few_words(row) for row in range(count)]
+    return pa.table({"id": pa.array(range(count), pa.int64()), "text": texts})
+
+
+def following_documents(documents: pa.Table, chance: np.random.Generator) -> pa.Table:
+    """The same ids: some of them have a new text, and some the text of another document."""
+    texts = np.array(documents["text"].to_pylist(), object)
+    changed, copied = np.split(chance.permutation(len(texts))[: 2 * round(len(texts) * CHANGED_SHARE)], 2)
+    texts[changed] = [f"{few_words(int(row))} {chance.integers(1 << 62)}" for row in changed]
+    texts[copied] = texts[chance.permutation(copied)]
+    return documents.set_column(1, "text", pa.array(texts, pa.string()))
 
 
 def few_words(number: int) -> str:
@@ -61,20 +79,19 @@ def model_folder(name: str) -> str:
 
 
 @contextlib.contextmanager
-def places(options: argparse.Namespace, corpus_folder: Path) -> Iterator[Places]:
+def places(options: argparse.Namespace) -> Iterator[Places]:
     """Local folders, or an S3 server behind a proxy that breaks requests."""
     if not options.s3:
-        output = WORK / "out"
-        shutil.rmtree(output, ignore_errors=True)
-        yield Places(str(corpus_folder), str(output))
+        for name in ("in", "out"):
+            shutil.rmtree(WORK / name, ignore_errors=True)
+        yield Places(str(WORK / "in"), str(WORK / "out"))
         return
     from tests.support.faulty_s3 import FaultyS3
     from tests.support.s3 import s3_server
 
-    with s3_server(WORK) as storage:
-        store = Store(storage)
-        for path in corpus_folder.iterdir():
-            store.put(f"s3://corpus/in/{path.name}", path.read_bytes())
-        with FaultyS3(storage["endpoint_url"], options.seed, options.fault_rate, options.faults.split(",")) as proxy:
-            env = {"AWS_ACCESS_KEY_ID": storage["key"], "AWS_SECRET_ACCESS_KEY": storage["secret"], "AWS_ENDPOINT_URL": proxy.url}
-            yield Places("s3://corpus/in", "s3://corpus/out", env, storage)
+    with (
+        s3_server(WORK) as storage,
+        FaultyS3(storage["endpoint_url"], options.seed, options.fault_rate, options.faults.split(",")) as proxy,
+    ):
+        env = {"AWS_ACCESS_KEY_ID": storage["key"], "AWS_SECRET_ACCESS_KEY": storage["secret"], "AWS_ENDPOINT_URL": proxy.url}
+        yield Places("s3://corpus/in", "s3://corpus/out", env, storage)
