@@ -103,6 +103,7 @@ def folder_of(path: str) -> str:
 def one_changed_object(objects: int) -> Row:
     """Requests and bytes of a night in which one of so many objects has changed."""
     fsspec.register_implementation("counted", CountedFiles, clobber=True)
+    CountedFiles.store.clear()
     store = Store()
     for number in range(objects):
         store.put(f"{PLACE}/in/{number:07d}.parquet", object_bytes(number, "first"))

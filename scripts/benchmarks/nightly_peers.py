@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
@@ -19,6 +20,8 @@ import pyarrow.parquet as pq
 from bulkembed.dataset import parquet_file
 from scripts.benchmarks.material import Row
 from scripts.benchmarks.measuring import seconds_of
+
+MONTH_NIGHTS = 30
 
 
 class Told:
@@ -100,9 +103,20 @@ def lance(told: Told) -> Row:
     def scan_table() -> int:
         return sum(batch.num_rows for batch in table.search().to_batches())
 
-    row = timed(merge, delete, scan_table)
-    optimize = seconds_of(table.optimize)
-    return row | {"optimize_s": optimize, "scan_optimized_s": seconds_of(scan_table), "rows_after": table.count_rows()}
+    row = timed(merge, delete, scan_table) | {"rows_after": table.count_rows()}
+    for upserts in later_nights(told):
+        table.merge_insert("id").when_matched_update_all().execute(upserts)
+    month = {"fragments_after_month": table.stats()["fragment_stats"]["num_fragments"], "scan_after_month_s": seconds_of(scan_table)}
+    return row | month | {"optimize_s": seconds_of(table.optimize), "scan_optimized_s": seconds_of(scan_table)}
+
+
+def later_nights(told: Told) -> Iterator[pa.Table]:
+    """As many changed rows a night for the rest of a month, of other documents every night."""
+    random = np.random.default_rng(0)
+    ids = pads.dataset(told.files).to_table(["id"])["id"].combine_chunks()
+    for _ in range(MONTH_NIGHTS - 1):
+        chosen = ids.take(random.choice(len(ids), len(told.upserts), replace=False))
+        yield told.upserts.set_column(0, "id", chosen)
 
 
 def timed(merge: Callable[[], None], delete: Callable[[], None], scan_table: Callable[[], int]) -> Row:
