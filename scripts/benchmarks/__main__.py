@@ -13,6 +13,7 @@ import typer
 
 from scripts.benchmarks.ablations import ablations
 from scripts.benchmarks.devices import devices
+from scripts.benchmarks.difference import difference
 from scripts.benchmarks.formats import formats
 from scripts.benchmarks.host import host
 from scripts.benchmarks.limit import limit
@@ -33,7 +34,7 @@ from scripts.benchmarks.tail import tail
 from scripts.benchmarks.tune import tune
 
 ROWS = [machine, ratio, peers, limit, overhead, host, devices, tail, scale, memory, start, reads, formats, recall, tune, ablations]
-ROWS += [rewrite, nightly, month]
+ROWS += [rewrite, nightly, month, difference]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from bulkembed.embedding.model_identity import read_json
 from bulkembed.records import Counts, Receipt
 from scripts.benchmarks import __main__ as command_line
-from scripts.benchmarks import ablations, devices, limit, material, peer_variants, peers, ratio, scale, tail
+from scripts.benchmarks import ablations, devices, difference, limit, material, peer_variants, peers, ratio, scale, tail
 from scripts.benchmarks.job import JobRun
 from scripts.benchmarks.material import LENGTH_MEDIAN, LENGTH_SIGMA, MIN_LENGTH
 from scripts.benchmarks.measuring import CommandRun
@@ -216,3 +216,13 @@ def test_a_peer_without_a_clock_has_the_rate_of_what_more_documents_take(beside:
 def test_a_peer_that_lost_documents_is_compared_with_nothing(beside: Work) -> None:
     with pytest.raises(RuntimeError, match="embedded 300 of 900 documents"):
         peers.compare_with(beside, [Variant("", "float32", ["300", "20"])])
+
+
+def test_two_nights_differ_alike_for_the_job_and_for_duckdb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(difference, "WORK", tmp_path)
+    monkeypatch.setattr(difference, "ROWS_PER_OBJECT", 600)
+    folder = difference.two_nights(4000)
+    assert len(list((folder / "old").iterdir())) == 4
+    ours, peer = (engine(folder) for engine in difference.ENGINES.values())
+    assert 20 < peer["gone"] < peer["came"]
+    assert ours == {"partitions": 1, **peer}

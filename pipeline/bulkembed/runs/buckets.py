@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from bulkembed.dataset.file_keys import prefixes_of
 from bulkembed.row_keys import Hashes, Keys
 from bulkembed.runs.exchange import REQUESTS, Exchange, MemoryExchange
 from bulkembed.runs.joins import Mask, require_sum
@@ -17,7 +18,7 @@ from bulkembed.runs.mapper import LocalMapper, Mapper
 from bulkembed.runs.matching import BASE
 
 PARTITION_ROWS = 4_000_000  # keys of 60 bytes: a task that joins them holds 0.5 GB
-BATCH_ROWS = PARTITION_ROWS // 2  # keys that a task reads and splits
+BATCH_ROWS = PARTITION_ROWS // 4  # keys that a task reads and splits: it holds them three times
 Prefixes = npt.NDArray[np.uint32]  # the first four bytes of content hashes
 
 
@@ -93,10 +94,9 @@ def split_batch(
 
 
 def keys_of_owner(read: Callable[[Any], Keys], wanted: Prefixes | None, owner: Owner) -> Keys:
-    keys = read(owner.place)
+    keys = read(owner.place).owned_by(owner.number)
     require_sum(f"documents of {owner.place}", len(keys), owner.documents)
-    keys = replace(keys, owners=np.full(len(keys), owner.number, np.int32))
-    return keys if wanted is None else keys.take(np.flatnonzero(among(prefixes(keys.contents), wanted)))
+    return keys if wanted is None else keys.take(np.flatnonzero(among(prefixes_of(keys.contents), wanted)))
 
 
 def in_buckets(keys: Keys, hashes: Hashes, buckets: int) -> dict[int, Keys]:
@@ -110,11 +110,6 @@ def in_buckets(keys: Keys, hashes: Hashes, buckets: int) -> dict[int, Keys]:
 
 def buckets_of(hashes: Hashes, buckets: int) -> npt.NDArray[np.uint16]:
     return ((hashes[:, 0] ^ hashes[:, 1]) % np.uint64(buckets)).astype(np.uint16)
-
-
-def prefixes(contents: Hashes) -> Prefixes:
-    """The first four bytes of each hash, in the order of the hashes."""
-    return np.ascontiguousarray(contents).view(np.uint32)[:, 0]
 
 
 def among(values: Prefixes, wanted: Prefixes) -> Mask:

@@ -13,8 +13,9 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from bulkembed.dataset.file_keys import prefixes_of
 from bulkembed.row_keys import Hashes, Keys
-from bulkembed.runs.buckets import KeySet, Partitions, Prefixes, buckets_of, in_buckets, prefixes, split
+from bulkembed.runs.buckets import KeySet, Partitions, Prefixes, buckets_of, in_buckets, split
 from bulkembed.runs.difference import difference
 from bulkembed.runs.joins import Indices, Integers, require_sum
 from bulkembed.runs.matching import Claims, States, assign, claim
@@ -122,7 +123,7 @@ def difference_of_bucket(partitions: Partitions, bucket: int) -> Changes:
     del old, new
     for name, keys in ((GONE, found.gone), (CAME, found.came)):
         partitions.exchange.write(name, bucket, in_buckets(keys, keys.contents, partitions.buckets))
-    contents = np.unique(np.concatenate([prefixes(found.gone.contents), prefixes(found.came.contents)]))
+    contents = np.unique(np.concatenate([prefixes_of(found.gone.contents), prefixes_of(found.came.contents)]))
     return Changes(*sizes, found.added, found.changed, found.deleted, contents)
 
 
@@ -166,7 +167,7 @@ def match_of_bucket(task: MatchTask, touched: Integers, bucket: int) -> NightMat
         twins=places(came, found.twins),
         remembered_contents=came.contents[found.remembered],
         forgotten_contents=gone.contents[found.forgotten],
-        twin_contents=np.unique(prefixes(twins.contents)),
+        twin_contents=np.unique(prefixes_of(twins.contents)),
     )
 
 
