@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bulkembed import schema
 from bulkembed.dataset.snapshots import newest_dataset
+from bulkembed.embedding.simulated import SimulatedEmbedder
+from bulkembed.inspection import verify as verify_module
 from bulkembed.inspection.verify import verify
 from bulkembed.runs.lookup import open_job
 from bulkembed.runs.run import run
-from bulkembed.runs.stages import prepare
+from bulkembed.runs.stages import give_up, prepare, run_shard
+from bulkembed.shards import FileName, Shard
 from bulkembed.storage.store import Store
 from bulkembed.text.tokenizer import Tokenizer
 from tests.support.corpora import write_jsonl
@@ -37,6 +43,10 @@ def config(tmp_path: Path, qwen: str, policy: str, output: str = "out", **more: 
     return simulated(tmp_path / "in", tmp_path / output, qwen, long_documents=policy, **more)
 
 
+def hash_of(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
 def problems(output: Path) -> list[str]:
     return list(verify(Store(), *newest_dataset(Store(), str(output))))
 
@@ -56,6 +66,8 @@ def test_chunk_makes_rows_that_anyone_can_make_again(tmp_path: Path, qwen: str) 
         for row, after in pairwise(rows):
             assert row["char_start"] < after["char_start"] <= row["char_end"] < after["char_end"]
         for row in rows:
+            assert row["content_hash"] == hash_of(text[row["char_start"] : row["char_end"]])
+            assert row["document_hash"] == hash_of(text)
             alone = tokenizer.encode([text[row["char_start"] : row["char_end"]]])
             assert row["n_tokens"] == alone.lengths[0] <= 32
             assert not row["truncated"]
@@ -98,6 +110,8 @@ def test_reject_says_how_long_they_were(tmp_path: Path, qwen: str) -> None:
     assert rejects["row"].to_pylist() == [1, 2, 4]
     assert rejects["reason"].to_pylist() == ["too_long", "empty_text", "too_long"]
     assert "more than 64" in rejects["detail"][0].as_py()
+    assert rejects["content_hash"].to_pylist() == [hash_of(TEXTS[1]), None, hash_of(TEXTS[4])]
+    assert [source[-5:] for source in rejects["source"].to_pylist()] == ["jsonl"] * 3
     assert (summary.progress.counts.documents, summary.progress.counts.rejects) == (2, 3)
     assert problems(tmp_path / "out") == []
 
@@ -120,6 +134,52 @@ def test_a_shard_of_nothing_but_rejects(tmp_path: Path, qwen: str, policy: str) 
     assert summary.snapshot is not None
     assert summary.snapshot.documents == 0
     assert problems(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("policy", ["chunk", "reject"])
+def test_a_shard_of_picked_rows_of_two_objects_is_one_file_with_rejects_in_order(tmp_path: Path, qwen: str, policy: str) -> None:
+    corpus(tmp_path / "in")
+    write_jsonl(tmp_path / "in" / "b.jsonl", [{"id": f"e{number}", "text": text, "lang": "xx"} for number, text in enumerate(TEXTS)])
+    job, plan = open_job(config(tmp_path, qwen, policy, chunk_tokens=32 if policy == "chunk" else None))
+    first, second = (shard.parts[0] for shard in plan.pending)
+    shard = Shard((replace(second, picks=(1, 2, 3)), replace(first, picks=(0, 2, 4)), replace(second, picks=(4,))), parent=7)
+    receipt = run_shard(shard, job, SimulatedEmbedder(64, 1e9))
+    name = FileName.parse(receipt.shard)
+    assert (name.stem.object_id, name.kind, name.parent) == (second.object_id, "e", 7)
+    assert receipt.source == f"{second.uri} and 1 more"
+    rejects = schema.table_of(job.store.read(job.ledger.rejects_uri(receipt.shard))).select(["id", "source", "row", "reason"]).to_pylist()
+    ids = schema.table_of(job.store.read(job.ledger.data_uri(receipt.shard)))["id"].to_pylist()
+    empty = [("e2", second.uri, 2, "empty_text"), ("d2", first.uri, 2, "empty_text")]
+    too_long = [("e1", second.uri, 1, "too_long"), ("d4", first.uri, 4, "too_long"), ("e4", second.uri, 4, "too_long")]
+    expected = empty if policy == "chunk" else [too_long[0], *empty, *too_long[1:]]
+    assert [tuple(row.values()) for row in rejects] == expected
+    assert list(dict.fromkeys(ids)) == (["e1", "e3", "d0", "d4", "e4"] if policy == "chunk" else ["e3", "d0"])
+    assert (receipt.counts.rows, receipt.counts.documents + receipt.counts.rejects) == (7, 7)
+
+
+@pytest.mark.parametrize("policy", ["truncate", "chunk"])
+def test_rejects_of_the_engine_keep_the_hash_of_the_whole_text(tmp_path: Path, qwen: str, policy: str) -> None:
+    corpus(tmp_path / "in")
+    job, plan = open_job(config(tmp_path, qwen, policy))
+    receipt = give_up(plan.pending[0], job, "it died")
+    rejects = schema.table_of(job.store.read(job.ledger.rejects_uri(receipt.shard)))
+    assert rejects["row"].to_pylist() == list(range(len(TEXTS)))
+    assert rejects["content_hash"].to_pylist() == [hash_of(text) if text else None for text in TEXTS]
+
+
+def test_verify_sees_chunks_that_are_torn_from_their_document(tmp_path: Path, qwen: str) -> None:
+    corpus(tmp_path / "in")
+    in_one_process(config(tmp_path, qwen, "chunk", chunk_tokens=32))
+    table = read_dataset(tmp_path / "out")
+    assert verify_module.torn_chunks(table) == 0
+    index, documents = table["chunk_index"].to_pylist(), table["document_hash"].to_pylist()
+    inner = next(row for row, chunk in enumerate(index) if chunk == 2)
+    without = pa.concat_tables([table.slice(0, inner), table.slice(inner + 1)])
+    assert verify_module.torn_chunks(without) == 1
+    assert verify_module.torn_chunks(table.slice(inner)) == 1
+    documents[inner] = bytes(16)
+    other = table.set_column(table.column_names.index("document_hash"), "document_hash", pa.array(documents, pa.binary(16)))
+    assert verify_module.torn_chunks(other) == 2
 
 
 def test_the_prompt_counts_in_every_chunk(tmp_path: Path, qwen: str) -> None:

@@ -17,6 +17,7 @@ from bulkembed.dataset.receipts import Ledger
 from bulkembed.dataset.snapshots import Snapshot, snapshot_files
 from bulkembed.errors import StorageError
 from bulkembed.records import Counts, Receipt, VectorForm
+from bulkembed.row_keys import hashes_of_column
 from bulkembed.runs import calibration
 from bulkembed.storage.retry import CORRUPT, describe_error
 from bulkembed.storage.store import Store
@@ -86,6 +87,8 @@ def file_problems(table: pa.Table, first: pa.Schema, receipt: Receipt, snapshot:
         yield f"{table.num_rows} rows, its receipt says {receipt.counts.vectors}"
     elif tokens != receipt.counts.tokens:
         yield f"{tokens} tokens, its receipt says {receipt.counts.tokens}"
+    if "chunk_index" in table.column_names and (torn := torn_chunks(table)):
+        yield f"{torn} chunks do not follow the chunk before them in their document"
     if table["id"].null_count:
         yield f"{table['id'].null_count} ids are null"
     ranges = quantize.int8_ranges_from_text(snapshot.provenance)
@@ -94,6 +97,14 @@ def file_problems(table: pa.Table, first: pa.Schema, receipt: Receipt, snapshot:
         bad = int(np.count_nonzero(~(np.abs(norms - 1) <= NORM_TOLERANCE[form.dtype])))
         if bad:
             yield f"{bad} vectors of column {name} are not finite and of norm 1"
+
+
+def torn_chunks(table: pa.Table) -> int:
+    """How many rows neither begin a document nor continue the one of the row before."""
+    index, documents = table["chunk_index"].to_numpy(), hashes_of_column(table["document_hash"])
+    follows = np.zeros(len(index), np.bool_)
+    follows[1:] = (np.diff(index) == 1) & (documents[1:] == documents[:-1]).all(axis=1)
+    return int(np.count_nonzero((index != 0) & ~follows))
 
 
 def reject_problems(store: Store, uri: str, receipt: Receipt) -> Iterator[str]:

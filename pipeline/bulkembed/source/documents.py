@@ -26,9 +26,7 @@ class Unusable(Exception):
 
 def split_rows(columns: RowColumns, recipe: Recipe, carried: pa.Schema, uri: str, object_rows: Sequence[int]) -> Documents:
     """The documents and rejects of rows of one object, which count from 0. `object_rows`: where each lies in the object."""
-    rows, reasons = columns.rows, dict(columns.reasons)
-    for row in np.flatnonzero(rows["id"].is_null().to_numpy()).tolist():
-        reasons.setdefault(row, ("null_id", ""))
+    rows, reasons = columns.rows, rejected_rows(columns)
     texts = compose_texts(columns.texts, template_pieces(recipe.vector_key.template, recipe.vector_key.text_columns), reasons)
     numbers = np.delete(np.arange(rows.num_rows), list(reasons))
     accepted = rows.take(pa.array(numbers)) if reasons else rows
@@ -40,6 +38,12 @@ def split_rows(columns: RowColumns, recipe: Recipe, carried: pa.Schema, uri: str
         [None] * len(rejected),
     )
     return Documents(accepted.cast(carried), numbers, texts, rejects, repeats(accepted["id"]))
+
+
+def rejected_rows(columns: RowColumns) -> Reasons:
+    """The rows that are rejects whatever their text is, and why."""
+    missing = np.flatnonzero(columns.rows["id"].is_null().to_numpy()).tolist()
+    return dict.fromkeys(missing, ("null_id", "")) | columns.reasons
 
 
 def join_documents(parts: Sequence[Documents], starts: Sequence[int]) -> Documents:

@@ -16,6 +16,7 @@ too_long       more tokens than the limit, where the run rejects long documents 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
@@ -31,13 +32,14 @@ from bulkembed.errors import ObjectError
 from bulkembed.records import Documents
 from bulkembed.shards import Part, Shard
 from bulkembed.source.columns import require_names
-from bulkembed.source.documents import join_documents, split_rows
+from bulkembed.source.documents import join_documents, rejected_rows, split_rows
 from bulkembed.source.row_columns import RowColumns, jsonl_columns, nullable_schema, parquet_columns
 from bulkembed.source.text_lines import read_lines, seek_first_line
 from bulkembed.storage.retry import CORRUPT, describe_error
 from bulkembed.storage.store import Store, changed_error
 
 READ_ROWS = 16_384
+PART_THREADS = 8  # objects of a shard that are read side by side: the threads wait for the store most of the time
 Numbers = npt.NDArray[np.int64]
 
 
@@ -46,11 +48,13 @@ def read_documents(store: Store, shard: Shard, recipe: Recipe, carried: pa.Schem
 
     Raises ObjectError where one of its objects is corrupt, lacks a column, or changed since it was planned."""
     row_bytes = shard.text_bytes / max(1, shard.rows)
-    parts = []
-    for part in shard.parts:
+
+    def documents_of(part: Part) -> Documents:
         columns = read_part(store, part, recipe, carried, row_bytes)
-        parts.append(split_rows(columns, recipe, carried, part.uri, part.object_rows))
-    return join_documents(parts, shard.starts)
+        return split_rows(columns, recipe, carried, part.uri, part.object_rows)
+
+    with ThreadPoolExecutor(PART_THREADS) as pool:
+        return join_documents(list(pool.map(documents_of, shard.parts)), shard.starts)
 
 
 def read_carried(store: Store, parts: Sequence[Part], recipe: Recipe, carried: pa.Schema) -> pa.Table:
@@ -58,16 +62,19 @@ def read_carried(store: Store, parts: Sequence[Part], recipe: Recipe, carried: p
 
     Raises what `read_documents` does, and ObjectError where a row has no id or a value that does not fit."""
     without_texts = replace(recipe, vector_key=replace(recipe.vector_key, text_columns=()))
-    tables = [schema.empty_table(nullable_schema(carried))]
-    for part in parts:
+
+    def rows_of_part(part: Part) -> pa.Table:
         columns = read_part(store, part, without_texts, carried, 0)
-        rejected = min([*columns.reasons, *np.flatnonzero(columns.rows["id"].is_null().to_numpy()).tolist()], default=None)
-        if rejected is not None:
-            reason, detail = columns.reasons.get(rejected, ("null_id", ""))
-            row = part.object_rows[rejected]
-            raise ObjectError(f"{part.uri}: row {row} is no document ({reason} {detail}) but was planned as one; run again")
-        tables.append(columns.rows)
-    return pa.concat_tables(tables).cast(carried)
+        rejected = rejected_rows(columns)
+        if rejected:
+            row, reason = min(rejected.items())
+            detail = ": ".join(filter(None, reason))
+            raise ObjectError(f"{part.uri}: row {part.object_rows[row]} was planned as a document, but is none: {detail}; run again")
+        return columns.rows
+
+    with ThreadPoolExecutor(PART_THREADS) as pool:
+        tables = list(pool.map(rows_of_part, parts))
+    return pa.concat_tables([schema.empty_table(nullable_schema(carried)), *tables]).cast(carried)
 
 
 def read_part(store: Store, part: Part, recipe: Recipe, carried: pa.Schema, row_bytes: float) -> RowColumns:
