@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections import Counter
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,11 +21,14 @@ from hypothesis import strategies as st
 import bulkembed
 from bulkembed.dataset import feed as feed_files
 from bulkembed.dataset import row_buckets, snapshot_changes
+from bulkembed.dataset.changes import ROW_KEY
 from bulkembed.dataset.feed import Feed, write_feed
 from bulkembed.dataset.manifests import Rejected
+from bulkembed.dataset.row_buckets import RowBuckets
 from bulkembed.dataset.snapshots import data_files, snapshot_of
 from bulkembed.dataset.tombstones import bury
 from bulkembed.errors import ConfigError, SourceError, StorageError
+from bulkembed.storage.store import Store
 from tests.support.commands import in_process
 from tests.support.datasets import STORE, Nights, Row, digest, vector_of
 
@@ -299,3 +303,25 @@ def test_python_writes_a_feed_and_returns_what_it_holds(tmp_path: Path) -> None:
     assert (told.upserts, told.rows, told.to_snapshot) == (1, 1, 1)
     with pytest.raises(ConfigError, match="key: must be none or uuid"):
         bulkembed.changes(line.output, tmp_path / "feed", 0, key="sha1")  # type: ignore[arg-type]
+
+
+def test_a_feed_on_s3_has_the_same_bytes(tmp_path: Path, bucket: tuple[Store, str]) -> None:
+    store, place = bucket
+    line = Nights(tmp_path / "out")
+    line.publish({"a": [Row("a", "one"), Row("b", "two")], "c": [Row("c", "three")]})
+    line.publish({"b": [Row("a", "two", "de")], "c": [Row("c", "three")]})
+    for path in (path for path in line.output.rglob("*") if path.is_file()):
+        store.put(f"{place}/out/{path.relative_to(line.output)}", path.read_bytes())
+    told = write_feed(store, f"{place}/out", f"{place}/feed", 1, 2, "stored", "none")
+    here, folder = feed(line.output, 1, 2)
+    assert told == replace(here, output=f"{place}/out")
+    for file in told.files:
+        assert store.read(f"{place}/feed/{file.name}") == (folder / file.name).read_bytes()
+
+
+def test_a_full_disk_for_temporary_files_is_told_in_one_line(tmp_path: Path) -> None:
+    buckets = RowBuckets(tmp_path / "keys", 1)
+    (tmp_path / "keys" / "00000").symlink_to("/dev/full")
+    buckets.add(np.zeros(3, ROW_KEY))
+    with pytest.raises(StorageError, match="No space left on device; TMPDIR names another folder"):
+        buckets.flush()

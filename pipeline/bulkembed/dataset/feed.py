@@ -26,7 +26,7 @@ from bulkembed.dataset.snapshots import Snapshot, newest_dataset, snapshot_of
 from bulkembed.dataset.vector_columns import forms_of
 from bulkembed.errors import BulkembedError, ConfigError, SourceError, StorageError
 from bulkembed.storage.store import Store
-from bulkembed.storage.uris import canonical, join
+from bulkembed.storage.uris import absolute, canonical, join
 from bulkembed.vectors.quantize import int8_ranges_from_text
 
 PART_BYTES = 64 << 20  # in memory; a file is smaller, or has the rows of one data file
@@ -94,7 +94,7 @@ def write_feed(
     new = newest_dataset(store, output, to_snapshot)[1]
     old = snapshot_of(store, output, from_snapshot) if from_snapshot else None
     require_one_line(old, new)
-    asked = Feed(output=output, from_snapshot=from_snapshot, to_snapshot=new.number, line=new.line, vectors=vectors, key=key)
+    asked = Feed(output=absolute(output), from_snapshot=from_snapshot, to_snapshot=new.number, line=new.line, vectors=vectors, key=key)
     standing = read_feed(store, folder)
     if standing is not None and not standing.answers(asked):
         raise ConfigError(

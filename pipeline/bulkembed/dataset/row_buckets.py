@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from bulkembed.dataset.changes import ROW_KEY, RowKeys
+from bulkembed.errors import StorageError
+from bulkembed.storage.retry import describe_error
 
 MAX_PENDING_ROWS = 500_000  # 28 MB, before they go to the disk
 
@@ -36,8 +38,14 @@ class RowBuckets:
         stops = np.cumsum(np.bincount(numbers, minlength=self.count))
         for bucket, part in enumerate(np.split(order, stops[:-1])):
             if len(part):
-                with self.path(bucket).open("ab") as file:
-                    file.write(rows[part].tobytes())
+                self.append(bucket, rows[part].tobytes())
+
+    def append(self, bucket: int, data: bytes) -> None:
+        try:
+            with self.path(bucket).open("ab") as file:
+                file.write(data)
+        except OSError as error:
+            raise StorageError(f"{self.folder}: {describe_error(error)}; TMPDIR names another folder for temporary files") from error
 
     def read(self, bucket: int) -> RowKeys:
         self.flush()
