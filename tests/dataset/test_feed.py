@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections import Counter
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -25,12 +24,12 @@ from bulkembed.dataset.changes import ROW_KEY
 from bulkembed.dataset.feed import Feed, write_feed
 from bulkembed.dataset.manifests import Rejected
 from bulkembed.dataset.row_buckets import RowBuckets
-from bulkembed.dataset.snapshots import data_files, snapshot_of
 from bulkembed.dataset.tombstones import bury
 from bulkembed.errors import ConfigError, SourceError, StorageError
 from bulkembed.storage.store import Store
 from tests.support.commands import in_process
 from tests.support.datasets import STORE, Nights, Row, digest, vector_of
+from tests.support.feeds import apply, copy_of, multiset, read
 
 names, texts, languages = st.sampled_from("abcdef"), st.sampled_from(["one", "two", "three"]), st.sampled_from(["en", "de"])
 chunks = st.builds(lambda index, start: (index, start, start + 3, "document"), st.integers(0, 2), st.integers(0, 1))
@@ -45,38 +44,6 @@ def feed(output: Path, first: int, last: int | None = None, **options: Any) -> t
     folder = output.parent / f"feed-{first}-{last}"
     values: dict[str, Any] = {"vectors": "stored", "key": "none"} | options
     return write_feed(STORE, str(output), str(folder), first, last, **values), folder
-
-
-def read(folder: Path, kind: str) -> list[dict[str, Any]]:
-    return [row for path in sorted(folder.glob(f"{kind}/*.parquet")) for row in pq.ParquetFile(path).read().to_pylist()]
-
-
-MARKS = ("vector_changed", "rows_of_id")
-
-
-def copy_of(output: Path, number: int) -> list[dict[str, Any]]:
-    store_rows = []
-    for uri in data_files(STORE, str(output), snapshot_of(STORE, str(output), number)):
-        store_rows += pq.ParquetFile(uri).read().to_pylist()
-    return store_rows
-
-
-def apply(target: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
-    """What a loader does: the upserts replace all rows of their keys, then the deletes go."""
-
-    def key(row: dict[str, Any]) -> tuple[str, int | None]:
-        return row["id"], row.get("chunk_index")
-
-    upserts, deletes = read(folder, "upserts"), read(folder, "deletes")
-    replaced = {key(row) for row in upserts}
-    target = [row for row in target if key(row) not in replaced]
-    target += [{name: value for name, value in row.items() if name not in MARKS} for row in upserts]
-    gone = {key(row) for row in deletes}
-    return [row for row in target if key(row) not in gone]
-
-
-def multiset(rows: list[dict[str, Any]]) -> Counter[str]:
-    return Counter(repr(sorted(row.items())) for row in rows)
 
 
 def named(files: dict[int, list[Row]]) -> dict[str, list[Row]]:
