@@ -63,6 +63,7 @@ def test_a_feed_makes_one_snapshot_of_another(nights: list[dict[int, list[Row]]]
         assert multiset(apply(target, one)) == multiset(copy_of(line.output, 2))
         assert multiset(apply(apply(target, one), two)) == multiset(apply(target, both)) == multiset(copy_of(line.output, 3))
         assert multiset(apply(apply(target, both), both)) == multiset(copy_of(line.output, 3))
+        assert multiset(apply(copy_of(line.output, 3), feed(line.output, 3, 1)[1])) == multiset(target)
         assert multiset(apply([], feed(line.output, 0, 3)[1])) == multiset(copy_of(line.output, 3))
         assert (first.upserts, second.deletes) == (len(read(one, "upserts")), len(read(two, "deletes")))
 
@@ -211,6 +212,10 @@ def test_feeds_are_refused_where_they_would_be_wrong(tmp_path: Path) -> None:
         feed(line.output, 1, 2)
     with pytest.raises(ConfigError, match="holds the dataset"):
         write_feed(STORE, str(line.output), str(line.output / "data" / "feed"), 0, 2, "stored", "none")
+    kept = Nights(tmp_path / "kept", kept="key")
+    kept.publish({"a": [Row("a", "t")]})
+    with pytest.raises(SourceError, match="keeps a column 'key'"):
+        feed(kept.output, 0, 1, key="uuid")
     strange = tmp_path / "feed-0-2" / "upserts"
     strange.mkdir(parents=True)
     (strange / "mine.parquet").touch()

@@ -55,6 +55,7 @@ class Nights:
     line: str = "line"
     fingerprint: str = "fingerprint"
     forms: str = "8:float16"
+    kept: str = "lang"  # name of the kept column
     rejects: dict[str, int] = field(default_factory=dict)  # rows rejected by the scan of each object version
 
     def publish(self, files: Mapping[str, Sequence[Row]], sources: Collection[str] = (), rejected: Collection[Rejected] = ()) -> Snapshot:
@@ -74,7 +75,7 @@ class Nights:
         return publish_snapshot(STORE, str(self.output), draft, listed, versions, rejected, lambda parent, following: None)
 
     def write(self, name: str, rows: Sequence[Row]) -> DataFile:
-        data = parquet_bytes(table_of(rows, parse_forms(self.forms.split(","))), {})
+        data = parquet_bytes(table_of(rows, parse_forms(self.forms.split(",")), self.kept), {})
         uri = paths.data_uri(str(self.output), self.fingerprint, name)
         assert STORE.create(uri, data) or STORE.read(uri) == data
         return DataFile(name, len(rows), len({row.id for row in rows}), len(rows), len(data), sha256(data).hexdigest(), b"")
@@ -105,9 +106,9 @@ class Nights:
         write_scan(STORE, str(self.output), self.line, version, scan)
 
 
-def table_of(rows: Sequence[Row], forms: tuple[VectorForm, ...]) -> pa.Table:
+def table_of(rows: Sequence[Row], forms: tuple[VectorForm, ...], kept: str = "lang") -> pa.Table:
     """The rows as in a data file. Datasets of chunks have a chunk in every row."""
-    columns = {"id": pa.array([row.id for row in rows], pa.string()), "lang": pa.array([row.lang for row in rows], pa.string())}
+    columns = {"id": pa.array([row.id for row in rows], pa.string()), kept: pa.array([row.lang for row in rows], pa.string())}
     fields = [pa.field(name, pa.string()) for name in columns]
     chunks = [(*row.chunk[:3], digest(row.chunk[3])) for row in rows if row.chunk]
     if chunks:

@@ -3,9 +3,9 @@
 Files that both snapshots list hold the same rows. Of the others the small columns are read: never a vector. A key that changed may have
 more rows in files of both, where ids repeat. Its group must be sent whole, so that the ids of these files are read too.
 
-Memory is bounded: at most MAX_BUCKET_ROWS keys are compared at a time (0.3 GB), and 16 bytes are kept for each row that changed, plus 8
-for each key. The keys of all rows in files of one snapshot alone lie on the local disk meanwhile, 56 bytes each. One key with more rows
-than fit a bucket breaks the bound."""
+Memory is bounded: at most MAX_BUCKET_ROWS keys are compared at a time (0.3 GB), and some 60 bytes are needed for each row that changed.
+The keys of all rows in files of one snapshot alone lie on the local disk meanwhile, 56 bytes each. One key with more rows than fit a
+bucket breaks the bound."""
 
 from __future__ import annotations
 
