@@ -43,6 +43,7 @@ from bulkembed.report import run_text
 from bulkembed.runs import calibration, estimate, publication
 from bulkembed.runs.estimate import Estimate, Prices
 from bulkembed.runs.executor import Executor
+from bulkembed.runs.forget import Forgotten
 from bulkembed.runs.job import Job
 from bulkembed.runs.lookup import open_job, recipe_of
 from bulkembed.runs.places import Place, Storage, located, place_of
@@ -50,11 +51,12 @@ from bulkembed.runs.progress import Progress
 from bulkembed.runs.run import Summary, finish
 from bulkembed.source import planning
 from bulkembed.source.objects import LeftOutNames
-from bulkembed.upkeep import gc, plan_gc, tag, untag
+from bulkembed.upkeep import forget, gc, plan_gc, remember, tag, untag
 
 __all__ = [
     "Estimate",
     "Feed",
+    "Forgotten",
     "GcPlan",
     "Hit",
     "Plan",
@@ -66,11 +68,13 @@ __all__ = [
     "Verification",
     "changes",
     "files",
+    "forget",
     "gc",
     "load_config",
     "open_dataset",
     "plan",
     "plan_gc",
+    "remember",
     "retry_rejects",
     "run",
     "search",

@@ -1,4 +1,4 @@
-"""Keeps an output small: what people import for it by way of `api`."""
+"""Keeps an output small, and free of erased ids: what people import for it by way of `api`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from bulkembed.dataset.gc import gc as collect
 from bulkembed.dataset.gc import plan_gc as plan_collection
 from bulkembed.durations import seconds_of
 from bulkembed.errors import ConfigError
-from bulkembed.runs.places import Place, Storage, located
+from bulkembed.runs import forget as erasure
+from bulkembed.runs.forget import Forgotten, IdFile
+from bulkembed.runs.places import Place, Storage, located, place_of
+from bulkembed.storage.store import Store
 
 KEEP, GRACE, OLDER_THAN, ALLOW_SHARE = 3, "24h", "7d", 0.5
 
@@ -58,3 +61,29 @@ def tag(uri: Place, name: str, snapshot: int, storage: Storage | None = None) ->
 def untag(uri: Place, name: str, storage: Storage | None = None) -> None:
     """Removes a tag. Raises SourceError where there is no such tag."""
     tags.remove_tag(*located(uri, storage), name)
+
+
+def forget(uri: Place, ids: Place, *, ids_column: str = "id", storage: Storage | None = None) -> Forgotten:
+    """Erases the ids of a file: text with an id a line, or Parquet with a column of them.
+
+    New snapshots without their rows are published on every line, and the older ones that hold such rows expire; `gc` frees them. Runs
+    embed no row of these ids while they are on the list. Raises ConfigError where the file is wrong, SourceError where there is no
+    dataset."""
+    store, output = located(uri, storage)
+    return erasure.forget(store, output, read_ids(store, ids, ids_column))
+
+
+def remember(uri: Place, ids: Place, *, ids_column: str = "id", storage: Storage | None = None) -> tuple[int, int]:
+    """Takes the ids of a file off the list of erased ones, so that runs embed their rows again.
+
+    Returns how many different ids the file holds, and how many of them were on the list. Raises what `forget` raises."""
+    store, output = located(uri, storage)
+    return erasure.remember(store, output, read_ids(store, ids, ids_column))
+
+
+def read_ids(store: Store, ids: Place, column: str) -> IdFile:
+    place = place_of("ids", ids)
+    try:
+        return IdFile(place, store.read(place), column)
+    except FileNotFoundError:
+        raise ConfigError(f"ids: there is no file {place}") from None

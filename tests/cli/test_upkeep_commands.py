@@ -9,7 +9,9 @@ import pytest
 import bulkembed
 from bulkembed.storage.store import Store
 from tests.support.commands import in_process
+from tests.support.corpora import write_small_corpus
 from tests.support.outputs import Output
+from tests.support.runs import in_one_process, simulated
 
 
 @pytest.fixture
@@ -62,3 +64,31 @@ def test_tags_are_given_and_removed(output: Output) -> None:
 def test_mistakes_are_answered_in_one_line(output: Output, arguments: list[str], message: str) -> None:
     answer = in_process("gc", "--output", output.at, *arguments)
     assert answer.returncode == 2 and message in answer.stderr and len(answer.stderr.splitlines()) == 1
+
+
+def test_ids_are_erased_and_taken_back(tmp_path: Path, qwen: str) -> None:
+    write_small_corpus(tmp_path / "in", files=1)
+    in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen))
+    (tmp_path / "ids.txt").write_text("1\n3\n9\n")
+    command = ["forget", "--output", tmp_path / "out", "--ids", tmp_path / "ids.txt"]
+    done = in_process(*command)
+    assert done.returncode == 0 and "3: 2 found, 1 not found" in done.stdout
+    assert "2 documents; snapshot 2 published without them" in done.stdout and "--grace 0 now" in done.stdout
+    assert "1 x data" in in_process("gc", "--output", tmp_path / "out", "--grace", "0", "--allow-share", "1").stdout
+    assert bulkembed.open_dataset(tmp_path / "out").to_table()["id"].to_pylist() == [0, 2, 4]
+    assert "3: 3 were on the list" in in_process(*command, "--undo").stdout
+    missing = in_process(*command[:-1], tmp_path / "none.txt")
+    assert missing.returncode == 2 and "ids: there is no file" in missing.stderr
+
+
+def test_a_reader_pins_what_it_reads(tmp_path: Path, qwen: str) -> None:
+    write_small_corpus(tmp_path / "in", files=1)
+    in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen))
+    rows = bulkembed.open_dataset(tmp_path / "out", pin="2h")
+    write_small_corpus(tmp_path / "in", files=2)
+    in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen))
+    bulkembed.gc(tmp_path / "out", keep=1, grace=0, allow_share=1)
+    assert [snapshot.number for snapshot in bulkembed.plan_gc(tmp_path / "out").state.live] == [1, 2]
+    assert rows.count_rows() == 5
+    with pytest.raises(bulkembed.ConfigError, match="pin: 'soon' is no duration"):
+        bulkembed.open_dataset(tmp_path / "out", pin="soon")

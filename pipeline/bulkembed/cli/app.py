@@ -1,4 +1,4 @@
-"""The command line: bulkembed plan | run | retry-rejects | status | verify | files | changes | search | gc | tune | check.
+"""The command line: bulkembed plan | run | retry-rejects | status | verify | files | changes | search | gc | forget | tune | check.
 
 Heavy modules are imported inside the commands, so that `--help` answers at once.
 """

@@ -1,4 +1,4 @@
-"""Commands that keep an output small: gc."""
+"""Commands that keep an output small, and free of erased ids: gc, forget."""
 
 from typing import Annotated, Any
 
@@ -59,3 +59,25 @@ def parse_tag(text: str) -> tuple[str, int]:
     if not equals or not number.isdigit():
         raise ConfigError(f"--tag: {text!r} is not NAME=NUMBER, as in golden=12")
     return name, int(number)
+
+
+@app.command(cls=Command)
+def forget(
+    ids: Annotated[str, typer.Option(metavar="<file>", help="Ids to erase: text with an id a line, or Parquet. A path or a URI.")],
+    config: ConfigFiles = None,
+    output: Output = None,
+    ids_column: Annotated[str, typer.Option(metavar="<string>", help="Column of the ids, where the file is Parquet.")] = "id",
+    undo: Annotated[bool, typer.Option("--undo", help="Take these ids off the list, so that runs embed their rows again.")] = False,
+    settings: StorageSettings = None,
+) -> None:
+    """Erase ids: their rows leave the dataset now, and no run embeds them again. `gc` frees the snapshots that held them."""
+    from bulkembed import api
+    from bulkembed.report import upkeep_text
+
+    at = places(config, settings, output=output)
+    if undo:
+        count, listed = api.remember(at.output, ids, ids_column=ids_column, storage=at.store.settings)
+        out.print(upkeep_text.remembered_text(at.output, count, listed), markup=False)
+        return
+    done = api.forget(at.output, ids, ids_column=ids_column, storage=at.store.settings)
+    out.print(upkeep_text.forgotten_text(at.output, done), markup=False)

@@ -16,6 +16,7 @@
 <output>/_meta/heads/<number>.json                    which line is current; the newest is valid
 <output>/_meta/leases/<line>/<epoch>.json             a run that writes to the line, and `.beat`, its heartbeat
 <output>/_meta/run_keys/<line>/<digest>.json          the snapshot of a run key
+<output>/_meta/forget/<number>.json                   hashes of ids that came on the list of erased ones, or left it
 <output>/_meta/exchange/<token>/                      what the tasks of one run hand to each other; removed at its end
 <output>/current.txt                                  data files of the current snapshot, one URI a line
 """
@@ -100,6 +101,10 @@ def clock_uri(output: str, token: str) -> str:
 
 def pins_folder(output: str) -> str:
     return join(output, "_meta/pins")
+
+
+def erasures_folder(output: str) -> str:
+    return join(output, "_meta/forget")
 
 
 def tags_folder(output: str) -> str:

@@ -33,6 +33,8 @@ class Draft:
     limit: int | None  # rows that the run was limited to
     run_key: str | None
     provenance: dict[str, str] = field(repr=False)
+    erasure: int = 0  # number of the newest list of erased ids that it heeds (see dataset/erasures); 0: none
+    forgotten: int = 0  # source rows that are no document because their ids are on that list
 
     @property
     def limited(self) -> bool:

@@ -1,4 +1,4 @@
-"""What gc does as text."""
+"""What gc and forget do as text."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from bulkembed.dataset.gc import GcPlan
 from bulkembed.durations import duration_text
 from bulkembed.report.formatting import lines, size
+from bulkembed.runs.forget import Forgotten
 
 
 def gc_plan_text(plan: GcPlan) -> str:
@@ -40,3 +41,19 @@ def numbers_text(numbers: Sequence[int]) -> str:
     shown = ", ".join(map(str, numbers[:10]))
     more = f" and {len(numbers) - 10:,} more" if len(numbers) > 10 else ""
     return f"snapshot{'s' if len(numbers) > 1 else ''} {shown}{more}"
+
+
+def forgotten_text(output: str, done: Forgotten) -> str:
+    rows = [
+        ("ids", f"{done.ids:,}: {done.found:,} found, {done.not_found:,} not found; all of them are on the list of erased ids"),
+        ("left", f"{done.documents:,} documents; {numbers_text(done.published)} published without them"),
+        ("expired", f"{numbers_text(done.expired)}, which held rows of these ids"),
+    ]
+    if done.expired:
+        rows.append(("storage", f"`bulkembed gc --output {output}` frees it after its grace, and with --grace 0 now"))
+    rows += [("kept", f"snapshot {number} stays in storage until its tag goes: --untag {name}") for name, number in done.tagged.items()]
+    return "\n".join([output, lines(rows)])
+
+
+def remembered_text(output: str, ids: int, listed: int) -> str:
+    return "\n".join([output, lines([("ids", f"{ids:,}: {listed:,} were on the list of erased ids, and are not any more")])])
