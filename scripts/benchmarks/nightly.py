@@ -38,6 +38,7 @@ def nightly(
     rows: Annotated[list[int] | None, typer.Option(help="Documents of the corpus; repeatable. [default: 1,000,000]")] = None,
     peer: Annotated[list[str] | None, typer.Option(help="plain, delta, lance or none; repeatable. [default: all but none]")] = None,
     rounds: Annotated[int, typer.Option(help="Nights of each.")] = 3,
+    characters: Annotated[int, typer.Option(help="Length of the texts at least; a corpus of shorter ones takes less time to make.")] = 200,
     one_object: Annotated[int, typer.Option(help="Objects of a corpus in which one changes; then only this is measured.")] = 0,
 ) -> Iterator[Row]:
     """A night of a large corpus, beside others told its changes.
@@ -49,7 +50,7 @@ def nightly(
         yield one_changed_object(one_object)
         return
     for count in rows or [1_000_000]:
-        night = Night(count)
+        night = Night(count, characters)
         night.first()
         runs = [night.second() for _ in range(rounds)]
         yield {"system": "bulkembed", "rows": count, "told": "nothing", **medians(runs)}
@@ -62,10 +63,10 @@ def nightly(
 class Night:
     """Two nights of a corpus: the first fills an output, and the second is measured as often as wanted."""
 
-    def __init__(self, rows: int) -> None:
-        self.folder = WORK / f"nightly-{rows}"
+    def __init__(self, rows: int, characters: int) -> None:
+        self.folder = WORK / f"nightly-{rows}-{characters}"
         random = np.random.default_rng(0)
-        self.before = nights.first_night(rows)
+        self.before = nights.first_night(rows, characters)
         self.after = nights.next_night(self.before, Shares(), random)
         for name, corpus in (("first", self.before), ("second", self.after)):
             if not (self.folder / name).exists():
@@ -159,10 +160,11 @@ def phases(out: Path, started: float, ended: float) -> Row:
         return max([default, *(moment for moment in times if moment > started)])
 
     keys = last("_meta/keys/*/*", started)
-    embedded = last("_meta/receipts/*/*-e*.json", keys)
-    rewritten = last("_meta/receipts/*/*-w*.json", embedded)
+    number = 8 * "[0-9]"
+    embedded = last(f"_meta/receipts/*/*-e{number}-*.json", keys)
+    rewritten = last(f"_meta/receipts/*/*-w{number}-*.json", embedded)
     published = last("current.txt", rewritten)
-    moments = {"scan_s": keys, "difference_and_embedding_s": embedded, "rewrite_s": rewritten, "publish_s": published, "end_s": ended}
+    moments = {"scan_s": keys, "difference_to_embedding_s": embedded, "rewrite_s": rewritten, "publish_s": published, "end_s": ended}
     steps = zip(moments, [started, *moments.values()], moments.values(), strict=False)
     return {name: round(stop - start, 1) for name, start, stop in steps}
 

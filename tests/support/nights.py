@@ -25,7 +25,7 @@ LANGUAGES = ("en", "de", "fr", None)
 class Upstream:
     """Documents with repeated ids, exact duplicates and rejects. `next_night` does to them what upstream jobs do."""
 
-    def __init__(self, seed: int, documents: int, words: int = 6) -> None:
+    def __init__(self, seed: int, documents: int, words: int = 4) -> None:
         self.random = random.Random(seed)
         self.words = words  # of a text at least; texts have up to three times as many
         self.made = 0  # documents and texts that were ever made: each has a number that no other has
@@ -34,9 +34,10 @@ class Upstream:
         self.next_night(documents)
 
     def new_text(self) -> str:
+        """Every word has the text's number, so that no two texts share a window."""
         self.made += 1
-        words = ["night", "shard", "vector", "index", "search", "token"]
-        return " ".join([str(self.made), *self.random.choices(words, k=self.random.randint(self.words, 3 * self.words))])
+        words = self.random.choices(["night", "shard", "vector", "index", "search"], k=self.random.randint(self.words, 3 * self.words))
+        return " ".join(f"{word} {self.made}" for word in words)
 
     def new_row(self) -> Row:
         text = self.new_text()
