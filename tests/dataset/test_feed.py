@@ -22,6 +22,7 @@ from bulkembed.dataset import feed as feed_files
 from bulkembed.dataset import row_buckets, snapshot_changes
 from bulkembed.dataset.changes import ROW_KEY
 from bulkembed.dataset.feed import Feed, write_feed
+from bulkembed.dataset.gc import GcRules, gc
 from bulkembed.dataset.manifests import Rejected
 from bulkembed.dataset.row_buckets import RowBuckets
 from bulkembed.dataset.tombstones import bury
@@ -208,6 +209,8 @@ def test_feeds_are_refused_where_they_would_be_wrong(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no snapshot 9"):
         feed(line.output, 9, 2)
     bury(STORE, str(line.output), 1, line.line, "gc")
+    feed(line.output, 1, 2)  # its files are there for the grace of gc
+    gc(STORE, str(line.output), GcRules(keep=1, grace=0.0, older_than=0.0, max_share=1.0))
     with pytest.raises(SourceError, match="snapshot 1 "):
         feed(line.output, 1, 2)
     with pytest.raises(ConfigError, match="holds the dataset"):

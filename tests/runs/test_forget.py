@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import bulkembed
 from bulkembed import row_keys
 from bulkembed.dataset.arrow_dataset import open_dataset
 from bulkembed.dataset.erasures import add_erasure, are_in, forgotten, newest_erasure
@@ -69,6 +70,16 @@ def test_gc_takes_erased_rows_from_storage(output: str) -> None:
     ids = [each for table in files for each in table["id"].to_pylist()]
     assert sorted(ids) == sorted({*(f"a{number}" for number in range(30)), *(f"b{number}" for number in range(5))} - {"a3"})
     assert problems(output) == []
+
+
+def test_a_feed_leads_away_from_an_expired_snapshot_until_gc_frees_it(tmp_path: Path, output: str) -> None:
+    forget(STORE, output, id_file("a3", "b2"))
+    bulkembed.changes(output, tmp_path / "feed", 2)
+    deletes = [each for path in (tmp_path / "feed/deletes").iterdir() for each in pq.ParquetFile(path).read()["id"].to_pylist()]
+    assert sorted(deletes) == ["a3", "b2"] and not list((tmp_path / "feed").glob("upserts/*.parquet"))
+    gc(STORE, output, GcRules(keep=3, grace=0.0, older_than=0.0, max_share=1.0))
+    with pytest.raises(SourceError, match="snapshot 2 has expired"):
+        bulkembed.changes(output, tmp_path / "late", 2)
 
 
 def test_files_without_erased_rows_stay_and_empty_ones_go(output: str) -> None:

@@ -22,7 +22,7 @@ from bulkembed.dataset.json_records import read_record, write_record
 from bulkembed.dataset.parquet_file import parquet_bytes
 from bulkembed.dataset.reject_reasons import reject_reasons
 from bulkembed.dataset.snapshot_changes import find_changes
-from bulkembed.dataset.snapshots import Snapshot, newest_dataset, snapshot_of
+from bulkembed.dataset.snapshots import Snapshot, newest_dataset, stored_snapshot
 from bulkembed.dataset.vector_columns import forms_of
 from bulkembed.errors import BulkembedError, ConfigError, SourceError, StorageError
 from bulkembed.storage.store import Store
@@ -92,7 +92,7 @@ def write_feed(
             raise ConfigError(f"{name}: must be {' or '.join(get_args(choices))} (got {value!r})")
     require_outside(output, folder)
     new = newest_dataset(store, output, to_snapshot)[1]
-    old = snapshot_of(store, output, from_snapshot) if from_snapshot else None
+    old = stored_snapshot(store, output, from_snapshot) if from_snapshot else None
     require_one_line(old, new)
     asked = Feed(output=absolute(output), from_snapshot=from_snapshot, to_snapshot=new.number, line=new.line, vectors=vectors, key=key)
     standing = read_feed(store, folder)

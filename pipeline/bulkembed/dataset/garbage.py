@@ -96,7 +96,7 @@ def names_of(store: Store, output: str, snapshots: Iterable[Snapshot], expired: 
     names = Names({}, {}, set())
     for snapshot in snapshots:
         names.tokens.add(snapshot.manifest)
-        if snapshot.number in expired and not store.stands(join(paths.manifest_folder(output, snapshot.manifest), FIRST_PART)):
+        if snapshot.number in expired and not manifests.stands(store, output, snapshot.manifest):
             continue
         names.files.setdefault(snapshot.fingerprint, set()).update(manifests.read_names(store, output, snapshot.manifest))
         names.sources.setdefault(snapshot.line, set()).update(manifests.read_source_ids(store, output, snapshot.manifest))

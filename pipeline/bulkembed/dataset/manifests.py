@@ -101,6 +101,11 @@ def arrow_schema(kind: type[Entry]) -> pa.Schema:
     return pa.schema([pa.field(item.name, ARROW_TYPES[str(item.type)], nullable=False) for item in fields(kind)])
 
 
+def stands(store: Store, output: str, token: str) -> bool:
+    """Whether a manifest is there. gc deletes its first part last of all that it lists, and before its other parts."""
+    return store.stands(part_uri(output, token, DataFile, 0))
+
+
 def read_files(store: Store, output: str, token: str) -> Iterator[DataFile]:
     """The data files of a manifest, in the order of their names."""
     return read_entries(store, output, token, DataFile)

@@ -16,7 +16,7 @@ from bulkembed.dataset.head_records import MAX_ATTEMPTS, newest_head
 from bulkembed.dataset.json_records import create_numbered, listed_numbers, read_record, record_bytes
 from bulkembed.dataset.manifests import DataFile, Rejected, SourceVersion
 from bulkembed.dataset.receipts import Ledger, fingerprints
-from bulkembed.dataset.tombstones import require_live
+from bulkembed.dataset.tombstones import is_expired, require_live
 from bulkembed.errors import BulkembedError, SourceError, StorageError
 from bulkembed.storage.store import Store
 from bulkembed.storage.uris import absolute
@@ -229,6 +229,14 @@ def snapshot_of(store: Store, output: str, number: int) -> Snapshot:
         return read_snapshot(store, output, number)
     except FileNotFoundError:
         raise SourceError(f"output {output}: there is no snapshot {number}; `bulkembed snapshots` lists them") from None
+
+
+def stored_snapshot(store: Store, output: str, number: int) -> Snapshot:
+    """As `snapshot_of`, and also an expired snapshot, for as long as gc leaves its files: a feed may still lead away from it."""
+    if not is_expired(store, output, number):
+        return snapshot_of(store, output, number)
+    snapshot = read_snapshot(store, output, number)
+    return snapshot if manifests.stands(store, output, snapshot.manifest) else snapshot_of(store, output, number)
 
 
 def ancestors(store: Store, output: str, snapshot: Snapshot) -> Iterator[Snapshot]:
