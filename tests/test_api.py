@@ -299,3 +299,19 @@ def test_a_notebook_runs_and_reads(tmp_path: Path, qwen: str, shared_ray: None) 
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
+
+
+def test_an_old_snapshot_is_read_by_its_number(tmp_path: Path, qwen: str) -> None:
+    output = tmp_path / "out"
+    for files in (1, 2):
+        write_corpus(tmp_path / "in", files=files)
+        in_one_process(simulated(tmp_path / "in", output, qwen))
+    assert [each.documents for each in bulkembed.snapshots(output)] == [50, 100]
+    assert bulkembed.current(output).number == 2
+    assert bulkembed.open_dataset(output, snapshot=1).count_rows() == 50
+    assert not set(bulkembed.files(output, snapshot=1)) & set(bulkembed.files(output)), "the files were written anew"
+    assert bulkembed.verify(output, snapshot=1).snapshot.number == 1
+    assert bulkembed.rollback(output, to=1).number == bulkembed.current(output).number == 3
+    assert bulkembed.open_dataset(output).count_rows() == 50
+    assert bulkembed.publish(output, 3).number == 3
+    assert bulkembed.verify(output).problems == []

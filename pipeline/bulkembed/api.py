@@ -19,21 +19,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow.dataset as pads
-
 from bulkembed import stopping
 from bulkembed.cluster import connect
 from bulkembed.cluster.backlog import useful_actors
 from bulkembed.cluster.ray_executor import ray_executor
 from bulkembed.config import toml_files
 from bulkembed.config.run_config import RunConfig
-from bulkembed.dataset import arrow_dataset
 from bulkembed.dataset.feed import Feed, FeedKey, FeedVectors, write_feed
 from bulkembed.dataset.gc import GcPlan
-from bulkembed.dataset.pins import pin_snapshot
-from bulkembed.dataset.snapshots import data_files, newest_dataset
-from bulkembed.durations import seconds_of
+from bulkembed.dataset.snapshots import Snapshot, newest_dataset
 from bulkembed.errors import ConfigError
+from bulkembed.history import current, files, open_dataset, publish, rollback, snapshots
 from bulkembed.inspection.resample import Verification, resample_dataset
 from bulkembed.inspection.search import Hit, search_dataset
 from bulkembed.inspection.status import RunStatus, status_of
@@ -64,9 +60,11 @@ __all__ = [
     "Progress",
     "RunConfig",
     "RunStatus",
+    "Snapshot",
     "Summary",
     "Verification",
     "changes",
+    "current",
     "files",
     "forget",
     "gc",
@@ -74,10 +72,13 @@ __all__ = [
     "open_dataset",
     "plan",
     "plan_gc",
+    "publish",
     "remember",
     "retry_rejects",
+    "rollback",
     "run",
     "search",
+    "snapshots",
     "status",
     "tag",
     "untag",
@@ -220,24 +221,6 @@ def retry_rejects(config: RunConfig, reasons: Collection[str] = (), on_progress:
     return run(config, on_progress) if plan(config).take_back_rejects(reasons) else None
 
 
-def open_dataset(uri: Place, storage: Storage | None = None, pin: str | float | None = None) -> pads.Dataset:
-    """The live rows of the newest snapshot, as a pyarrow Dataset with the schema and the footer that were written.
-
-    It goes on reading this snapshot when later runs publish others. `pin`: how long `gc` keeps its files, such as "2h", or seconds;
-    without it, for the grace of `gc` after the snapshot has expired. Raises SourceError where no run has finished yet."""
-    store, output = located(uri, storage)
-    number = newest_dataset(store, output)[1].number
-    if pin is not None:
-        pin_snapshot(store, output, number, seconds_of(pin, "pin"))
-    return arrow_dataset.open_dataset(store, output, number)
-
-
-def files(uri: Place, storage: Storage | None = None) -> list[str]:
-    """URIs of the live data files, in source order. Raises SourceError where no run has finished yet."""
-    store, output = located(uri, storage)
-    return data_files(store, output, newest_dataset(store, output)[1])
-
-
 def changes(
     uri: Place,
     feed: Place,
@@ -257,7 +240,7 @@ def changes(
 
 
 def status(uri: Place, storage: Storage | None = None) -> list[RunStatus]:
-    """The runs below an output, how far each has come, and which is live. Reads every receipt."""
+    """The runs below an output, how far each has come, their newest snapshots, and which is live. Reads every receipt."""
     return list(status_of(*located(uri, storage)))
 
 
@@ -271,16 +254,18 @@ def search(
     instruction: str | None = None,
     model: str | None = None,
     engine: Literal["vllm", "simulated"] | None = None,
+    snapshot: int | None = None,
 ) -> list[Hit]:
-    """The `k` nearest rows of the newest snapshot, best first. Loads the dataset's model into this process, and reads every vector.
+    """The `k` nearest rows of the current snapshot, or of this one, best first.
 
+    Loads the dataset's model into this process, and reads every vector.
     `model`: where the model lies, if elsewhere than when the dataset was made. Raises SourceError, ModelError or ConfigError."""
     if k < 1:
         raise ConfigError(f"k: must be at least 1 (got {k})")
     if engine not in (None, "vllm", "simulated"):
         raise ConfigError(f"engine: must be vllm or simulated (got {engine!r})")
     store, output = located(uri, storage)
-    return search_dataset(store, output, query, k, prompt_name, instruction, model, engine)
+    return search_dataset(store, output, query, k, prompt_name, instruction, model, engine, snapshot)
 
 
 def verify(
@@ -292,8 +277,9 @@ def verify(
     model: str | None = None,
     seed: int = 0,
     on_problem: Callable[[str], None] | None = None,
+    snapshot: int | None = None,
 ) -> Verification:
-    """Reads the newest snapshot again: bytes and rows against receipts, schemas, footers, vectors, current.txt.
+    """Reads the current snapshot again, or this one: bytes and rows against receipts and manifest, schemas, footers, vectors, current.txt.
 
     `sample`: so many random rows are embedded again from `source`, and compared. `on_problem` gets each problem when it is found.
     Raises SourceError, ModelError or ConfigError; a problem of the data is no error."""
@@ -302,8 +288,8 @@ def verify(
     if sample is not None and sample < 1:
         raise ConfigError(f"sample: must be at least 1 (got {sample})")
     store, output = located(uri, storage)
-    ledger, snapshot = newest_dataset(store, output)
-    recipe_of(output, snapshot)  # refuses a dataset of another version
+    ledger, found = newest_dataset(store, output, snapshot)
+    recipe_of(output, found)  # refuses a dataset of another version
     problems: list[str] = []
 
     def report(some: Iterable[str]) -> None:
@@ -312,9 +298,9 @@ def verify(
             if on_problem is not None:
                 on_problem(problem)
 
-    report(problems_of(store, ledger, snapshot))
+    report(problems_of(store, ledger, found))
     again = None
     if sample is not None and source is not None:
-        again = resample_dataset(store, output, snapshot, place_of("source", source), model, sample, seed)
+        again = resample_dataset(store, output, found, place_of("source", source), model, sample, seed)
         report(again.problems)
-    return Verification(snapshot, problems, again)
+    return Verification(found, problems, again)

@@ -263,3 +263,28 @@ def test_an_error_is_one_line_whatever_a_name_holds(tmp_path: Path, key: str, ca
     printed = capsys.readouterr().err
     assert printed.rstrip("\n").isprintable()
     assert "unknown key" in printed
+
+
+def test_snapshots_are_shown_switched_and_gone_back_to(tmp_path: Path, qwen: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from bulkembed.cli.app import app
+
+    def printed(*arguments: object) -> str:
+        app([*map(str, arguments), "--output", f"{tmp_path}/out"], standalone_mode=False)
+        return capsys.readouterr().out
+
+    assert printed("snapshots") == f"{tmp_path}/out: no run has finished here\n"
+    write_corpus(tmp_path / "in", files=1)
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen)
+    in_one_process(cfg)
+    in_one_process(cfg.model_copy(update={"limit": 7}))
+    in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen, prompt="x: "))
+    _, *rows = printed("snapshots").splitlines()
+    assert ["current" in row for row in rows] == [True, False, False]
+    assert rows[1].endswith("trial of 7 rows")
+    assert printed("publish", "--snapshot", 3) == "current: snapshot 3: 50 documents\n"
+    assert "snapshot 3: " in printed("verify")
+    assert printed("rollback", "--to", 1) == "current: snapshot 1: 50 documents\n"
+    assert printed("files", "--snapshot", 3) != printed("files") == printed("files", "--snapshot", 1)
+    assert "snapshot 3: " in printed("verify", "--snapshot", 3)
+    assert printed("search", "--query", "shard", "-k", 1, "--snapshot", 3).count("\n") >= 1
+    assert "not live" in printed("status")

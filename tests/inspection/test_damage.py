@@ -60,7 +60,7 @@ def test_verify_catches_a_flipped_byte_wherever_it_is(tmp_path: Path, qwen: str,
         raw[int(len(raw) * at)] ^= 1
         path.write_bytes(raw)
 
-    assert any("not those that its receipt was written for" in line for line in sabotaged(tmp_path, qwen, flip))
+    assert any("not those that the snapshot lists" in line for line in sabotaged(tmp_path, qwen, flip))
 
 
 def test_verify_catches_a_dropped_row(tmp_path: Path, qwen: str) -> None:
@@ -72,7 +72,7 @@ def test_verify_catches_a_swapped_row(tmp_path: Path, qwen: str) -> None:
     def swap(path: Path, table: pa.Table) -> None:
         pq.write_table(table.take(pa.array([1, 0, *range(2, table.num_rows)])), path)
 
-    assert any("not those that its receipt was written for" in line for line in sabotaged(tmp_path, qwen, swap))
+    assert any("not those that the snapshot lists" in line for line in sabotaged(tmp_path, qwen, swap))
 
 
 def again(tmp_path: Path, qwen: str, rows: int = 40) -> Resample:

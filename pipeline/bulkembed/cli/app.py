@@ -1,4 +1,5 @@
-"""The command line: bulkembed plan | run | retry-rejects | status | verify | files | changes | search | gc | forget | tune | check.
+"""The command line: bulkembed plan | run | retry-rejects | status | verify | files | changes | search | snapshots | publish |
+rollback | gc | forget | tune | check.
 
 Heavy modules are imported inside the commands, so that `--help` answers at once.
 """
@@ -13,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from bulkembed import __version__, stopping
-from bulkembed.cli import dataset_commands, model_commands, run_commands, upkeep_commands
+from bulkembed.cli import dataset_commands, model_commands, run_commands, snapshot_commands, upkeep_commands
 from bulkembed.cli.console import HelpOnOutput, HidingFormatter, err, out, replace_unprintable
 from bulkembed.config.credentials import hidden_texts
 from bulkembed.config.error_lines import KEYS
@@ -34,7 +35,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich would take the brackets of [default: ...] for markup, and hide them
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (run_commands, dataset_commands, upkeep_commands, model_commands):
+for commands in (run_commands, dataset_commands, snapshot_commands, upkeep_commands, model_commands):
     app.add_typer(commands.app)
 
 log = logging.getLogger(__name__)

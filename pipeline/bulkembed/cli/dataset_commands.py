@@ -12,6 +12,7 @@ from bulkembed.cli.options import (
     Output,
     QueryInstruction,
     QueryPromptName,
+    SnapshotNumber,
     Source,
     StorageSettings,
     places,
@@ -44,11 +45,12 @@ def verify(
     source: Source = None,
     model: DatasetModel = None,
     seed: Annotated[int, typer.Option(metavar="<integer>", help="Seed of the choice of rows.")] = 0,
+    snapshot: SnapshotNumber = None,
     settings: StorageSettings = None,
 ) -> None:
-    """Read the newest dataset again and check it.
+    """Read the current dataset again and check it.
 
-    It compares rows and bytes with receipts, and checks schemas, footers, vectors and current.txt."""
+    It compares rows and bytes with receipts and the manifest, and checks schemas, footers, vectors and current.txt."""
     from bulkembed import api
     from bulkembed.report import dataset_text
 
@@ -65,22 +67,23 @@ def verify(
         model=at.model,
         seed=seed,
         on_problem=lambda problem: err.print(problem, markup=False),
+        snapshot=snapshot,
     )
-    snapshot = verification.snapshot
+    found = verification.snapshot
     if verification.resample is not None:
         out.print(dataset_text.resample_text(verification.resample), markup=False)
     if verification.problems:
-        raise BulkembedError(f"snapshot {snapshot.number} of {at.output}: {len(verification.problems)} problems")
-    out.print(f"snapshot {snapshot.number}: {snapshot.files} files, {snapshot.documents:,} documents, all as their receipts say")
+        raise BulkembedError(f"snapshot {found.number} of {at.output}: {len(verification.problems)} problems")
+    out.print(f"snapshot {found.number}: {found.files} files, {found.documents:,} documents, all as their receipts say")
 
 
 @app.command(cls=Command)
-def files(config: ConfigFiles = None, output: Output = None, settings: StorageSettings = None) -> None:
-    """Print the live data files, one URI a line. The newest snapshot has them, and so has <output>/current.txt."""
+def files(config: ConfigFiles = None, output: Output = None, snapshot: SnapshotNumber = None, settings: StorageSettings = None) -> None:
+    """Print the live data files, one URI a line. <output>/current.txt has those of the current snapshot."""
     from bulkembed import api
 
     at = places(config, settings, output=output)
-    uris = api.files(at.output, at.store.settings)
+    uris = api.files(at.output, at.store.settings, snapshot)
     # Bytes are printed, because neither a terminal's encoding nor its width may change a path.
     with out.written():
         typer.echo("".join(f"{uri}\n" for uri in uris).encode(), nl=False)
@@ -130,9 +133,10 @@ def search(
     engine: Annotated[
         Literal["vllm", "simulated"] | None, typer.Option(help="Engine that embeds the query. [default: the dataset's own]")
     ] = None,
+    snapshot: SnapshotNumber = None,
     settings: StorageSettings = None,
 ) -> None:
-    """Search the newest dataset with its own model. It reads every vector, and puts the model's query prompt before the query."""
+    """Search the current dataset with its own model. It reads every vector, and puts the model's query prompt before the query."""
     from bulkembed import api
     from bulkembed.report import dataset_text
 
@@ -146,5 +150,6 @@ def search(
         instruction=instruction,
         model=at.model,
         engine=engine,
+        snapshot=snapshot,
     )
     out.print(dataset_text.hits_text(hits), markup=False)

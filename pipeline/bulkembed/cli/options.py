@@ -61,6 +61,9 @@ QueryPromptName = Annotated[
         "--prompt-name", metavar="<string>", help="One of the model's prompts, to put before the query. [default: its query prompt]"
     ),
 ]
+SnapshotNumber = Annotated[
+    int | None, typer.Option("--snapshot", min=1, metavar="<integer>", help="Number of the snapshot to read. [default: the current one]")
+]
 QueryInstruction = Annotated[
     str | None,
     typer.Option(

@@ -17,7 +17,7 @@ from bulkembed.inspection.search import dataset_model
 from bulkembed.runs import stages
 from bulkembed.runs.job import Job
 from bulkembed.runs.lookup import recall_job
-from bulkembed.shards import Part, Shard, ShardId
+from bulkembed.shards import FileName, Part, Shard, ShardId
 from bulkembed.source.objects import SourceObject, source_objects
 from bulkembed.storage.store import Store
 from bulkembed.text import long_documents
@@ -35,6 +35,7 @@ class Resample:
     rows: int
     cosines: dict[str, npt.NDArray[np.float64]]  # of each vector column
     problems: list[str]
+    unknown: int = 0  # rows of files that hold rows of several objects: their source rows are not known
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,12 @@ def resample(job: Job, snapshot: Snapshot, objects: list[SourceObject], embedder
     known = {item.id: item for item in objects}
     cosines: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in job.columns}
     problems: list[str] = []
+    unknown = 0
     for (shard_id, table), start, end in zip(tables.items(), [0, *ends[:-1]], ends, strict=True):
         shard_rows = picked[(picked >= start) & (picked < end)] - start
+        if FileName.parse(shard_id).kind:
+            unknown += len(shard_rows)
+            continue
         item = known.get(ShardId.parse(shard_id).object_id)
         if item is None:
             problems.append(f"{shard_id}: its source object is not there any more, or has changed: cannot be embedded again")
@@ -82,7 +87,7 @@ def resample(job: Job, snapshot: Snapshot, objects: list[SourceObject], embedder
         low = int(np.count_nonzero(~(joined[name] >= MIN_COSINE[form.dtype])))
         if low:
             problems.append(f"{low} vectors of column {name} are not those of their documents (cosine below {MIN_COSINE[form.dtype]})")
-    return Resample(len(joined["embedding"]), joined, problems)
+    return Resample(len(joined["embedding"]), joined, problems, unknown)
 
 
 def shard_of(shard_id: str, item: SourceObject) -> Shard:

@@ -45,11 +45,13 @@ def search_dataset(
     instruction: str | None,
     model: str | None,
     engine: Literal["vllm", "simulated"] | None,
+    number: int | None,
 ) -> list[Hit]:
-    """The `k` rows of the newest snapshot that are nearest to `query`, best first. Loads the dataset's model into this process.
+    """The `k` rows of the current snapshot, or of this number, that are nearest to `query`, best first.
 
+    Loads the dataset's model into this process.
     `model` and `engine`: instead of the dataset's own. Raises SourceError, ModelError or ConfigError."""
-    ledger, snapshot = newest_dataset(store, output)
+    ledger, snapshot = newest_dataset(store, output, number)
     key = recipe_of(output, snapshot).vector_key
     described = dataset_model(snapshot, model)
     prompt = query_prompt(described, prompt_name, instruction)

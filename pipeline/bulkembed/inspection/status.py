@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bulkembed.dataset.receipts import Ledger, fingerprints
-from bulkembed.dataset.snapshots import Snapshot, current_snapshot
+from bulkembed.dataset.snapshots import Snapshot, current_snapshot, snapshots
 from bulkembed.records import Counts
 from bulkembed.storage.store import Store
 
@@ -19,16 +19,15 @@ class RunStatus:
     shards: int
     counts: Counts
     provenance: dict[str, str]  # empty before the first shard is done
-    snapshot: Snapshot | None  # the current one of the output, where it is of this fingerprint
-
-    @property
-    def is_live(self) -> bool:
-        return self.snapshot is not None
+    line: str | None  # of its snapshots; None before the first
+    snapshot: Snapshot | None  # the newest of this fingerprint
+    is_live: bool  # whether that one is current
 
 
 def status_of(store: Store, output: str) -> Iterator[RunStatus]:
     """The runs of each fingerprint that has a run record. Reads every receipt."""
-    newest = current_snapshot(store, output)
+    current = current_snapshot(store, output)
+    newest = {snapshot.fingerprint: snapshot for snapshot in snapshots(store, output)}
     for fingerprint in fingerprints(store, output):
         ledger = Ledger(store, output, fingerprint)
         receipts = list(ledger.read_receipts(ledger.done()))
@@ -37,5 +36,7 @@ def status_of(store: Store, output: str) -> Iterator[RunStatus]:
             shards=len(receipts),
             counts=sum((receipt.counts for receipt in receipts), Counts()),
             provenance=receipts[0].provenance if receipts else {},
-            snapshot=newest if newest is not None and newest.fingerprint == fingerprint else None,
+            line=newest[fingerprint].line if fingerprint in newest else None,
+            snapshot=newest.get(fingerprint),
+            is_live=current is not None and current == newest.get(fingerprint),
         )

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 from bulkembed import schema
 from bulkembed.dataset import parquet_file, vector_columns
 from bulkembed.dataset.current_txt import current_differs
+from bulkembed.dataset.manifests import DataFile, read_files
 from bulkembed.dataset.paths import current_uri
 from bulkembed.dataset.receipts import Ledger
-from bulkembed.dataset.snapshots import Snapshot, snapshot_files
+from bulkembed.dataset.snapshots import Snapshot
 from bulkembed.errors import StorageError
 from bulkembed.records import Counts, Receipt, VectorForm
 from bulkembed.row_keys import hashes_of_column
@@ -31,28 +32,29 @@ NORM_TOLERANCE = {"float32": 1e-3, "float16": 1e-3, "int8": 0.3, "binary": 1e-3}
 def verify(store: Store, ledger: Ledger, snapshot: Snapshot) -> Iterator[str]:
     """Problems of a dataset, one line each; none means that it is whole.
 
-    It reads every file of the snapshot. It compares bytes and rows with the receipts, and schemas and footers with each other. Every
-    vector must be finite and have its norm. current.txt must list exactly these files."""
+    It reads every file of the snapshot, and compares its bytes and rows with the manifest and the receipts, and schemas and footers
+    with each other. Every vector must be finite and have its norm. current.txt must list exactly these files."""
     forms = vector_columns.forms_of(snapshot.provenance)
     present = set(ledger.done())
     first: pa.Schema | None = None
-    names = snapshot_files(store, ledger.output, snapshot)
-    total = Counts()
-    for shard_id in names:
-        if shard_id not in present:
-            yield f"{ledger.receipt_uri(shard_id)}: missing"
+    total, listed = Counts(), [0, 0]
+    for file in read_files(store, ledger.output, snapshot.manifest):
+        listed = [listed[0] + 1, listed[1] + file.documents]
+        if file.name not in present:
+            yield f"{ledger.receipt_uri(file.name)}: missing"
             continue
         try:
-            receipt = ledger.read_receipt(shard_id)
+            receipt = ledger.read_receipt(file.name)
         except StorageError as error:
             yield str(error)
             continue
+        yield from (f"{ledger.receipt_uri(file.name)}: {problem}" for problem in receipt_problems(receipt, file))
         total += receipt.counts
-        uri = ledger.data_uri(shard_id)
+        uri = ledger.data_uri(file.name)
         try:
             data = store.read(uri)
-            if sha256(data).hexdigest() != receipt.data_sha256:
-                yield f"{uri}: its bytes are not those that its receipt was written for (sha256)"
+            if sha256(data).hexdigest() != file.data_sha256:
+                yield f"{uri}: its bytes are not those that the snapshot lists (sha256)"
             table = schema.table_of(data)
         except FileNotFoundError:
             yield f"{uri}: missing"
@@ -63,13 +65,34 @@ def verify(store: Store, ledger: Ledger, snapshot: Snapshot) -> Iterator[str]:
         first = first or table.schema
         yield from (f"{uri}: {problem}" for problem in file_problems(table, first, receipt, snapshot, forms))
         if receipt.counts.rejects:
-            yield from reject_problems(store, ledger.rejects_uri(shard_id), receipt)
-    if present.issuperset(names) and total.documents != snapshot.documents:
-        yield f"snapshot {snapshot.number}: says {snapshot.documents} documents, its receipts {total.documents}"
-    if current_differs(store, ledger.output, snapshot):
-        yield f"{current_uri(ledger.output)}: does not list the files of snapshot {snapshot.number}; run the job again, which writes it"
+            yield from reject_problems(store, ledger.rejects_uri(file.name), receipt)
+    yield from snapshot_problems(store, ledger.output, snapshot, total, *listed)
+
+
+def snapshot_problems(store: Store, output: str, snapshot: Snapshot, total: Counts, files: int, documents: int) -> Iterator[str]:
+    """`total`: what the receipts counted. `files`, `documents`: what the manifest lists."""
+    if (files, documents) != (snapshot.files, snapshot.documents):
+        says = f"says {snapshot.files} files with {snapshot.documents} documents"
+        yield f"snapshot {snapshot.number}: {says}, its manifest lists {files} with {documents}"
+    if current_differs(store, output, snapshot):
+        yield f"{current_uri(output)}: does not list the files of snapshot {snapshot.number}; run the job again, which writes it"
     if warning := calibration.clipped_warning(total):
         yield f"snapshot {snapshot.number}: {warning}"
+
+
+def receipt_problems(receipt: Receipt, file: DataFile) -> Iterator[str]:
+    """Where a receipt and the manifest of the snapshot differ about a data file."""
+    counts = receipt.counts
+    pairs = {
+        "rows": (counts.vectors, file.rows),
+        "documents": (counts.documents, file.documents),
+        "tokens": (counts.tokens, file.tokens),
+        "bytes": (receipt.data_bytes, file.data_bytes),
+        "sha256": (receipt.data_sha256, file.data_sha256),
+    }
+    for name, (said, listed) in pairs.items():
+        if said != listed:
+            yield f"{name}: {said}, but the snapshot lists {listed}"
 
 
 def file_problems(table: pa.Table, first: pa.Schema, receipt: Receipt, snapshot: Snapshot, forms: dict[str, VectorForm]) -> Iterator[str]:

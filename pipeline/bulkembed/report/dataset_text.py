@@ -1,10 +1,11 @@
-"""A dataset as text: its runs, rows that were embedded again, feeds of changes, and hits of a search."""
+"""A dataset as text: its runs, its snapshots, rows that were embedded again, feeds of changes, and hits of a search."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from bulkembed.dataset.feed import Feed
+from bulkembed.dataset.snapshots import Snapshot
 from bulkembed.inspection.resample import Resample
 from bulkembed.inspection.search import Hit
 from bulkembed.inspection.status import RunStatus
@@ -19,11 +20,10 @@ def status_text(output: str, runs: Sequence[RunStatus]) -> str:
 
 
 def run_status_text(run: RunStatus) -> str:
-    live = f" (live: snapshot {run.snapshot.number} of {run.snapshot.created})" if run.snapshot is not None else ""
     provenance = run.provenance
     return lines(
         [
-            ("run", f"{run.fingerprint}{live}"),
+            ("run", f"{run.fingerprint}{newest_text(run)}"),
             *([("model", f"{provenance['model']}, {provenance['vectors']}")] if provenance else []),
             ("shards", f"{run.shards:,}"),
             ("documents", f"{run.counts.documents:,}"),
@@ -33,9 +33,40 @@ def run_status_text(run: RunStatus) -> str:
     )
 
 
+def newest_text(run: RunStatus) -> str:
+    if run.snapshot is None:
+        return ""
+    newest = f"snapshot {run.snapshot.number} of {run.snapshot.created}, line {run.line}"
+    return f" (live: {newest})" if run.is_live else f" (newest: {newest}; not live)"
+
+
+def snapshots_text(output: str, snapshots: Sequence[Snapshot], current: int | None) -> str:
+    """A line for each snapshot, the current one marked."""
+    if not snapshots:
+        return f"{output}: no run has finished here"
+    titles = ("snapshot", "parent", "line", "created", "documents", "rejects", "files")
+    rows = [titles, *(snapshot_row(snapshot) for snapshot in snapshots)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    marks = ["", *(snapshot_mark(snapshot, current) for snapshot in snapshots)]
+    padded = ("  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(f"{text}{mark}" for text, mark in zip(padded, marks, strict=True))
+
+
+def snapshot_row(snapshot: Snapshot) -> tuple[str, ...]:
+    counts = (f"{count:,}" for count in (snapshot.documents, snapshot.rejects, snapshot.files))
+    return (str(snapshot.number), str(snapshot.parent or "-"), snapshot.line, snapshot.created, *counts)
+
+
+def snapshot_mark(snapshot: Snapshot, current: int | None) -> str:
+    """What stands after the row of a snapshot: whether it is current, and whether it is a trial."""
+    return f"{'  current' * (snapshot.number == current)}{f'  trial of {snapshot.limit:,} rows' if snapshot.limit is not None else ''}"
+
+
 def resample_text(resample: Resample) -> str:
     """How like the vectors of some rows are to those that were embedded again."""
     rows = [("embedded", f"{resample.rows:,} rows again")]
+    if resample.unknown:
+        rows.append(("not found", f"{resample.unknown:,} rows: their files hold rows of several objects"))
     for name, cosines in resample.cosines.items():
         if len(cosines):
             rows.append((name, f"cosine min {cosines.min():.6f} mean {cosines.mean():.6f}"))
