@@ -19,10 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from bulkembed import stopping
-from bulkembed.cluster import connect
-from bulkembed.cluster.backlog import useful_actors
-from bulkembed.cluster.ray_executor import ray_executor
+from bulkembed.cluster.on_demand import OnDemand
 from bulkembed.config import toml_files
 from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset.feed import Feed, FeedKey, FeedVectors, write_feed
@@ -34,18 +31,17 @@ from bulkembed.inspection.resample import Verification, resample_dataset
 from bulkembed.inspection.search import Hit, search_dataset
 from bulkembed.inspection.status import RunStatus, status_of
 from bulkembed.inspection.verify import verify as problems_of
-from bulkembed.records import REJECT_REASONS, Failure, Receipt
+from bulkembed.records import REJECT_REASONS, Failure
 from bulkembed.report import run_text
-from bulkembed.runs import calibration, estimate, publication
+from bulkembed.runs import estimate
 from bulkembed.runs.estimate import Estimate, Prices
-from bulkembed.runs.executor import Executor
 from bulkembed.runs.forget import Forgotten
 from bulkembed.runs.job import Job
-from bulkembed.runs.lookup import open_job, recipe_of
+from bulkembed.runs.lookup import RunPlan, open_job, recipe_of, with_layouts
+from bulkembed.runs.night import NightCounts
 from bulkembed.runs.places import Place, Storage, located, place_of
 from bulkembed.runs.progress import Progress
 from bulkembed.runs.run import Summary, finish
-from bulkembed.source import planning
 from bulkembed.source.objects import LeftOutNames
 from bulkembed.upkeep import forget, gc, plan_gc, remember, tag, untag
 
@@ -86,6 +82,7 @@ __all__ = [
 ]
 
 OnProgress = Callable[[Progress], None]
+OnPlan = Callable[["Plan"], None]
 
 # A library prints nothing: without a handler, Python writes warnings of a logger to standard error.
 logging.getLogger("bulkembed").addHandler(logging.NullHandler())
@@ -96,7 +93,7 @@ class Plan:
     """What a run would do. `print(plan)` shows it as `bulkembed plan` does."""
 
     job: Job
-    work: planning.ShardPlan
+    work: RunPlan
 
     def __str__(self) -> str:
         return run_text.plan_text(self.job, self.work)
@@ -116,19 +113,27 @@ class Plan:
         return len(self.work.objects)
 
     @property
-    def shards_done(self) -> int:
-        return len(self.work.done)
+    def parent(self) -> int | None:
+        """Number of the snapshot that the run would follow. None where it is the first of its line."""
+        return self.work.base.number or None
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether all of the source was read. Otherwise at most what is pending is new, and `night` says nothing."""
+        return self.work.night is not None
+
+    @property
+    def night(self) -> NightCounts:
+        """Documents by what would happen to them."""
+        return self.work.night.counts if self.work.night else NightCounts()
 
     @property
     def shards_pending(self) -> int:
         return len(self.work.pending)
 
     @property
-    def rows_done(self) -> int:
-        return self.work.rows_done
-
-    @property
     def rows_pending(self) -> int:
+        """Documents that go to the engine."""
         return self.work.rows_pending
 
     @property
@@ -143,7 +148,7 @@ class Plan:
 
     @property
     def held_back(self) -> str | None:
-        """Why `run` would raise HeldBack: the snapshot would drop too much of the newest one."""
+        """Why `run` would raise HeldBack: too many documents would leave the dataset."""
         return self.work.held_back
 
     def estimate(self, prices: Prices | None = None) -> Estimate:
@@ -155,25 +160,6 @@ class Plan:
         known = estimate.estimate(self.job, self.work.pending) if self.work.pending else estimate.NOTHING
         return replace(known, prices=prices)
 
-    def take_back_rejects(self, reasons: Collection[str] = ()) -> list[Receipt]:
-        """Makes the shards that have rejects pending again, and returns the receipts they had.
-
-        `reasons`: only rejects for one of these count; empty for all.
-
-        Nothing is taken back while int8 ranges are to be measured: then a run embeds every row again.
-        Raises ConfigError where a reason does not exist, HeldBack where nothing could be published afterwards."""
-        if unknown := sorted(set(reasons) - set(REJECT_REASONS)):
-            raise ConfigError(f"reason: rows are never rejected for {unknown[0]!r}; the reasons are {', '.join(REJECT_REASONS)}")
-        publication.require_retryable(self.work)
-        if self.job.needs_int8_ranges:
-            return []
-        receipts = self.job.ledger.receipts_with_rejects(self.work.done, set(reasons))
-        if receipts:
-            calibration.withdraw(self.job)
-        for receipt in receipts:
-            self.job.ledger.forget(receipt.shard)
-        return receipts
-
 
 def load_config(*paths: Place, **keys: Any) -> RunConfig:
     """The configuration of TOML files. Later files override earlier ones, and `keys` override all; tables merge key by key.
@@ -183,42 +169,51 @@ def load_config(*paths: Place, **keys: Any) -> RunConfig:
 
 
 def plan(config: RunConfig) -> Plan:
-    """Looks up the model, the source and what is done. It writes nothing.
+    """Looks up the model, the source and what is there. It writes nothing.
 
-    Raises ConfigError, SourceError, ModelError or HubError."""
-    return Plan(*open_job(config))
+    Raises ConfigError, SourceError, ModelError or HubError, and HeldBack where the source is empty."""
+    job, work = open_job(config)
+    return Plan(job, with_layouts(job, work))
 
 
-def run(config: RunConfig | Plan, on_progress: OnProgress | None = None) -> Summary:
-    """Embeds what is pending, then publishes the snapshot. Running again resumes. A Plan saves looking everything up again.
+def run(config: RunConfig | Plan, on_progress: OnProgress | None = None, on_plan: OnPlan | None = None) -> Summary:
+    """Makes the dataset equal to the source, then publishes the snapshot. Running again resumes. A Plan saves looking everything up again.
 
-    `on_progress` gets the counters after every shard, always the same object, in the caller's thread.
+    `on_progress` gets the counters after every shard, always the same object, in the caller's thread. `on_plan` gets the plan before
+    anything is written, and a second time once all of the source is read, if that was too much to read while planning.
     The run uses the Ray of this process if there is one, else the cluster at `ray.address` or RAY_ADDRESS. Without these it starts a Ray of
-    its own, and ends it. A process runs one run at a time: a second thread waits, and `on_progress` must
+    its own where there is something to embed, and ends it. A process runs one run at a time: a second thread waits, and `on_progress` must
     not start another run.
 
-    Raises what `plan` raises; IncompleteError where shards failed (its `summary` says which), HeldBack where the snapshot would drop
-    too much of the newest one, GateError, ClusterError, ResourceError, StorageError."""
-    planned = config if isinstance(config, Plan) else plan(config)
-    job, work = planned.job, planned.work
-    publication.require_allowed(job, work)
+    Raises what `plan` raises; IncompleteError where shards failed (its `summary` says which), HeldBack where too many documents would
+    leave the dataset, GateError, ClusterError, ResourceError, StorageError."""
+    planned = config if isinstance(config, Plan) else Plan(*open_job(config))
+    return finished(planned, on_progress, on_plan)
+
+
+def finished(planned: Plan, on_progress: OnProgress | None, on_plan: OnPlan | None) -> Summary:
+    """The summary of a run whose plan is known."""
+    tell = on_plan or (lambda _plan: None)
+    tell(planned)
     with ExitStack() as stack:
-        executor: Executor | None = None
-        if work.pending:
-            stopping.stop.check()
-            stack.enter_context(connect.no_run_within_another())
-            inherited = stack.enter_context(connect.session(job.cfg.ray, job))
-            executor = stack.enter_context(ray_executor(job, useful_actors(work.pending), inherited))
-        summary = finish(job, work, on_progress or (lambda _progress: None), executor)
+        executor = OnDemand(planned.job, stack)
+        report = on_progress or (lambda _progress: None)
+        summary = finish(planned.job, planned.work, report, executor, lambda job, work: tell(Plan(job, work)))
     summary.require_complete()
     return summary
 
 
-def retry_rejects(config: RunConfig, reasons: Collection[str] = (), on_progress: OnProgress | None = None) -> Summary | None:
-    """Embeds anew the shards that have rejects, after a fix. Returns None where no shard has such rejects: then nothing is done.
+def retry_rejects(
+    config: RunConfig, reasons: Collection[str] = (), on_progress: OnProgress | None = None, on_plan: OnPlan | None = None
+) -> Summary | None:
+    """Embeds rejected documents again, after a fix. Returns None where none was rejected for such a reason: then nothing is done.
 
-    Raises what `Plan.take_back_rejects` and `run` raise."""
-    return run(config, on_progress) if plan(config).take_back_rejects(reasons) else None
+    `reasons`: only rejects for one of these; empty for all. Rows that the source itself spoils are rejected again by every run.
+    Raises ConfigError where a reason does not exist, and what `run` raises."""
+    if unknown := sorted(set(reasons) - set(REJECT_REASONS)):
+        raise ConfigError(f"reason: rows are never rejected for {unknown[0]!r}; the reasons are {', '.join(REJECT_REASONS)}")
+    job, work = open_job(config, set(reasons) or set(REJECT_REASONS))
+    return finished(Plan(job, work), on_progress, on_plan) if work.has_retries else None
 
 
 def changes(

@@ -29,11 +29,11 @@ WORDS = [
 
 
 def documents(count: int) -> list[dict[str, Any]]:
-    """Documents of varied length with integer ids."""
+    """Documents of varied length with integer ids. No two have the same text."""
     return [
         {
             "id": 1000 + number,
-            "text": " ".join(WORDS[(number * 7 + word) % len(WORDS)] for word in range(1 + number * 13 % 90)),
+            "text": " ".join([*(WORDS[(number * 7 + word) % len(WORDS)] for word in range(number * 13 % 90)), f"{number}"]),
             "lang": "xx",
         }
         for number in range(count)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from bulkembed.config.run_config import RunConfig
     from bulkembed.runs.estimate import Prices
     from bulkembed.runs.progress import Progress
+    from bulkembed.runs.run import Summary
 
 app = typer.Typer()
 
@@ -70,7 +71,9 @@ def run(
     elif prices != Prices():
         raise ConfigError("--tokens-per-second, --price-per-hour and --api-price belong to an estimate: give --dry-run, or use plan")
     else:
-        embed(cfg)
+        from bulkembed import api
+
+        embed(lambda on_progress, on_plan: api.run(cfg, on_progress, on_plan))
 
 
 @app.command(cls=RunCommand)
@@ -84,36 +87,32 @@ def retry_rejects(
     """Embed shards with rejects again, after a fix. Takes the same options as the run that rejected the rows."""
     from bulkembed import api
 
-    planned = api.plan(cfg)
-    receipts = planned.take_back_rejects(reason or ())
-    if receipts:
-        rejects = sum(receipt.counts.rejects for receipt in receipts)
-        out.print(f"shards to embed again: {len(receipts):,}, with {rejects:,} rejects")
-        embed(cfg)
-    elif planned.job.needs_int8_ranges:
-        out.print("its int8 ranges are to be measured first: `bulkembed run` makes every row anew, rejects too")
-    else:
-        out.print("no shard of this run has such rejects")
+    summary = embed(lambda on_progress, on_plan: api.retry_rejects(cfg, reason or (), on_progress, on_plan))
+    if summary is None:
+        out.print("no document of this dataset was rejected for such a reason; rows that the source spoils are rejected by every run")
 
 
-def embed(cfg: "RunConfig") -> None:
+def embed(run: "Callable[..., Summary | None]") -> "Summary | None":
     """Runs, and shows the plan, the progress and the summary. The summary is shown also where shards failed."""
-    from bulkembed import api
     from bulkembed.report import run_text
 
     started = time.monotonic()
-    planned = api.plan(cfg)
-    out.print(str(planned), markup=False)
     try:
         with out.status(STARTING) as status:
-            if planned.shards_pending and not planned.held_back and not out.is_terminal:
-                out.print(STARTING)
-            summary = api.run(planned, progress_printer(status, time.monotonic()))
+            summary = run(progress_printer(status, time.monotonic()), plan_printer)
     except IncompleteError as error:
         if error.summary is not None:
             out.print(run_text.summary_text(error.summary.job, error.summary, time.monotonic() - started), markup=False)
         raise
-    out.print(run_text.summary_text(summary.job, summary, time.monotonic() - started), markup=False)
+    if summary is not None:
+        out.print(run_text.summary_text(summary.job, summary, time.monotonic() - started), markup=False)
+    return summary
+
+
+def plan_printer(planned: "Plan") -> None:
+    out.print(str(planned), markup=False)
+    if planned.shards_pending and not planned.held_back and not out.is_terminal:
+        out.print(STARTING)
 
 
 def progress_printer(status: Any, last: float) -> Callable[["Progress"], None]:

@@ -107,6 +107,21 @@ class RunConfig(Section):
     allow_deletes: Annotated[int | None, DefaultText("by max_deletes")] = Field(
         default=None, ge=0, examples=[500], description="Number of rows that this run may drop from the dataset, whatever the cause."
     )
+    require: tuple[str, ...] = Field(
+        default=(),
+        examples=[["_SUCCESS"]],
+        description="Names that must stand in the source, such as the marker that its writer leaves last. Else the run is held back.",
+    )
+    skip_unreadable: bool = Field(
+        default=False, description="Publish without objects that cannot be read. The snapshot names them, and their rows leave the dataset."
+    )
+    dedupe: bool = Field(default=True, description="Embed documents of equal text once, and give each of them the same vector.")
+    run_key: Annotated[str | None, DefaultText("none")] = Field(
+        default=None,
+        min_length=1,
+        examples=["2026-11-26"],
+        description="Name of this run, such as its logical date. A further run of the same name does nothing.",
+    )
     grace_seconds: float = Field(
         default=25, ge=0, description="Seconds that shards in flight have to be published after SIGTERM or SIGINT."
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bulkembed import row_keys
@@ -43,10 +44,33 @@ def keys_of_file(store: Store, uri: str, kept: Sequence[str]) -> FileKeys:
         raise StorageError(f"{uri}: is damaged: {describe_error(error)}; delete it, and the next run makes its rows again") from error
 
 
+def contents_of_file(store: Store, uri: str) -> Hashes:
+    """The content hash of each document in a data file. It reads the hashes only. Raises as `keys_of_file`."""
+
+    def read() -> pa.Table:
+        with store.open(uri) as file:
+            parquet = pq.ParquetFile(file, pre_buffer=True)
+            return parquet.read(hash_columns(parquet.schema_arrow), use_threads=False)
+
+    try:
+        table = store.retrying(read, f"reading {uri}")
+    except FileNotFoundError:
+        raise
+    except CORRUPT as error:
+        raise StorageError(f"{uri}: is damaged: {describe_error(error)}; `bulkembed verify` says what else is") from error
+    if "chunk_index" not in table.column_names:
+        return row_keys.hashes_of_column(table["content_hash"])
+    return row_keys.hashes_of_column(table.filter(pc.equal(table["chunk_index"], 0))["document_hash"])
+
+
+def hash_columns(arrow: pa.Schema) -> list[str]:
+    """The columns that hold the content hashes of documents."""
+    return ["chunk_index", "document_hash"] if "chunk_index" in arrow.names else ["content_hash"]
+
+
 def key_columns(arrow: pa.Schema, kept: Sequence[str]) -> list[str]:
     """The columns of a data file that its keys are made of. Raises KeyError where one is missing."""
-    hashes = ["chunk_index", "document_hash"] if "chunk_index" in arrow.names else ["content_hash"]
-    names = ["id", *kept, *hashes]
+    names = ["id", *kept, *hash_columns(arrow)]
     for name in names:
         arrow.field(name)
     return names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import posixpath
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -48,6 +49,21 @@ class Ledger:
 
     def write_receipt(self, receipt: Receipt) -> None:
         write_record(self.store, self.receipt_uri(receipt.shard), receipt.to_dict())
+
+    @property
+    def rejects_folder(self) -> str:
+        return paths.rejects_folder(self.output, self.fingerprint)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the data files that stand, by name, by one listing."""
+        folder = paths.data_folder(self.output, self.fingerprint)
+        found = self.store.objects(folder) if self.store.stands(folder) else []
+        return {posixpath.basename(item.uri).removesuffix(".parquet"): item.size for item in found if item.uri.endswith(".parquet")}
+
+    def remove(self, name: str) -> None:
+        """Removes a data file that no snapshot lists. A crash between leaves a file without a receipt, which counts for nothing."""
+        self.store.delete(self.receipt_uri(name))
+        self.store.delete(self.data_uri(name))
 
     def forget(self, shard_id: str) -> None:
         """Makes a published shard undone. Readers keep its data until the shard is published again."""

@@ -35,6 +35,7 @@ class Draft:
     provenance: dict[str, str] = field(repr=False)
     erasure: int = 0  # number of the newest list of erased ids that it heeds (see dataset/erasures); 0: none
     forgotten: int = 0  # source rows that are no document because their ids are on that list
+    unreadable: list[str] = field(default_factory=list)  # objects that could not be read, and that it does without, as was asked for
 
     @property
     def limited(self) -> bool:

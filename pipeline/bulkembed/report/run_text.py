@@ -7,10 +7,9 @@ from bulkembed.records import Counts
 from bulkembed.report.formatting import duration, lines, size
 from bulkembed.runs import calibration
 from bulkembed.runs.job import Job
+from bulkembed.runs.lookup import RunPlan
 from bulkembed.runs.progress import Progress
-from bulkembed.runs.publication import too_many_rejects
 from bulkembed.runs.run import Summary
-from bulkembed.source.planning import ShardPlan
 
 CAUSE_TEXT = {
     "engine": "their process ended",
@@ -20,32 +19,63 @@ CAUSE_TEXT = {
 }
 
 
-def plan_text(job: Job, plan: ShardPlan) -> str:
-    """What a run would do, and what is done already."""
+def plan_text(job: Job, plan: RunPlan) -> str:
+    """What a run would do, and what is there already."""
     cfg, key = job.cfg, job.recipe.vector_key
     objects = len(plan.objects)
-    rejects_problem = too_many_rejects(job, plan, plan.done_counts)
+    rejects_problem = plan.too_many_rejects(cfg, Counts())
     rows = [
         ("source", f"{cfg.source}: {objects:,} objects, {size(sum(item.size for item in plan.objects))}"),
         *(("left out", str(names)) for names in plan.left_out),
         ("output", f"{cfg.output} (fingerprint {'follows from the int8 ranges' if job.needs_int8_ranges else job.fingerprint})"),
         ("model", f"{job.model.name}, {job.model.pooling} pooling, at most {key.max_tokens:,} tokens"),
+        *([("long ones", f"{key.long_documents}, above {key.chunk_tokens:,} tokens")] if key.long_documents != "truncate" else []),
         ("vectors", ", ".join(f"{form.dim} {form.dtype}" for form in job.recipe.row_schema.vectors)),
-        ("done", f"{len(plan.done):,} shards, {plan.rows_done:,} rows"),
-        ("to do", f"{len(plan.pending):,} shards, {plan.rows_pending:,} rows" if plan.pending else "nothing is left to do"),
+        ("parent", parent_text(plan)),
+        *night_rows(plan),
         *([("int8 ranges", calibration.outlook(job))] if job.int8_columns else []),
         *([("held back", plan.held_back)] if plan.held_back else []),
         *([("max_rejects", f"{rejects_problem}: a run ends at once")] if rejects_problem else []),
         *(("unreadable", f"{failure.where}: {failure.reason}") for failure in plan.failures),
     ]
-    if key.long_documents != "truncate":
-        rows.insert(4 + len(plan.left_out), ("long ones", f"{key.long_documents}, above {key.chunk_tokens:,} tokens"))
     if job.model.native_dtype == "bfloat16" and key.engine_dtype == "float16":
         rows.append(("note", "this model was trained in bfloat16: its activations can overflow in float16"))
     untrained = [str(form.dim) for form in job.recipe.row_schema.vectors if not job.model.trained_for(form.dim)]
     if untrained:
         rows.append(("note", f"this model was not trained for vectors of {', '.join(untrained)} dimensions: expect worse hits"))
     return lines(rows)
+
+
+def parent_text(plan: RunPlan) -> str:
+    parent = plan.base.parent
+    if parent is None:
+        return "none: this is the first run of its line"
+    damaged = f"; {len(plan.base.damaged):,} of its files are missing or damaged, and are made again" if plan.base.damaged else ""
+    return f"snapshot {parent.number}: {parent.documents:,} documents{damaged}"
+
+
+def night_rows(plan: RunPlan) -> list[tuple[str, str]]:
+    """What changes, once all of the source is read."""
+    if plan.is_still:
+        return [("to do", "nothing is left to do")]
+    if plan.night is None:
+        rows = [("to do", f"at most {len(plan.pending):,} shards, {plan.rows_pending:,} rows")] if plan.pending else []
+        return [*rows, ("note", "a run reads the new objects first; then it knows which of their rows are new")]
+    counts = plan.night.counts
+    rows = [("changes", f"{counts.added:,} documents added, {counts.changed:,} changed, {counts.deleted:,} deleted")]
+    if counts.reused or counts.duplicates or counts.adopted:
+        rows.append(
+            (
+                "no engine",
+                f"{counts.reused:,} documents get a vector that is there, {counts.duplicates:,} share one of tonight's, "
+                f"{counts.adopted:,} are there from a run that did not finish",
+            )
+        )
+    rejects = sum(item.rejects for item in plan.night.sources)
+    if rejects or counts.remembered:
+        rows.append(("rejects", f"{rejects:,} rows that hold no document, {counts.remembered:,} that were rejected before"))
+    todo = f"{len(plan.pending):,} shards, {plan.rows_pending:,} documents" if plan.pending else "nothing is to be embedded"
+    return [*rows, ("to do", todo), *([("rewritten", f"{len(plan.night.changes):,} files")] if plan.night.changes else [])]
 
 
 def progress_text(progress: Progress) -> str:
@@ -65,7 +95,7 @@ def summary_text(job: Job, summary: Summary, seconds: float) -> str:
     """What a run has done. `seconds` is the time of the whole command, with planning and the start of Ray."""
     done, counts, key = summary.progress, summary.progress.counts, job.recipe.vector_key
     rows = []
-    if summary.plan.pending:
+    if done.shards:
         rows += [
             ("embedded", f"{counts.documents:,} documents, {counts.tokens:,} tokens, {size(done.data_bytes)}"),
             ("speed", f"{done.tokens_per_second:,.0f} tokens/s while embedding, {duration(seconds)} in all"),

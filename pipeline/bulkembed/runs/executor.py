@@ -10,11 +10,16 @@ from bulkembed.errors import BulkembedError
 from bulkembed.records import Failure, LostAttempt, Receipt, Sampled
 from bulkembed.runs import stages
 from bulkembed.runs.job import Job
+from bulkembed.runs.mapper import LocalMapper, Mapper
 from bulkembed.shards import Shard
 
 
 class Executor(Protocol):
-    """Runs the stages on shards, on Ray or in this process."""
+    """Runs the stages on shards, and other functions on many items: on Ray or in this process."""
+
+    def mapper(self, size: int) -> Mapper:
+        """What runs functions on items of so many bytes in all."""
+        ...
 
     def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | LostAttempt]:
         """Embeds and publishes shards. Yields an outcome for each shard."""
@@ -30,6 +35,9 @@ class LocalExecutor:
 
     def __init__(self, embedder: Embedder) -> None:
         self.embedder = embedder
+
+    def mapper(self, size: int) -> Mapper:
+        return LocalMapper()
 
     def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | LostAttempt]:
         for shard in shards:

@@ -49,6 +49,11 @@ class Job:
         return self.recipe.fingerprint
 
     @property
+    def line(self) -> str:
+        """Which snapshots are of one line: the fingerprint without int8 ranges, which may be measured again."""
+        return self.recipe.line
+
+    @property
     def engine(self) -> EngineConfig:
         """The engine as it is loaded: as asked, in the recipe's dtype."""
         return self.cfg.engine.model_copy(update={"dtype": self.recipe.vector_key.engine_dtype})

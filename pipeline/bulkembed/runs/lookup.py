@@ -2,36 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+
+import pyarrow as pa
 
 from bulkembed import __version__
 from bulkembed.config.recipe import EngineDtype, Recipe
 from bulkembed.config.resolution import resolve
 from bulkembed.config.run_config import RunConfig
+from bulkembed.dataset.manifests import new_token
+from bulkembed.dataset.paths import exchange_folder
 from bulkembed.dataset.receipts import Ledger, fingerprints
-from bulkembed.dataset.snapshots import Snapshot
+from bulkembed.dataset.snapshots import Snapshot, find_run_key, newest_of_line, snapshots
 from bulkembed.embedding import hardware, model_files
-from bulkembed.errors import ConfigError, SourceError, StorageError
-from bulkembed.records import Model
-from bulkembed.runs import calibration, publication
+from bulkembed.errors import ConfigError, HeldBack, SourceError, StorageError
+from bulkembed.records import Counts, Failure, Model
+from bulkembed.runs import calibration, guards
+from bulkembed.runs.base import Base, open_base
+from bulkembed.runs.exchange import Exchange, MemoryExchange, StoreExchange
+from bulkembed.runs.executor import Executor
 from bulkembed.runs.job import Job, load_tokenizer
+from bulkembed.runs.mapper import LocalMapper, Mapper
+from bulkembed.runs.night import Asked, Night, plan_night
 from bulkembed.runs.overlap import refuse_linked_output, refuse_overlap
-from bulkembed.scans import Layout
+from bulkembed.runs.picks import bounds_of
+from bulkembed.runs.versions import Versions
+from bulkembed.shards import Shard
 from bulkembed.source import columns, planning
-from bulkembed.source.columns import CarriedColumns
-from bulkembed.source.objects import SourceListing, source_listing
-from bulkembed.source.planning import ShardPlan
+from bulkembed.source.objects import LeftOutNames, NoDocuments, SourceListing, SourceObject, source_listing
 from bulkembed.storage.store import Store
+from bulkembed.storage.uris import join
 
 NAMES_IN_PROVENANCE = {"model", "revision", "bulkembed"}  # beside the recipe; every dataset of this version says them
+MAX_BYTES_HERE = 256 << 20  # of objects that are read while planning; more is read by tasks
 HOST_DTYPES: tuple[EngineDtype, ...] = ("bfloat16", "float32")  # what an engine dtype of auto can stand for
 
 
-def open_job(cfg: RunConfig) -> tuple[Job, ShardPlan]:
-    """Looks up the model, the source and what is done. It writes nothing. Mistakes are raised here, before any work."""
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run has to do, as far as it is known before the whole source is read."""
+
+    listing: SourceListing
+    versions: Versions
+    base: Base
+    asked: Asked
+    pending: list[Shard]  # to embed; before all of the source is read: all rows of the objects that came
+    failures: list[Failure]  # objects that cannot be read
+    night: Night | None  # None before all of the source is read
+    held_back: str | None = None  # why nothing may be published
+    repeated: Snapshot | None = None  # what an earlier run of the same run key has published
+
+    @property
+    def objects(self) -> list[SourceObject]:
+        return self.listing.objects
+
+    @property
+    def left_out(self) -> list[LeftOutNames]:
+        return self.listing.left_out
+
+    @property
+    def is_still(self) -> bool:
+        """Whether the dataset is that of this source already."""
+        unchanged = self.night is not None and self.night.is_still and not self.failures and is_unchanged(self.base, self.listing)
+        return unchanged or self.repeated is not None
+
+    @property
+    def has_retries(self) -> bool:
+        """Whether the parent remembers rejects for one of the reasons that are tried again."""
+        return any(item.reason in self.asked.retried for item in self.base.rejected.values())
+
+    @cached_property
+    def rows_pending(self) -> int:
+        return sum(shard.rows for shard in self.pending)
+
+    def too_many_rejects(self, cfg: RunConfig, tonight: Counts) -> str | None:
+        """What `max_rejects` says, once all of the source is read. `tonight`: counts of what was embedded tonight."""
+        if self.night is None:
+            return None
+        rows = sum(item.rows for item in self.night.sources)
+        known = sum(item.rejects for item in self.night.sources) + self.night.counts.remembered
+        if self.base.is_usable:
+            known += sum(item.rows for item in self.base.rejected.values()) - (
+                len(self.night.matched.forgotten_contents) if self.night.matched else 0
+            )
+        return guards.too_many_rejects(cfg, known, tonight, rows)
+
+
+def open_job(cfg: RunConfig, retried: Collection[str] = ()) -> tuple[Job, RunPlan]:
+    """Looks up the model, the source and what is there. It writes nothing. Mistakes are raised here, before any work.
+
+    A source of which little is new is read at once, so that the plan is exact. `retried`: reasons of rejects that are embedded again."""
     store = Store(cfg.storage)
     refuse_overlap(store, cfg.source, cfg.output)
     model = model_files.describe(cfg.model, cfg.revision)
@@ -41,18 +104,31 @@ def open_job(cfg: RunConfig) -> tuple[Job, ShardPlan]:
         recipe = recipe_of_started_run(cfg, recipe, store, runs)
         int8_ranges = calibration.newest_of_recipe(recipe, Ledger(store, cfg.output, recipe.fingerprint))
     require_short_prompt(model, recipe)
-    listing = listed_source(cfg, store)
-
-    def with_recipe(recipe: Recipe) -> tuple[Job, ShardPlan]:
-        return look_up_output(cfg, model, recipe, listing, runs)
-
+    listing = listed_source(cfg, store, recipe)
+    carried = carried_schema(cfg, recipe, listing, recipe.line in runs)
+    job = Job(cfg, model, recipe, carried)
     if int8_ranges is None:
-        return with_recipe(recipe)
-    if int8_ranges.is_final:
-        return with_recipe(recipe.with_int8_ranges(int8_ranges.texts))
-    # Nothing of int8 columns is done without ranges: the plan is then of every row of the source.
-    job, plan = with_recipe(recipe)
-    return with_recipe(recipe.with_int8_ranges(int8_ranges.texts)) if int8_ranges.are_valid_for(plan.pending) else (job, plan)
+        return job, plan_run(job, listing, retried)
+    with_ranges = calibration.with_int8_ranges(job, int8_ranges)
+    plan = plan_run(with_ranges, listing, retried)
+    # Provisional ranges serve while nothing is embedded. Otherwise they are measured again, on every row.
+    return (with_ranges, plan) if int8_ranges.is_final or not plan.pending else (job, plan_run(job, listing, retried))
+
+
+def plan_run(job: Job, listing: SourceListing, retried: Collection[str]) -> RunPlan:
+    with blaming_output(job.cfg.output):
+        base, versions = open_base(job), Versions.of(job)
+        repeated = earlier_run(job)
+    if retried:
+        base = replace(base, is_usable=False)
+    plan = RunPlan(listing, versions, base, Asked(retried), [], list(listing.failures), None)
+    if repeated is not None:
+        return replace(plan, night=still_night(base, listing), repeated=repeated)
+    if is_unchanged(base, listing):
+        return replace(plan, night=still_night(base, listing))
+    if job.cfg.limit is None and sum(item.size for item in unread_objects(plan)) > MAX_BYTES_HERE:
+        return plan
+    return read_source(job, plan, None)
 
 
 def recipe_of_started_run(cfg: RunConfig, recipe: Recipe, store: Store, runs: set[str]) -> Recipe:
@@ -75,40 +151,120 @@ def require_short_prompt(model: Model, recipe: Recipe) -> None:
         raise ConfigError(f"prompt: takes more than half of the {limit} tokens of a document")
 
 
-def listed_source(cfg: RunConfig, store: Store) -> SourceListing:
+def listed_source(cfg: RunConfig, store: Store, recipe: Recipe) -> SourceListing:
+    """What is there. Raises HeldBack where nothing is, or a required name is missing, and a dataset could be emptied."""
     try:
+        missing = [name for name in cfg.require if not store.stands(join(store.root(cfg.source), name))]
+        if missing:
+            raise HeldBack(f"held back: nothing was embedded or published: {cfg.source} has no {missing[0]}, which --require asks for")
         listing = source_listing(store, cfg.source)
         refuse_linked_output(listing.links, cfg.output)
     except StorageError as error:
         raise SourceError(f"source: {error}") from error
+    except NoDocuments as error:
+        parent = newest_of_line(store, cfg.output, recipe.line, limited=False)
+        if parent is None or cfg.limit is not None:
+            raise
+        raise HeldBack(
+            f"held back: nothing was embedded or published: {error}; the {parent.documents:,} documents of snapshot {parent.number} stay"
+        ) from error
     return listing
 
 
-def look_up_output(cfg: RunConfig, model: Model, recipe: Recipe, listing: SourceListing, runs: set[str]) -> tuple[Job, ShardPlan]:
-    """The job of this recipe, and its shards. `runs`: the fingerprints that have a run record."""
-    ledger = Ledger(Store(cfg.storage), cfg.output, recipe.fingerprint)
+def carried_schema(cfg: RunConfig, recipe: Recipe, listing: SourceListing, has_record: bool) -> pa.Schema:
+    """The schema of the id and the kept columns: that of the line's first run, else that of the source."""
+    ledger = Ledger(Store(cfg.storage), cfg.output, recipe.line)
     with blaming_output(cfg.output):
-        done = ledger.done()
-        known = ledger.read_carried_schema() if recipe.fingerprint in runs else None
+        known = ledger.read_carried_schema() if has_record else None
+    if known is not None:
+        return known
     try:
-        carried = CarriedColumns(known, {}) if known else columns.carried_columns(ledger.store, listing.objects, recipe, cfg.source)
+        return columns.carried_columns(ledger.store, listing.objects, recipe, cfg.source).schema
     except StorageError as error:
         raise SourceError(f"source: {error}") from error
-    job = Job(cfg, model, recipe, carried.schema)
-    return job, plan_shards(job, listing, done, carried.layouts)
 
 
-def plan_shards(job: Job, listing: SourceListing, done: list[str], layouts: Mapping[str, Layout]) -> ShardPlan:
-    """The shards of the source that are done and pending. `done`: ids of published shards. `layouts`: known layouts, by object id."""
-    cfg = job.cfg
-    max_rows = max(1, min(cfg.shards.max_rows, (cfg.shards.memory_mib << 20) // (job.model.width * 4)))
+def is_unchanged(base: Base, listing: SourceListing) -> bool:
+    """Whether the parent was made from exactly these object versions, and all of its files stand."""
+    return base.is_usable and {item.id for item in listing.objects} == base.sources.keys()
+
+
+def earlier_run(job: Job) -> Snapshot | None:
+    """The snapshot that a run of the same run key has published. Where that has expired, the newest of the line."""
+    if job.cfg.run_key is None:
+        return None
+    store, output = job.store, job.cfg.output
+    number = find_run_key(store, output, job.line, job.cfg.run_key)
+    if number is None:
+        return None
+    return next((item for item in snapshots(store, output) if item.number == number), None) or newest_of_line(
+        store, output, job.line, limited=False
+    )
+
+
+def still_night(base: Base, listing: SourceListing) -> Night:
+    """Nothing to do."""
+    return Night(base, listing.objects, list(base.sources.values()), carried=sorted(base.files))
+
+
+def unread_objects(plan: RunPlan) -> list[SourceObject]:
+    """The objects whose keys are not known."""
+    known = plan.base.sources if plan.base.is_usable else {}
+    return plan.versions.missing([item for item in plan.objects if item.id not in known])
+
+
+def read_source(job: Job, plan: RunPlan, executor: Executor | None) -> RunPlan:
+    """The plan with the keys of all of the source. `executor`: None where nothing may be written yet."""
+    if plan.night is not None:
+        if executor is not None:
+            plan.versions.write_held(executor.mapper(0))
+        return plan
+    failures = list(plan.failures)
+    if job.cfg.limit is not None:
+        objects, unreadable = plan.versions.read_rows(plan.objects, job.cfg.limit)
+    else:
+        unread = unread_objects(plan)
+        mapper = LocalMapper() if executor is None else executor.mapper(sum(item.size for item in unread))
+        unreadable = plan.versions.read(unread, mapper) if executor is None else plan.versions.read_and_write(unread, mapper)
+        bad = {failure.where for failure in unreadable}
+        objects = [item for item in plan.objects if item.uri not in bad]
+    mapper, exchange = workplace(job, plan, executor)
+    night = plan_night(job, plan.base, objects, plan.versions, mapper, exchange, plan.asked)
+    if not sum(item.rows for item in night.sources) and not unreadable and plan.base.parent is None:
+        raise columns.no_rows(job.cfg.source)
+    return with_guards(job, replace(plan, night=night, pending=night.shards, failures=[*failures, *unreadable]))
+
+
+def workplace(job: Job, plan: RunPlan, executor: Executor | None) -> tuple[Mapper, Exchange]:
+    """Who takes the difference, and where keys lie meanwhile. A plan writes nothing, so they lie in this process."""
+    if executor is None:
+        return LocalMapper(), MemoryExchange()
+    size = sum(item.size for item in plan.objects)
+    return executor.mapper(size), StoreExchange(job.store, exchange_folder(job.cfg.output, new_token()))
+
+
+def with_guards(job: Job, plan: RunPlan) -> RunPlan:
+    """The plan with what holds it back. With unreadable objects it is not published anyway."""
+    if plan.night is None or (plan.failures and not job.cfg.skip_unreadable):
+        return plan
+    return replace(plan, held_back=guards.held_back(plan.base.parent, plan.night.counts.deleted, job.cfg))
+
+
+def plan_again(job: Job, plan: RunPlan, published: Collection[str]) -> tuple[Job, RunPlan]:
+    """The plan on what is there now. `published`: names of files that this run has published meanwhile."""
+    versions = replace(plan.versions, job=job)
+    fresh = RunPlan(plan.listing, versions, open_base(job), Asked(plan.asked.retried, published), [], plan.failures, None)
+    return job, read_source(job, fresh, None)
+
+
+def with_layouts(job: Job, plan: RunPlan) -> RunPlan:
+    """A plan of a large source with all rows of the objects that came as pending. It reads footers, and the lines of JSON lines."""
+    if plan.night is not None:
+        return plan
     check = partial(columns.require_columns, job.recipe)
     texts = job.recipe.vector_key.text_columns
-    plan = planning.plan(job.store, listing.objects, done, max_rows, cfg.limit, check, texts, cfg.shards.text_mib << 20, layouts)
-    plan = replace(plan, failures=[*listing.failures, *plan.failures], listing=listing)
-    if not (plan.done or plan.pending or plan.failures):
-        raise columns.no_rows(cfg.source)
-    return publication.with_guards(job, plan)
+    shards, failures = planning.plan(job.store, unread_objects(plan), check, texts, bounds_of(job))
+    return replace(plan, pending=shards, failures=[*plan.failures, *failures])
 
 
 @contextmanager

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bulkembed.records import Cause, Counts, Failure, LostAttempt, Receipt
+from bulkembed.shards import Shard
 
 
 def failures_text(failures: list[Failure]) -> str:
@@ -17,15 +19,21 @@ def failures_text(failures: list[Failure]) -> str:
 class Progress:
     """Adds up outcomes as they stream in."""
 
-    shards_total: int
-    rows_total: int
+    shards_total: int = 0
+    rows_total: int = 0
     shards: int = 0
+    published: set[str] = field(default_factory=set)  # names of the files that were embedded
     counts: Counts = field(default_factory=Counts)
     data_bytes: int = 0
     failures: list[Failure] = field(default_factory=list)
     lost: Counter[Cause] = field(default_factory=Counter)  # attempts, by why
     first_started: float = float("inf")  # unix seconds, of the embedding of any shard
     last_finished: float = 0.0
+
+    def expect(self, shards: Sequence[Shard]) -> None:
+        """These shards come, beside those that are done."""
+        self.shards_total = self.shards + len(shards)
+        self.rows_total = self.counts.rows + sum(shard.rows for shard in shards)
 
     def add(self, outcome: Receipt | Failure | LostAttempt) -> None:
         if isinstance(outcome, LostAttempt):
@@ -35,6 +43,7 @@ class Progress:
             self.failures.append(outcome)
             return
         self.shards += 1
+        self.published.add(outcome.shard)
         self.counts += outcome.counts
         self.data_bytes += outcome.data_bytes
         self.first_started = min(self.first_started, outcome.embed_started)

@@ -1,143 +1,89 @@
-"""Publishes the snapshot of a plan. What would hold it back is looked up before anything is embedded."""
+"""A night's files -> the snapshot that readers see."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
-from bulkembed.dataset import heads, snapshots
-from bulkembed.dataset.manifests import DataFile, SourceVersion
-from bulkembed.dataset.paths import rejects_folder
-from bulkembed.dataset.snapshots import Draft, ParentMoved, Snapshot
-from bulkembed.errors import ConfigError, HeldBack, IncompleteError, StorageError
-from bulkembed.records import Counts, Receipt
-from bulkembed.runs import guards
-from bulkembed.runs.guards import Contents
+from bulkembed.dataset import file_keys, heads, snapshots
+from bulkembed.dataset.manifests import DataFile, Rejected
+from bulkembed.dataset.snapshots import Draft, Snapshot
+from bulkembed.errors import BulkembedError
 from bulkembed.runs.job import Job
-from bulkembed.shards import ShardId
-from bulkembed.source.planning import ShardPlan
+from bulkembed.runs.mapper import Mapper
+from bulkembed.runs.night import Night
 from bulkembed.storage.uris import absolute
 
 
-def with_guards(job: Job, plan: ShardPlan) -> ShardPlan:
-    """The plan with the known reasons not to publish it. A plan with unreadable objects has none: it is not published anyway."""
-    try:
-        newest, base_files = newest_of(job)
-        # Receipts are many: they are read where a bound needs them, and where an earlier run embedded all and published nothing.
-        unpublished = not plan.pending and newest is not None and base_files != sorted(plan.done)
-        counts = counts_of(job, plan.done) if job.cfg.max_rejects is not None or unpublished else Counts()
-    except StorageError as error:
-        raise ConfigError(f"output: cannot read {job.cfg.output}: {error}") from error
-    if plan.failures:
-        return replace(plan, done_counts=counts)
-    contents = contents_of(job, plan)
-    shrunk = guards.held_back(newest, base_files, contents, job.cfg)
-    rejected = guards.held_back(newest, base_files, replace(contents, documents=counts.documents), job.cfg) if unpublished else None
-    return replace(plan, done_counts=counts, shrunk=shrunk, held_back=rejected or shrunk)
+def publish(
+    job: Job, night: Night, files: Sequence[DataFile], rejected: Sequence[Rejected], erasure: int, unreadable: Sequence[str]
+) -> Snapshot:
+    """The snapshot of these files: the parent itself, if it is the same dataset of the same objects.
 
+    `erasure`: number of the list of erased ids that it heeds; `unreadable`: objects that it does without.
 
-def newest_of(job: Job) -> tuple[Snapshot | None, list[str]]:
-    """The snapshot that a run of this job follows, and its data files."""
-    newest = snapshots.newest_of_line(job.store, job.cfg.output, job.recipe.line, job.cfg.limit is not None)
-    return newest, snapshots.snapshot_files(job.store, job.cfg.output, newest) if newest else []
-
-
-def contents_of(job: Job, plan: ShardPlan) -> Contents:
-    return Contents(absolute(job.cfg.source), [*plan.done, *(shard.id for shard in plan.pending)])
-
-
-def counts_of(job: Job, shards: Iterable[str]) -> Counts:
-    return sum((receipt.counts for receipt in job.ledger.read_receipts(shards)), Counts())
-
-
-def require_allowed(job: Job, plan: ShardPlan) -> None:
-    """Raises what `require_publishable` does, or IncompleteError where too many of the rows done are rejects.
-
-    Before that it writes the head and current.txt, since an earlier run may have died between its snapshot and these. This run may
-    publish nothing for hours, or ever."""
+    Raises ParentMoved where another run has published on this line since the night was planned."""
+    require_every_row(night, files, rejected)
+    parent = night.base.parent
+    if parent is not None and is_same(job, night, parent, files, erasure, unreadable):
+        if job.cfg.run_key is not None:
+            snapshots.mark_run_key(job.store, job.cfg.output, replace(parent, run_key=job.cfg.run_key))
+        heads.refresh_head(job.store, job.cfg.output)
+        return parent
+    draft = Draft(
+        parent=night.base.number,
+        line=job.line,
+        fingerprint=job.fingerprint,
+        source=absolute(job.cfg.source),
+        limit=job.cfg.limit,
+        run_key=job.cfg.run_key,
+        provenance=job.provenance,
+        erasure=erasure,
+        forgotten=night.forgotten,
+        unreadable=list(unreadable),
+    )
+    snapshot = snapshots.publish_snapshot(job.store, job.cfg.output, draft, files, night.sources, rejected, lambda parent, following: None)
     heads.refresh_head(job.store, job.cfg.output)
-    require_publishable(plan)
-    refuse_rejects(job, plan, plan.done_counts)
+    return snapshot
 
 
-def require_publishable(plan: ShardPlan) -> None:
-    """Raises HeldBack where this plan would not be published, before any work is done."""
-    refuse_held_back(plan.held_back)
+def is_same(job: Job, night: Night, parent: Snapshot, files: Sequence[DataFile], erasure: int, unreadable: Sequence[str]) -> bool:
+    """Whether a new snapshot would say what the parent says."""
+    identity = snapshots.identity_of(item.object_id for item in night.sources)
+    names = {item.name for item in files}
+    return (
+        (parent.fingerprint, parent.source, parent.source_identity) == (job.fingerprint, absolute(job.cfg.source), identity)
+        and names == night.base.files.keys()
+        and parent.files == len(names)
+        and (parent.erasure, parent.limit, parent.unreadable) == (erasure, job.cfg.limit, list(unreadable))
+    )
 
 
-def require_retryable(plan: ShardPlan) -> None:
-    """Raises what `require_publishable` does, except for rejects: they will be embedded again now."""
-    refuse_held_back(plan.shrunk)
-
-
-def refuse_held_back(reason: str | None) -> None:
-    if reason is not None:
-        raise HeldBack(f"held back: nothing was embedded or published: {reason}")
-
-
-def refuse_rejects(job: Job, plan: ShardPlan, counts: Counts) -> None:
-    """Raises IncompleteError. `counts`: of everything done of the plan, by this run or an earlier one."""
-    if (reason := too_many_rejects(job, plan, counts)) is not None:
-        raise IncompleteError(
-            f"max_rejects: {reason}; nothing was "
-            f"published; their reasons are in {rejects_folder(job.cfg.output, job.fingerprint)}; mend the source, run "
-            "retry-rejects after any other fix, or raise max_rejects"
+def require_every_row(night: Night, files: Sequence[DataFile], rejected: Sequence[Rejected]) -> None:
+    """Raises BulkembedError unless each row of the source is a document or a reject. A fault of the code must not lose one."""
+    rows = sum(item.rows for item in night.sources)
+    documents = sum(item.documents for item in files)
+    rejects = sum(item.rejects for item in night.sources) + sum(item.rows for item in rejected)
+    if rows != documents + rejects + night.forgotten:
+        raise BulkembedError(
+            f"the source has {rows:,} rows, but the new snapshot would have {documents:,} documents and {rejects:,} rejects; nothing is "
+            "published; this is a fault of bulkembed, please report it with the output of `bulkembed verify`"
         )
 
 
-def too_many_rejects(job: Job, plan: ShardPlan, counts: Counts) -> str | None:
-    """What ends a run with these counts, before or after it has embedded anything; None where nothing does."""
-    if not guards.too_many_rejects(job.cfg.max_rejects, counts, plan.rows_done + plan.rows_pending):
-        return None
-    return f"{counts.rejects:,} of {counts.rows:,} rows were rejected, more than it allows"
+def data_files(job: Job, night: Night, names: Iterable[str], mapper: Mapper) -> list[DataFile]:
+    """The entries of files in a manifest, in the order of their names. Those of the parent are known."""
+    known = night.base.files
+    names = sorted(names)
+    new = [name for name in names if name not in known]
+    entries = dict(zip(new, mapper.map(partial(data_file, job), new), strict=True))
+    return [entries[name] if name in entries else known[name] for name in names]
 
 
-def publish(job: Job, plan: ShardPlan, shards: Iterable[str]) -> Snapshot:
-    """The snapshot of these shards. Raises HeldBack: since the plan was made, another run may have published, or rows became rejects."""
-    receipts = list(job.ledger.read_receipts(sorted(shards)))
-    while True:
-        newest, base_files = newest_of(job)
-        try:
-            snapshot = publish_over(job, plan, receipts, newest, base_files)
-        except ParentMoved:
-            continue
-        heads.refresh_head(job.store, job.cfg.output)
-        return snapshot
-
-
-def publish_over(job: Job, plan: ShardPlan, receipts: list[Receipt], base: Snapshot | None, base_files: list[str]) -> Snapshot:
-    """The snapshot of these receipts, onto `base`; `base` itself where it is of the same files and object versions."""
-    files, sources = [data_file(receipt) for receipt in receipts], source_versions(job, plan, receipts)
-    contents = Contents(absolute(job.cfg.source), [file.name for file in files], sum(file.documents for file in files))
-    held_back = guards.held_back(base, base_files, contents, job.cfg)
-    if held_back is not None:
-        raise HeldBack(f"held back: nothing was published: {held_back}")
-    draft = Draft(
-        parent=base.number if base else 0,
-        line=job.recipe.line,
-        fingerprint=job.fingerprint,
-        source=contents.source,
-        limit=job.cfg.limit,
-        run_key=None,
-        provenance=job.provenance,
-    )
-    if base is not None and (base.source, base.fingerprint, base_files) == (draft.source, draft.fingerprint, contents.shards):
-        identity = snapshots.identity_of(source.object_id for source in sources)
-        if (base.source_identity, base.documents, base.rejects) == (identity, contents.documents, sum(each.rejects for each in sources)):
-            return base
-    return snapshots.publish_snapshot(job.store, job.cfg.output, draft, files, sources, [], lambda parent, following: None)
-
-
-def data_file(receipt: Receipt) -> DataFile:
+def data_file(job: Job, name: str) -> DataFile:
+    """The entry of a published file, from its receipt and its column of content hashes."""
+    receipt = job.ledger.read_receipt(name)
+    contents = file_keys.content_prefixes(file_keys.contents_of_file(job.store, job.ledger.data_uri(name)))
     counts = receipt.counts
-    return DataFile(receipt.shard, counts.vectors, counts.documents, counts.tokens, receipt.data_bytes, receipt.data_sha256, contents=b"")
-
-
-def source_versions(job: Job, plan: ShardPlan, receipts: list[Receipt]) -> list[SourceVersion]:
-    """The object versions of these receipts, in source order. A run without a limit has read all of its source, empty objects too."""
-    counts: dict[str, Counts] = {} if job.cfg.limit is not None else {item.id: Counts() for item in plan.objects}
-    for receipt in receipts:
-        object_id = ShardId.parse(receipt.shard).object_id
-        counts[object_id] = counts.get(object_id, Counts()) + receipt.counts
-    paths = {item.id: item.relative_path for item in plan.objects}
-    return [SourceVersion(each, paths[each], counts[each].rows, counts[each].rejects) for each in sorted(counts)]
+    return DataFile(name, counts.vectors, counts.documents, counts.tokens, receipt.data_bytes, receipt.data_sha256, contents)

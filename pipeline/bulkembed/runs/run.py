@@ -1,4 +1,4 @@
-"""A whole run: look everything up, plan, embed what is pending, publish the snapshot."""
+"""A whole run: look everything up, read what is new, embed what has no vector, rewrite what changed, publish the snapshot."""
 
 from __future__ import annotations
 
@@ -7,16 +7,23 @@ from dataclasses import dataclass
 
 from bulkembed import stopping
 from bulkembed.config.run_config import RunConfig
-from bulkembed.dataset.snapshots import Snapshot
-from bulkembed.errors import ConfigError, IncompleteError, StorageError
-from bulkembed.records import Failure, LostAttempt, Receipt, Sampled
-from bulkembed.runs import calibration, publication
+from bulkembed.dataset import heads
+from bulkembed.dataset.snapshots import ParentMoved, Snapshot
+from bulkembed.errors import ConfigError, HeldBack, IncompleteError, StorageError
+from bulkembed.records import Counts, Failure, LostAttempt, Sampled
+from bulkembed.runs import calibration
+from bulkembed.runs.completion import complete
 from bulkembed.runs.executor import Executor
 from bulkembed.runs.job import Job
-from bulkembed.runs.lookup import open_job, plan_shards
+from bulkembed.runs.lookup import RunPlan, open_job, plan_again, read_source
+from bulkembed.runs.night import NightCounts
 from bulkembed.runs.progress import Progress, failures_text
 from bulkembed.shards import Shard
-from bulkembed.source.planning import ShardPlan
+
+MAX_ATTEMPTS = 10  # to publish, where other runs of the same line publish meanwhile
+
+Report = Callable[[Progress], None]
+Tell = Callable[[Job, RunPlan], None]
 
 
 @dataclass(frozen=True)
@@ -24,9 +31,14 @@ class Summary:
     """What a run did."""
 
     job: Job  # with the int8 ranges that the run measured
-    plan: ShardPlan
+    plan: RunPlan
     progress: Progress
     snapshot: Snapshot | None  # None where the run is incomplete
+
+    @property
+    def night(self) -> NightCounts:
+        """What became of the documents of this night."""
+        return self.plan.night.counts if self.plan.night else NightCounts()
 
     @property
     def failures(self) -> list[Failure]:
@@ -39,67 +51,104 @@ class Summary:
             raise IncompleteError(reason, self)
 
 
-def run(cfg: RunConfig, report: Callable[[Progress], None], executor: Executor) -> Summary:
-    """Embeds what is pending and, if nothing failed, publishes the snapshot.
+def run(cfg: RunConfig, report: Report, executor: Executor) -> Summary:
+    """Makes the dataset equal to the source and, if nothing failed, publishes the snapshot.
 
     `report` is called after every shard."""
     job, plan = open_job(cfg)
     return finish(job, plan, report, executor)
 
 
-def finish(job: Job, plan: ShardPlan, report: Callable[[Progress], None], executor: Executor | None) -> Summary:
-    """Embeds what the plan has pending, and publishes the snapshot if nothing failed. `executor`: None where nothing is pending.
+def finish(job: Job, plan: RunPlan, report: Report, executor: Executor, tell: Tell = lambda job, plan: None) -> Summary:
+    """Does what the plan says, and publishes the snapshot if nothing failed. `tell` gets a plan that has become exact.
 
-    Raises InterruptedRun where a signal ended it early, HeldBack where nothing may be published over the newest snapshot."""
-    publication.require_allowed(job, plan)
+    Raises InterruptedRun where a signal ended it early, HeldBack where nothing may be published over the parent."""
+    if plan.repeated is not None:
+        return Summary(job, plan, Progress(), plan.repeated)
+    refuse_held_back(plan.held_back, "embedded or published")
     stopping.stop.grace_seconds = job.cfg.grace_seconds
-    job, plan = start(job, plan, executor)
-    progress = Progress(len(plan.pending), plan.rows_pending)
-    published = embed_pending(job, plan, progress, report, executor) if plan.pending and executor is not None else set[str]()
-    # Rows are counted, not shards: a shard that lost its process may be done in pieces.
-    is_complete = progress.counts.rows == plan.rows_pending
-    if not is_complete:
-        stopping.stop.check()
-    snapshot = None
-    if is_complete and not plan.failures and not progress.failures:
-        snapshot = publication.publish(job, plan, published.union(plan.done))
-    return Summary(job, plan, progress, snapshot)
+    heads.refresh_head(job.store, job.cfg.output)  # an earlier run may have died between its snapshot and current.txt
+    progress = Progress()
+    for _ in range(MAX_ATTEMPTS):
+        was_exact = plan.night is not None
+        job, plan = prepare(job, plan, executor)
+        if not was_exact:
+            tell(job, plan)
+        progress.expect(plan.pending)
+        is_complete = embed_pending(job, plan, progress, report, executor)
+        if not is_complete or plan.night is None or (plan.failures and not job.cfg.skip_unreadable):
+            return Summary(job, plan, progress, None)
+        try:
+            return Summary(job, plan, progress, complete(job, plan, plan.night, progress.published, executor))
+        except ParentMoved:
+            job, plan = plan_again(job, plan, progress.published)
+    raise StorageError(f"{job.cfg.output}: {MAX_ATTEMPTS} other runs published on this line first; run again")
 
 
-def start(job: Job, plan: ShardPlan, executor: Executor | None) -> tuple[Job, ShardPlan]:
-    """Writes the run record, after the int8 ranges if the job needs them. Raises ConfigError where the output cannot be written to."""
-    try:
-        if job.needs_int8_ranges and executor is not None:
-            job, plan = calibrate(job, plan, executor)
-        job.ledger.write_run_record(job.carried, job.provenance)
-    except (StorageError, FileNotFoundError) as error:
-        raise ConfigError(f"output: cannot write to {job.cfg.output}: {error}") from error
+def prepare(job: Job, plan: RunPlan, executor: Executor) -> tuple[Job, RunPlan]:
+    """The job and the plan with everything known: keys of the whole source, what is to be embedded, int8 ranges."""
+    if plan.is_still:
+        return job, plan
+    write_record(job)
+    plan = read_source(job, plan, executor)
+    require_allowed(job, plan)
+    if job.needs_int8_ranges and plan.pending:
+        job = calibration.calibrate(job, plan.pending, sampling(executor))
+        write_record(job)
+        plan = plan_again(job, plan, ())[1]
+        require_allowed(job, plan)
     return job, plan
 
 
-def embed_pending(job: Job, plan: ShardPlan, progress: Progress, report: Callable[[Progress], None], executor: Executor) -> set[str]:
-    """Embeds what is pending, until too much of it has failed. Returns the ids of the published shards."""
-    published: set[str] = set()
-    for outcome in executor.run(plan.pending, job):
-        progress.add(outcome)
-        if isinstance(outcome, Receipt):
-            published.add(outcome.shard)
-        report(progress)
-        if len(progress.failures) >= job.cfg.max_failures:
-            break
-        publication.refuse_rejects(job, plan, plan.done_counts + progress.counts)
-    return published
+def write_record(job: Job) -> None:
+    """Writes the run record. Raises ConfigError where the output cannot be written to."""
+    try:
+        job.ledger.write_run_record(job.carried, job.provenance)
+    except (StorageError, FileNotFoundError) as error:
+        raise ConfigError(f"output: cannot write to {job.cfg.output}: {error}") from error
 
 
-def calibrate(job: Job, plan: ShardPlan, executor: Executor) -> tuple[Job, ShardPlan]:
-    """The job with int8 ranges, and what is left to do with them: another run may have started with the same ranges."""
-
+def sampling(executor: Executor) -> calibration.Sample:
     def sample(shards: list[Shard], job: Job) -> Iterator[Sampled | Failure | LostAttempt]:
         yield from executor.sample(shards, job)
         stopping.stop.check()
 
-    job = calibration.calibrate(job, plan.pending, sample)
-    if done := job.ledger.done():
-        plan = plan_shards(job, plan.listing, done, {})
-        publication.require_allowed(job, plan)
-    return job, plan
+    return sample
+
+
+def embed_pending(job: Job, plan: RunPlan, progress: Progress, report: Report, executor: Executor) -> bool:
+    """Embeds what is pending, until too much of it has failed. Returns whether every row of it is embedded or rejected."""
+    if not plan.pending:
+        return True
+    rows_before = progress.counts.rows
+    for outcome in executor.run(plan.pending, job):
+        progress.add(outcome)
+        report(progress)
+        if len(progress.failures) >= job.cfg.max_failures:
+            break
+        refuse_rejects(job, plan, progress.counts)
+    # Rows are counted, not shards: a shard that lost its process may be done in pieces.
+    if progress.counts.rows - rows_before == plan.rows_pending:
+        return not progress.failures
+    stopping.stop.check()
+    return False
+
+
+def require_allowed(job: Job, plan: RunPlan) -> None:
+    """Raises HeldBack or IncompleteError where the result of this plan could not be published, before anything is embedded."""
+    refuse_held_back(plan.held_back, "embedded or published")
+    refuse_rejects(job, plan, Counts())
+
+
+def refuse_held_back(reason: str | None, what: str) -> None:
+    if reason is not None:
+        raise HeldBack(f"held back: nothing was {what}: {reason}")
+
+
+def refuse_rejects(job: Job, plan: RunPlan, tonight: Counts) -> None:
+    """Raises IncompleteError where there are more rejects than `max_rejects` allows."""
+    if (reason := plan.too_many_rejects(job.cfg, tonight)) is not None:
+        raise IncompleteError(
+            f"max_rejects: {reason}; nothing was published; their reasons are in {job.ledger.rejects_folder}; mend the source, run "
+            "retry-rejects after any other fix, or raise max_rejects"
+        )

@@ -28,6 +28,10 @@ UNREADABLE = {
 }
 
 
+class NoDocuments(SourceError):
+    """There is no document file at the source."""
+
+
 @dataclass(frozen=True)
 class SourceObject:
     """One object of the corpus as the listing shows it. Its id changes when its content does."""
@@ -67,7 +71,7 @@ def source_listing(store: Store, source: str) -> SourceListing:
     try:
         listing = store.listing(source, HIDDEN_SIGNS, lambda name: format_of(name) is not None)
     except FileNotFoundError:
-        raise SourceError(f"source {source}: nothing there; expected {EXPECTED}") from None
+        raise NoDocuments(f"source {source}: nothing there; expected {EXPECTED}") from None
     refuse_tables(store, source, listing)
     objects, others = [], []
     for stored in listing.objects:
@@ -83,7 +87,7 @@ def source_listing(store: Store, source: str) -> SourceListing:
         reasons = [f"{failure.where}: {failure.reason}" for failure in failures[:MAX_EXAMPLES]] + [
             f"left out {names}" for names in left_out
         ]
-        raise SourceError("; ".join([f"source {source}: {some} {EXPECTED}", *reasons]))
+        raise NoDocuments("; ".join([f"source {source}: {some} {EXPECTED}", *reasons]))
     return SourceListing(sorted(objects, key=lambda item: item.id), failures, left_out, listing.links)
 
 

@@ -1,116 +1,65 @@
-"""Source objects and published shard ids -> a plan: the shards that are done, and those still to do.
-
-A shard's id holds the object's id (path and version), the row range and the object's length. The names of the receipts
-alone therefore say which objects are done, and those are never opened again. The remaining rows are cut by a pure
-function of the rows that no published shard holds, whatever shard sizes earlier runs used.
-"""
+"""Rows of source objects -> parts and shards. Pure, but for `plan`, which opens objects."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import cached_property
-from types import MappingProxyType
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 from bulkembed import stopping
 from bulkembed.errors import BulkembedError, ConfigError
-from bulkembed.records import Counts, Failure
+from bulkembed.records import Failure
 from bulkembed.scans import Layout
-from bulkembed.shards import Part, Shard, ShardId
+from bulkembed.shards import Part, Shard
 from bulkembed.source.layout import layout_of
-from bulkembed.source.objects import LeftOutNames, SourceListing, SourceObject
-from bulkembed.source.row_ranges import RowRange, cut_gap, disjoint, gaps
+from bulkembed.source.objects import SourceObject
+from bulkembed.source.row_ranges import RowRange, cut_gap
 from bulkembed.storage.store import Store
 
 INSPECT_THREADS = 16  # footers are small and far away: the threads wait for the store, and compute little
 
 CheckObject = Callable[[SourceObject, Layout], None]  # raises ObjectError to refuse an object
+Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class ShardPlan:
-    """Shards that are done and shards that are pending, in source order. Together they are the dataset: with a limit, exactly its rows."""
+class Bounds:
+    """How large a shard may be."""
 
-    objects: list[SourceObject]
-    done: list[str]  # ids of published shards of these objects
-    pending: list[Shard]
-    failures: list[Failure]  # objects that cannot be read
-    held_back: str | None = None  # why this dataset would not be published over the newest one
-    shrunk: str | None = None  # the same, if rejects are not considered
-    done_counts: Counts = field(default_factory=Counts)  # of the done shards; zero where no bound needs them
-    listing: SourceListing = field(default_factory=SourceListing)  # where the objects come from
-
-    @property
-    def left_out(self) -> list[LeftOutNames]:
-        return self.listing.left_out
-
-    @cached_property
-    def rows_done(self) -> int:
-        return sum(ShardId.parse(shard_id).rows for shard_id in self.done)
-
-    @cached_property
-    def rows_pending(self) -> int:
-        return sum(shard.rows for shard in self.pending)
+    rows: int
+    text_bytes: int  # about
 
 
 def plan(
-    store: Store,
-    objects: list[SourceObject],
-    done: Iterable[str],
-    max_rows: int,
-    limit: int | None,
-    check: CheckObject,
-    text_columns: Sequence[str] = (),
-    max_text_bytes: int | None = None,
-    layouts: Mapping[str, Layout] = MappingProxyType({}),
-) -> ShardPlan:
-    """Shards still to do, of at most `max_rows` rows and about `max_text_bytes` bytes of text each.
+    store: Store, objects: Sequence[SourceObject], check: CheckObject, text_columns: Sequence[str], bounds: Bounds
+) -> tuple[list[Shard], list[Failure]]:
+    """Shards of all rows of these objects in source order, and the objects that cannot be read.
 
-    `check` is called with every object that is opened. It raises ObjectError to refuse the object. `layouts`: those that are known
-    already, by object id."""
-    published = shards_by_object(done)
-    covered = {object_id: disjoint(shard_ids) for object_id, shard_ids in published.items()}
+    `check` is called with every object. It raises ObjectError to refuse the object."""
 
-    def open_object(item: SourceObject) -> Layout | Failure:
-        return checked_layout(store, item, text_columns, check, layouts.get(item.id))
-
-    def inspect(item: SourceObject) -> Layout | Failure | None:
+    def inspect(item: SourceObject) -> Layout | Failure:
         stopping.stop.check()
-        return None if is_complete(covered.get(item.id, [])) else open_object(item)
+        return checked_layout(store, item, text_columns, check)
 
-    finished: list[str] = []
-    pending: list[Shard] = []
+    shards: list[Shard] = []
     failures: list[Failure] = []
-    left = limit if limit is not None else float("inf")
     with ThreadPoolExecutor(INSPECT_THREADS) as pool:
-        for item, inspected in zip(objects, pool.map(inspect, objects), strict=True):
-            if left <= 0:
-                break
-            shard_ids = covered.get(item.id, [])
-            # A done shard may reach beyond the limit.
-            layout = open_object(item) if inspected is None and shard_ids[0].total > left else inspected
+        for item, layout in zip(objects, pool.map(inspect, objects), strict=True):
             if isinstance(layout, Failure):
                 failures.append(layout)
-                continue
-            total = layout.rows if layout else shard_ids[0].total
-            if total > left:
-                shard_ids = disjoint(shard_id for shard_id in published.get(item.id, []) if shard_id.stop <= left)
-            finished += map(str, shard_ids)
-            if layout:
-                for gap in open_rows(shard_ids, int(min(total, left))):
-                    pending += shards_of(item, layout, cut_gap(gap, layout.part_rows, max_rows), max_text_bytes)
-            left -= total
-    return ShardPlan(objects, finished, pending, failures)
+            else:
+                shards += shards_of_object(item, layout, bounds)
+    return shards, failures
 
 
-def checked_layout(
-    store: Store, item: SourceObject, text_columns: Sequence[str], check: CheckObject, known: Layout | None
-) -> Layout | Failure:
-    """The layout of an object, read unless it is known; a Failure where the object is unreadable or refused by `check`."""
+def checked_layout(store: Store, item: SourceObject, text_columns: Sequence[str], check: CheckObject) -> Layout | Failure:
+    """The layout of an object; a Failure where the object is unreadable or refused by `check`."""
     try:
-        layout = known or layout_of(store, item, text_columns)
+        layout = layout_of(store, item, text_columns)
         check(item, layout)
     except BulkembedError as error:
         if isinstance(error, ConfigError):
@@ -119,43 +68,69 @@ def checked_layout(
     return layout
 
 
-def shards_by_object(done: Iterable[str]) -> dict[str, list[ShardId]]:
-    """Published shards by the id of their object."""
-    published: dict[str, list[ShardId]] = {}
-    for shard_id in map(ShardId.parse, done):
-        published.setdefault(shard_id.object_id, []).append(shard_id)
-    return published
+def shards_of_object(item: SourceObject, layout: Layout, bounds: Bounds) -> Iterator[Shard]:
+    """Shards of all rows of an object, cut at its row groups."""
+    return shards_of(item, layout, cut_gap((0, layout.rows), layout.part_rows, bounds.rows), bounds.text_bytes)
 
 
-def is_complete(shard_ids: Sequence[ShardId]) -> bool:
-    """Whether these shards hold every row of their object, so that it need not be opened."""
-    return bool(shard_ids) and not open_rows(shard_ids, shard_ids[0].total)
-
-
-def open_rows(shard_ids: Iterable[ShardId], end: int) -> list[RowRange]:
-    """The rows of an object before row `end` that none of its shards holds."""
-    return gaps([shard_id.row_range for shard_id in shard_ids], end)
-
-
-def shards_of(item: SourceObject, layout: Layout, row_ranges: list[RowRange], max_text_bytes: int | None) -> Iterator[Shard]:
+def shards_of(item: SourceObject, layout: Layout, row_ranges: list[RowRange], max_text_bytes: int) -> Iterator[Shard]:
     """Shards of these rows. A shard is halved until its text fits."""
     for (start, stop), text_bytes in zip(row_ranges, layout.text_bytes(row_ranges), strict=True):
         yield from fitting_halves(Shard((part_of(item, layout, start, stop),), text_bytes), max_text_bytes)
 
 
-def part_of(item: SourceObject, layout: Layout, start: int, stop: int) -> Part:
+def part_of(item: SourceObject, layout: Layout, start: int, stop: int, picks: tuple[int, ...] | None = None) -> Part:
     """Rows [start, stop) of an object. A part of JSON lines names the nearest known line start at or before its first row."""
     offset, skip = 0, start
     if layout.offsets:
         run = bisect_right(layout.borders, start) - 1
         offset, skip = layout.offsets[run], start - layout.borders[run]
-    return Part(item.id, item.uri, item.version, item.format, start, stop, layout.rows, offset, skip)
+    return Part(item.id, item.uri, item.version, item.format, start, stop, layout.rows, offset, skip, picks)
 
 
-def fitting_halves(shard: Shard, max_text_bytes: int | None) -> Iterator[Shard]:
+def part_of_rows(item: SourceObject, layout: Layout, rows: Rows) -> Part:
+    """Some rows of an object. `rows`: ascending."""
+    start, stop = int(rows[0]), int(rows[-1]) + 1
+    return part_of(item, layout, start, stop, None if stop - start == len(rows) else tuple(rows.tolist()))
+
+
+def fitting_halves(shard: Shard, max_text_bytes: int) -> Iterator[Shard]:
     """The shard, halved until no part has more text than that. One row is never cut."""
-    if max_text_bytes is None or shard.text_bytes <= max_text_bytes or shard.rows == 1:
+    if shard.text_bytes <= max_text_bytes or shard.rows == 1:
         yield shard
     else:
         for half in shard.halves():
             yield from fitting_halves(half, max_text_bytes)
+
+
+def gathered(opened: Iterator[tuple[SourceObject, Layout, Rows]], bounds: Bounds, parent: int) -> Iterator[Shard]:
+    """Shards of some rows of many objects. A shard is filled with rows of one object after the other."""
+    parts: list[Part] = []
+    n_rows = text_bytes = 0
+    for item, layout, rows in opened:
+        left = rows
+        while len(left):
+            n_here = min(bounds.rows - n_rows, rows_that_fit(layout, left, bounds.text_bytes - text_bytes))
+            if parts and n_here <= 0:
+                yield Shard(tuple(parts), text_bytes, parent)
+                parts, n_rows, text_bytes = [], 0, 0
+                continue
+            n_here = max(1, n_here)
+            parts.append(part_of_rows(item, layout, left[:n_here]))
+            n_rows += n_here
+            text_bytes += text_of(layout, left[:n_here])
+            left = left[n_here:]
+    if parts:
+        yield Shard(tuple(parts), text_bytes, parent)
+
+
+def rows_that_fit(layout: Layout, rows: Rows, max_text_bytes: int) -> int:
+    """How many of these rows have no more text than that, about."""
+    text_bytes = text_of(layout, rows)
+    return len(rows) if text_bytes <= max_text_bytes else len(rows) * max_text_bytes // text_bytes
+
+
+def text_of(layout: Layout, rows: Rows) -> int:
+    """About how many bytes of text these rows have."""
+    start, stop = int(rows[0]), int(rows[-1]) + 1
+    return layout.text_bytes([(start, stop)])[0] * len(rows) // (stop - start)

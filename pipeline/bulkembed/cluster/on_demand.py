@@ -1,0 +1,52 @@
+"""An executor that connects Ray when there is work for it. A night in which nothing is embedded needs no Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+from bulkembed import stopping
+from bulkembed.cluster import connect
+from bulkembed.cluster.backlog import useful_actors
+from bulkembed.cluster.ray_executor import RayExecutor, ray_executor
+from bulkembed.cluster.ray_mapper import RayMapper
+from bulkembed.records import Failure, LostAttempt, Receipt, Sampled
+from bulkembed.runs.job import Job
+from bulkembed.runs.mapper import LocalMapper, Mapper
+from bulkembed.shards import Shard
+
+LOCAL_BYTES = 4 << 30  # read, or read and written, by functions: threads of this process do so much before a cluster's tasks would start
+
+
+class OnDemand:
+    """Everything that it starts ends with `stack`."""
+
+    def __init__(self, job: Job, stack: ExitStack) -> None:
+        self.job, self.stack = job, stack
+        self.session: dict[str, str] | None = None  # what Ray's processes inherit, once it is connected
+        self.executor: RayExecutor | None = None
+
+    def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | LostAttempt]:
+        return self.started(shards, job).run(shards, job)
+
+    def sample(self, shards: list[Shard], job: Job) -> Iterator[Sampled | Failure | LostAttempt]:
+        return self.started(shards, job).sample(shards, job)
+
+    def mapper(self, size: int) -> Mapper:
+        if size <= LOCAL_BYTES:
+            return LocalMapper()
+        self.connect()
+        return RayMapper()
+
+    def connect(self) -> dict[str, str]:
+        if self.session is None:
+            stopping.stop.check()
+            self.stack.enter_context(connect.no_run_within_another())
+            self.session = dict(self.stack.enter_context(connect.session(self.job.cfg.ray, self.job)))
+        return self.session
+
+    def started(self, shards: list[Shard], job: Job) -> RayExecutor:
+        inherited = self.connect()
+        if self.executor is None:
+            self.executor = self.stack.enter_context(ray_executor(job, useful_actors(shards), inherited))
+        return self.executor

@@ -1,0 +1,138 @@
+"""What a run builds on: the snapshot that it was planned from, and published files whose vectors it can use."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from bulkembed.config.recipe import Recipe
+from bulkembed.dataset import manifests, snapshots
+from bulkembed.dataset.erasures import newest_erasure
+from bulkembed.dataset.manifests import DataFile, Rejected, SourceVersion
+from bulkembed.dataset.snapshots import Snapshot
+from bulkembed.runs.buckets import Prefixes, among
+from bulkembed.runs.job import Job
+from bulkembed.runs.matching import BASE, FOREIGN, ORPHAN
+from bulkembed.shards import FileName
+
+EMBEDDED = {"", "e"}  # kinds of files that hold what a run embedded; the others are made of these
+
+
+class Candidate(NamedTuple):
+    """A published file whose vectors may serve."""
+
+    fingerprint: str  # of the folder where it lies
+    name: str
+    state: int  # BASE: its rows are in the parent. ORPHAN: they are in no snapshot of this line. FOREIGN: another line has them
+    documents: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Base:
+    """The parent snapshot, and what can be used of it. Without a parent everything is empty."""
+
+    parent: Snapshot | None = None
+    is_usable: bool = False  # its keys and files stand, so that only the difference from it is looked at
+    files: dict[str, DataFile] = field(default_factory=dict)  # of the parent, by name: those that stand
+    damaged: list[str] = field(default_factory=list)  # files of the parent that are missing, or have another size
+    sources: dict[str, SourceVersion] = field(default_factory=dict)  # of the parent, by object id
+    rejected: dict[bytes, Rejected] = field(default_factory=dict)  # of the parent, by content
+
+    @property
+    def number(self) -> int:
+        return self.parent.number if self.parent else 0
+
+
+def open_base(job: Job) -> Base:
+    """The newest snapshot of the job's line. A trial with a limit has a line of its own."""
+    store, output = job.store, job.cfg.output
+    parent = snapshots.newest_of_line(store, output, job.line, limited=job.cfg.limit is not None)
+    if parent is None:
+        return Base()
+    rejected = {item.content_hash: item for item in manifests.read_rejected(store, output, parent.manifest)}
+    if parent.fingerprint != job.fingerprint:  # other int8 ranges: its vectors are of no use
+        return Base(parent, sources=sources_of(job, parent), rejected=rejected)
+    standing = job.ledger.sizes()
+    files = {item.name: item for item in manifests.read_files(store, output, parent.manifest)}
+    damaged = [name for name, item in files.items() if standing.get(name) != item.data_bytes]
+    usable = not damaged and job.cfg.limit is None and parent.erasure == newest_erasure(store, output)
+    intact = {name: item for name, item in files.items() if name not in set(damaged)}
+    return Base(parent, usable, intact, damaged, sources_of(job, parent), rejected)
+
+
+def sources_of(job: Job, parent: Snapshot) -> dict[str, SourceVersion]:
+    return {item.object_id: item for item in manifests.read_sources(job.store, job.cfg.output, parent.manifest)}
+
+
+def candidates(job: Job, base: Base, wanted: Prefixes, published: Collection[str]) -> list[Candidate]:
+    """Files that may have one of the wanted contents: the parent's, those that aborted runs left, and where the line is new another line's.
+
+    `published`: names of further files that this run has published itself."""
+    state = BASE if base.is_usable else ORPHAN
+    listed = dict(base.files) if base.is_usable else relatives(job) | base.files
+    found = [candidate(job.fingerprint, item, state) for item in listed.values() if may_hold(item, wanted)]
+    loose = orphans(job, listed.keys()) | (set(published) - listed.keys())
+    receipts = job.ledger.read_receipts(sorted(loose))
+    found += [Candidate(job.fingerprint, each.shard, ORPHAN, each.counts.documents, each.counts.vectors) for each in receipts]
+    return found if base.parent else [*found, *foreign(job, wanted)]
+
+
+def candidate(fingerprint: str, item: DataFile, state: int) -> Candidate:
+    return Candidate(fingerprint, item.name, state, item.documents, item.rows)
+
+
+def may_hold(item: DataFile, wanted: Prefixes) -> bool:
+    return bool(among(np.frombuffer(item.contents, "<u4"), wanted).any())
+
+
+def relatives(job: Job) -> dict[str, DataFile]:
+    """Files of the newest whole and the newest limited snapshot of this line. A trial and the whole share vectors."""
+    store, output = job.store, job.cfg.output
+    found = (snapshots.newest_of_line(store, output, job.line, limited=limited) for limited in (True, False))
+    files = (
+        item
+        for snapshot in found
+        if snapshot is not None and snapshot.fingerprint == job.fingerprint
+        for item in manifests.read_files(store, output, snapshot.manifest)
+    )
+    standing = job.ledger.sizes()
+    return {item.name: item for item in files if standing.get(item.name) == item.data_bytes}
+
+
+def orphans(job: Job, known: Collection[str]) -> set[str]:
+    """Names of embedded files that no snapshot of this line lists: an aborted run left them."""
+    standing = job.ledger.sizes()
+    left = {name for name in job.ledger.done() if name in standing and FileName.parse(name).kind in EMBEDDED} - set(known)
+    for snapshot in reversed(snapshots.snapshots(job.store, job.cfg.output)):
+        if not left:
+            break
+        if snapshot.fingerprint == job.fingerprint:
+            left -= set(manifests.read_names(job.store, job.cfg.output, snapshot.manifest))
+    return left
+
+
+def foreign(job: Job, wanted: Prefixes) -> list[Candidate]:
+    """The files of the newest snapshot of another line from which this line's vectors can be had without the model."""
+    store, output = job.store, job.cfg.output
+    for snapshot in newest_of_other_lines(job, {job.line}):
+        try:
+            recipe = Recipe.from_texts(snapshot.provenance)
+        except ValueError:
+            continue  # another version of bulkembed made it
+        if job.recipe.derivable_from(recipe, job.cfg.derive):
+            files = manifests.read_files(store, output, snapshot.manifest)
+            return [candidate(snapshot.fingerprint, item, FOREIGN) for item in files if may_hold(item, wanted)]
+    return []
+
+
+def newest_of_other_lines(job: Job, lines: Collection[str]) -> Iterator[Snapshot]:
+    """The newest snapshot of each line but these, newest first."""
+    seen = set(lines)
+    for snapshot in reversed(snapshots.snapshots(job.store, job.cfg.output)):
+        if snapshot.line not in seen:
+            seen.add(snapshot.line)
+            yield snapshot

@@ -1,0 +1,78 @@
+"""The end of a night: documents that share a vector get it, changed files are rewritten, and the snapshot is published."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from bulkembed.dataset.manifests import Rejected
+from bulkembed.dataset.snapshots import Snapshot
+from bulkembed.errors import HeldBack
+from bulkembed.row_keys import Hashes, from_digests, no_hashes
+from bulkembed.runs import guards, publication
+from bulkembed.runs.base import Candidate
+from bulkembed.runs.executor import Executor
+from bulkembed.runs.file_changes import FileChange, changes_of, edits_of, rewrite_all, slots_of
+from bulkembed.runs.job import Job
+from bulkembed.runs.lookup import RunPlan
+from bulkembed.runs.matching import BASE
+from bulkembed.runs.night import Night
+from bulkembed.runs.partitions import twin_match
+from bulkembed.runs.rejects import rejected_contents, rejects_of_files, remembered_rejects
+
+
+def complete(job: Job, plan: RunPlan, night: Night, published: Collection[str], executor: Executor) -> Snapshot:
+    """Makes all files of the night and publishes its snapshot. `published`: names of the files that this night has embedded.
+
+    Raises ParentMoved where another run has published on this line, HeldBack where too many documents would leave."""
+    mapper = executor.mapper(bytes_of(night))
+    embedded = sorted(set(published) - set(night.carried) - {change.file.name for change in night.changes})
+    twin_changes, twin_rejects = twins_of(job, night, embedded)
+    changes = [*night.changes, *twin_changes]
+    edits = edits_of(job, night.base.number, changes, night.objects, plan.versions, mapper)
+    receipts = rewrite_all(job, edits, mapper)
+    replaced = {change.file.name for change in twin_changes}
+    names = {*night.carried, *embedded, *(receipt.shard for receipt in receipts)} - replaced
+    files = publication.data_files(job, night, names, mapper)
+    rejected = rejected_tonight(job, night, embedded, twin_rejects)
+    refuse_lost(job, night, rejected)
+    snapshot = publication.publish(job, night, files, rejected, plan.versions.erasure, [failure.where for failure in plan.failures])
+    for name in replaced:  # no snapshot lists it, and another file has its rows
+        job.ledger.remove(name)
+    return snapshot
+
+
+def twins_of(job: Job, night: Night, embedded: Sequence[str]) -> tuple[list[FileChange], Hashes]:
+    """The files that get more documents with the texts that were just embedded, and the contents of those that were rejected."""
+    if night.matched is None or night.partitions is None or not len(night.matched.twins):
+        return [], no_hashes()
+    receipts = job.ledger.read_receipts(embedded)
+    files = [Candidate(job.fingerprint, receipt.shard, BASE, receipt.counts.documents, receipt.counts.vectors) for receipt in receipts]
+    rejects = from_digests(sorted(rejects_of_files(job, embedded)))
+    matched = twin_match(night.matched, slots_of(job, files), rejects, night.partitions)
+    return changes_of(job, files, matched)[0], matched.remembered_contents
+
+
+def rejected_tonight(job: Job, night: Night, embedded: Sequence[str], twin_rejects: Hashes) -> list[Rejected]:
+    """The rejects that the snapshot remembers."""
+    before = night.base.rejected.values() if night.base.is_usable else ()
+    first = night.matched
+    came = [first.remembered_contents if first else no_hashes(), from_digests(rejected_contents(job, embedded)), twin_rejects]
+    return remembered_rejects(
+        before, came, first.forgotten_contents if first else no_hashes(), night.rejects | rejects_of_files(job, embedded)
+    )
+
+
+def refuse_lost(job: Job, night: Night, rejected: Sequence[Rejected]) -> None:
+    """Raises HeldBack where documents of the parent became rejects, and too many leave the dataset with those that were deleted."""
+    before = sum(item.rows for item in night.base.rejected.values())
+    more = max(0, sum(item.rows for item in rejected) - before)
+    deletes = night.counts.deleted + min(night.counts.changed, more)
+    reason = guards.held_back(night.base.parent, deletes, job.cfg)
+    if reason is not None:
+        raise HeldBack(f"held back: nothing was published: {reason}")
+
+
+def bytes_of(night: Night) -> int:
+    """About how much is rewritten."""
+    known = night.base.files
+    return sum(known[change.file.name].data_bytes if change.file.name in known else 0 for change in night.changes)

@@ -1,0 +1,159 @@
+"""Object versions of a source -> their keys. Each version is read once, and its keys are stored beside the dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+import pyarrow.compute as pc
+
+from bulkembed import stopping
+from bulkembed.dataset import key_files
+from bulkembed.dataset.erasures import are_in, forgotten, newest_erasure
+from bulkembed.dataset.manifests import SourceVersion
+from bulkembed.errors import BulkembedError, ConfigError
+from bulkembed.records import Failure
+from bulkembed.row_keys import Hashes, Keys, no_hashes
+from bulkembed.runs.job import Job
+from bulkembed.runs.mapper import Mapper
+from bulkembed.scans import Layout, Scan, ScanCounts
+from bulkembed.source.objects import SourceObject
+from bulkembed.source.scan import scan_object
+
+
+@dataclass
+class Versions:
+    """The keys of object versions: those in key files, and those that this process has read and not yet written."""
+
+    job: Job
+    stored: set[str] = field(default_factory=set)  # ids of object versions with a key file
+    held: dict[str, Scan] = field(default_factory=dict)  # by id
+    known: dict[str, ScanCounts] = field(default_factory=dict)  # counts by id, as far as they were looked at
+    erasure: int = 0  # number of the newest list of erased ids
+    erased: Hashes = field(default_factory=no_hashes)  # hashes of the ids on it
+
+    @classmethod
+    def of(cls, job: Job) -> Versions:
+        store, output = job.store, job.cfg.output
+        erasure = newest_erasure(store, output)
+        return cls(job, key_files.scanned(store, output, job.line), erasure=erasure, erased=forgotten(store, output, erasure))
+
+    def missing(self, objects: Sequence[SourceObject]) -> list[SourceObject]:
+        """The objects whose keys are not known."""
+        return [item for item in objects if item.id not in self.stored and item.id not in self.held]
+
+    def read(self, objects: Sequence[SourceObject], mapper: Mapper) -> list[Failure]:
+        """Reads objects and holds their keys. Returns those that cannot be read."""
+        failures = []
+        for item, outcome in zip(objects, mapper.map(partial(scan_outcome, self.job), objects), strict=True):
+            stopping.stop.check()
+            if isinstance(outcome, Failure):
+                failures.append(outcome)
+            else:
+                self.held[item.id] = outcome
+        return failures
+
+    def read_rows(self, objects: Sequence[SourceObject], limit: int) -> tuple[list[SourceObject], list[Failure]]:
+        """Reads objects in turn until they have so many rows, and holds the keys of these rows alone. Returns those objects."""
+        read, failures, left = [], [], limit
+        self.stored = set()  # key files hold the keys of whole objects
+        for item in objects:
+            if left <= 0:
+                break
+            stopping.stop.check()
+            outcome = scan_outcome(self.job, item)
+            if isinstance(outcome, Failure):
+                failures.append(outcome)
+                continue
+            self.held[item.id] = first_rows(outcome, left)
+            left -= self.held[item.id].counts.rows
+            read.append(item)
+        return read, failures
+
+    def read_and_write(self, objects: Sequence[SourceObject], mapper: Mapper) -> list[Failure]:
+        """Reads objects in tasks that write their key files. Returns those that cannot be read."""
+        failures = []
+        for item, outcome in zip(objects, mapper.map(partial(write_outcome, self.job), objects), strict=True):
+            stopping.stop.check()
+            if isinstance(outcome, Failure):
+                failures.append(outcome)
+            else:
+                self.known[item.id] = outcome
+                self.stored.add(item.id)
+        return failures
+
+    def write_held(self, mapper: Mapper) -> None:
+        """Writes the key files of what is held. It stays held."""
+        # The keys of a trial are those of the first rows alone.
+        pending = [] if self.job.cfg.limit is not None else [object_id for object_id in self.held if object_id not in self.stored]
+        for object_id in mapper.map(partial(write_held_scan, self.job, self.held), pending):
+            self.stored.add(object_id)
+
+    def keys(self, object_id: str) -> Keys:
+        """The keys of an object version, without those of erased ids."""
+        keys = self.all_keys(object_id)
+        return keys.take(~are_in(keys.ids, self.erased)) if len(self.erased) else keys
+
+    def all_keys(self, object_id: str) -> Keys:
+        if object_id in self.held:
+            return self.held[object_id].keys
+        return key_files.read_keys(self.job.store, self.job.cfg.output, self.job.line, [object_id])
+
+    def erased_rows(self, object_id: str) -> int:
+        """How many documents of an object version have erased ids. It reads the keys only where some ids are erased."""
+        return int(np.count_nonzero(are_in(self.all_keys(object_id).ids, self.erased))) if len(self.erased) else 0
+
+    def counts(self, object_id: str) -> ScanCounts:
+        if object_id in self.held:
+            return self.held[object_id].counts
+        return self.known[object_id]
+
+    def look_at(self, object_ids: Sequence[str]) -> None:
+        """Reads the counts of these versions, as far as they are not known."""
+        unknown = [object_id for object_id in object_ids if object_id not in self.held and object_id not in self.known]
+        counts = key_files.read_scan_counts(self.job.store, self.job.cfg.output, self.job.line, unknown)
+        self.known |= dict(zip(unknown, counts, strict=True))
+
+    def layout(self, object_id: str) -> Layout:
+        scan = self.held.get(object_id)
+        return scan.layout if scan else key_files.read_layout(self.job.store, self.job.cfg.output, self.job.line, object_id)
+
+    def source_version(self, item: SourceObject) -> SourceVersion:
+        counts = self.counts(item.id)
+        return SourceVersion(item.id, item.relative_path, counts.rows, counts.rejects)
+
+
+def scan_outcome(job: Job, item: SourceObject) -> Scan | Failure:
+    """The scan of an object, or why it cannot be read."""
+    try:
+        return scan_object(job.store, item, job.recipe, job.carried)
+    except ConfigError:
+        raise
+    except BulkembedError as error:
+        return Failure(item.uri, str(error).removeprefix(f"{item.uri}: "))
+
+
+def write_outcome(job: Job, item: SourceObject) -> ScanCounts | Failure:
+    """Writes the key file of an object. Returns what it holds, or why the object cannot be read."""
+    outcome = scan_outcome(job, item)
+    if isinstance(outcome, Failure):
+        return outcome
+    key_files.write_scan(job.store, job.cfg.output, job.line, item.id, outcome)
+    return outcome.counts
+
+
+def write_held_scan(job: Job, held: dict[str, Scan], object_id: str) -> str:
+    key_files.write_scan(job.store, job.cfg.output, job.line, object_id, held[object_id])
+    return object_id
+
+
+def first_rows(scan: Scan, rows: int) -> Scan:
+    """What a scan of the object's first rows would be. The layout stays that of the whole object."""
+    if rows >= scan.counts.rows:
+        return scan
+    keys = scan.keys.take(scan.keys.rows < rows)
+    rejects = scan.rejects.filter(pc.less(scan.rejects["row"], rows))
+    text_bytes = scan.counts.text_bytes * rows // scan.counts.rows
+    return replace(scan, keys=keys, rejects=rejects, counts=ScanCounts(rows, len(keys), rejects.num_rows, text_bytes))
