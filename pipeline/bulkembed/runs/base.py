@@ -130,9 +130,10 @@ def foreign(job: Job, wanted: Prefixes) -> list[Candidate]:
 
 
 def newest_of_other_lines(job: Job, lines: Collection[str]) -> Iterator[Snapshot]:
-    """The newest snapshot of each line but these, newest first."""
+    """The newest snapshot of each line but these, newest first. A trial stands for a line only where it has no whole snapshot."""
     seen = set(lines)
-    for snapshot in reversed(snapshots.snapshots(job.store, job.cfg.output)):
+    newest_first = sorted(snapshots.snapshots(job.store, job.cfg.output), key=lambda item: (item.limited, -item.number))
+    for snapshot in newest_first:
         if snapshot.line not in seen:
             seen.add(snapshot.line)
             yield snapshot

@@ -204,7 +204,8 @@ def earlier_run(job: Job) -> Snapshot | None:
 
 def still_night(base: Base, listing: SourceListing) -> Night:
     """Nothing to do."""
-    return Night(base, listing.objects, list(base.sources.values()), carried=sorted(base.files))
+    forgotten = base.parent.forgotten if base.parent else 0
+    return Night(base, listing.objects, list(base.sources.values()), carried=sorted(base.files), forgotten=forgotten)
 
 
 def unread_objects(plan: RunPlan) -> list[SourceObject]:
