@@ -100,6 +100,16 @@ def test_mean_is_the_token_weighted_mean_of_the_chunks(tmp_path: Path, qwen: str
     assert problems(tmp_path / "mean") == []
 
 
+def test_a_document_of_one_window_has_the_same_bits_beside_longer_ones_and_alone(tmp_path: Path, qwen: str) -> None:
+    """A run from scratch has other shards than the nights that made a dataset."""
+    rows = [{"id": number, "text": f"{number} {TEXTS[0]}" if number else LONG, "lang": "xx"} for number in range(20)]
+    for name, part in (("all", rows), ("short", rows[1:])):
+        (tmp_path / name).mkdir()
+        write_jsonl(tmp_path / name / "a.jsonl", part)
+        in_one_process(simulated(tmp_path / name, tmp_path / f"{name}-out", qwen, long_documents="mean", chunk_tokens=32))
+    assert read_dataset(tmp_path / "all-out").slice(1).equals(read_dataset(tmp_path / "short-out"))
+
+
 def test_reject_says_how_long_they_were(tmp_path: Path, qwen: str) -> None:
     corpus(tmp_path / "in")
     summary = in_one_process(config(tmp_path, qwen, "reject"))
