@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         verify,
     )
     from bulkembed.errors import (
+        AlreadyRunning,
         BulkembedError,
         ClusterError,
         ConfigError,
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
         HubError,
         IncompleteError,
         InterruptedRun,
+        LeaseLost,
         ModelError,
         ObjectError,
         OutputError,
@@ -75,6 +77,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AlreadyRunning",
     "BulkembedError",
     "ClusterError",
     "ConfigError",
@@ -90,6 +93,7 @@ __all__ = [
     "HubError",
     "IncompleteError",
     "InterruptedRun",
+    "LeaseLost",
     "ModelError",
     "ObjectError",
     "OutputError",

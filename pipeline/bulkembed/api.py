@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from bulkembed.cluster import connect
 from bulkembed.cluster.on_demand import OnDemand
 from bulkembed.config import toml_files
 from bulkembed.config.run_config import RunConfig
@@ -41,7 +42,7 @@ from bulkembed.runs.lookup import RunPlan, open_job, recipe_of, with_layouts
 from bulkembed.runs.night import NightCounts
 from bulkembed.runs.places import Place, Storage, located, place_of
 from bulkembed.runs.progress import Progress
-from bulkembed.runs.run import Summary, finish
+from bulkembed.runs.run import Summary, finish, lease_of
 from bulkembed.source.objects import LeftOutNames
 from bulkembed.upkeep import forget, gc, plan_gc, remember, tag, untag
 
@@ -186,19 +187,27 @@ def run(config: RunConfig | Plan, on_progress: OnProgress | None = None, on_plan
     not start another run.
 
     Raises what `plan` raises; IncompleteError where shards failed (its `summary` says which), HeldBack where too many documents would
-    leave the dataset, GateError, ClusterError, ResourceError, StorageError."""
+    leave the dataset, AlreadyRunning where another run writes to the line, LeaseLost where one has taken over, GateError, ClusterError,
+    ResourceError, StorageError."""
     planned = config if isinstance(config, Plan) else Plan(*open_job(config))
     return finished(planned, on_progress, on_plan)
 
 
 def finished(planned: Plan, on_progress: OnProgress | None, on_plan: OnPlan | None) -> Summary:
-    """The summary of a run whose plan is known."""
+    """The summary of a run whose plan is known. It holds the lease of its line, unless nothing is to be written."""
     tell = on_plan or (lambda _plan: None)
     tell(planned)
     with ExitStack() as stack:
-        executor = OnDemand(planned.job, stack)
+        job, work, held = planned.job, planned.work, None
+        if not work.is_still and work.held_back is None:
+            with connect.no_run_within_another():  # it would wait for itself
+                held = stack.enter_context(lease_of(job))
+            if held.waited:
+                job, work = open_job(job.cfg, work.asked.retried)
+                tell(Plan(job, work))
+        executor = OnDemand(job, stack)
         report = on_progress or (lambda _progress: None)
-        summary = finish(planned.job, planned.work, report, executor, lambda job, work: tell(Plan(job, work)))
+        summary = finish(job, work, report, executor, lambda job, work: tell(Plan(job, work)), held)
     summary.require_complete()
     return summary
 

@@ -13,6 +13,8 @@
       EmbeddingError          the engine returned no usable vector             exit 1
         EngineError           the engine failed; its process is not used again exit 1
       HeldBack                a snapshot would drop too much of the newest     exit 3
+      AlreadyRunning          another run writes to this line                  exit 0 or 1
+      LeaseLost               a paused run was taken over by another one       exit 1
       IncompleteError         shards failed; running again resumes             exit 1
       OutputError             what is printed cannot be written                exit 1
     InterruptedRun            a signal ended the command; running again resumes; it is no Exception, so that no
@@ -89,6 +91,18 @@ class EngineError(EmbeddingError):
 
 class HeldBack(BulkembedError):
     exit_code = 3
+
+
+class AlreadyRunning(BulkembedError):
+    """`exit_code`: 0 where the run was told to skip, 1 where it was told to fail."""
+
+    def __init__(self, reason: str, exit_code: int = 1) -> None:
+        super().__init__(reason)
+        self.exit_code = exit_code
+
+
+class LeaseLost(BulkembedError):
+    pass
 
 
 class IncompleteError(BulkembedError):

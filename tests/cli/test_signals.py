@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -167,6 +168,8 @@ def test_a_second_signal_while_the_snapshot_is_published_ends_the_run(tmp_path: 
     patches = f"import time; from bulkembed.dataset import snapshots; snapshots.publish_snapshot = {stuck}"
     arguments = [str(each) for each in run(tmp_path, qwen)]
     in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen, keep_columns=[]))
+    for folder in ("snapshots", "heads"):
+        shutil.rmtree(tmp_path / "out/_meta" / folder)  # all is embedded, and nothing published
     process = started(
         "-c", f"from bulkembed.cli import signals\nsignals.catch()\n{patches}\nfrom bulkembed.cli.app import main\nmain({arguments!r})"
     )

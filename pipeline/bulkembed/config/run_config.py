@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -124,6 +124,14 @@ class RunConfig(Section):
     )
     grace_seconds: float = Field(
         default=25, ge=0, description="Seconds that shards in flight have to be published after SIGTERM or SIGINT."
+    )
+    if_running: Literal["skip", "wait", "fail"] = Field(
+        default="skip",
+        description="What a run does while another one writes the same dataset. skip: it says so and ends with exit code 0; "
+        "wait: it waits; fail: it ends with exit code 1.",
+    )
+    lease_seconds: float = Field(
+        default=60, ge=1, description="Seconds without a sign of life after which a run is taken for dead, and the next one goes on."
     )
     engine: EngineConfig = Field(default=EngineConfig(), description="How vectors are made.")
     shards: ShardConfig = Field(default=ShardConfig(), description="How large a shard may be. None of its keys changes the dataset.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from bulkembed.dataset.manifests import Rejected
 from bulkembed.dataset.snapshots import Snapshot
@@ -20,8 +20,10 @@ from bulkembed.runs.partitions import twin_match
 from bulkembed.runs.rejects import rejected_contents, rejects_of_files, remembered_rejects
 
 
-def complete(job: Job, plan: RunPlan, night: Night, published: Collection[str], executor: Executor) -> Snapshot:
+def complete(job: Job, plan: RunPlan, night: Night, published: Collection[str], executor: Executor, check: Callable[[], None]) -> Snapshot:
     """Makes all files of the night and publishes its snapshot. `published`: names of the files that this night has embedded.
+
+    `check` is called just before the snapshot is written.
 
     Raises ParentMoved where another run has published on this line, HeldBack where too many documents would leave."""
     mapper = executor.mapper(bytes_of(night))
@@ -35,7 +37,8 @@ def complete(job: Job, plan: RunPlan, night: Night, published: Collection[str], 
     files = publication.data_files(job, night, names, mapper)
     rejected = rejected_tonight(job, night, embedded, twin_rejects)
     refuse_lost(job, night, rejected)
-    snapshot = publication.publish(job, night, files, rejected, plan.versions.erasure, [failure.where for failure in plan.failures])
+    unreadable = [failure.where for failure in plan.failures]
+    snapshot = publication.publish(job, night, files, rejected, plan.versions.erasure, unreadable, check)
     for name in replaced:  # no snapshot lists it, and another file has its rows
         job.ledger.remove(name)
     return snapshot

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -17,11 +17,18 @@ from bulkembed.storage.uris import absolute
 
 
 def publish(
-    job: Job, night: Night, files: Sequence[DataFile], rejected: Sequence[Rejected], erasure: int, unreadable: Sequence[str]
+    job: Job,
+    night: Night,
+    files: Sequence[DataFile],
+    rejected: Sequence[Rejected],
+    erasure: int,
+    unreadable: Sequence[str],
+    check: Callable[[], None],
 ) -> Snapshot:
     """The snapshot of these files: the parent itself, if it is the same dataset of the same objects.
 
-    `erasure`: number of the list of erased ids that it heeds; `unreadable`: objects that it does without.
+    `erasure`: number of the list of erased ids that it heeds; `unreadable`: objects that it does without. `check` is called just before
+    the snapshot is written.
 
     Raises ParentMoved where another run has published on this line since the night was planned."""
     require_every_row(night, files, rejected)
@@ -43,7 +50,9 @@ def publish(
         forgotten=night.forgotten,
         unreadable=list(unreadable),
     )
-    snapshot = snapshots.publish_snapshot(job.store, job.cfg.output, draft, files, night.sources, rejected, lambda parent, following: None)
+    snapshot = snapshots.publish_snapshot(
+        job.store, job.cfg.output, draft, files, night.sources, rejected, lambda parent, following: check()
+    )
     heads.refresh_head(job.store, job.cfg.output)
     return snapshot
 

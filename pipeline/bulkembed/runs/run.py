@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from bulkembed import stopping
 from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset import heads
+from bulkembed.dataset.leases import Lease, lease
 from bulkembed.dataset.snapshots import ParentMoved, Snapshot
 from bulkembed.errors import ConfigError, HeldBack, IncompleteError, StorageError
 from bulkembed.records import Counts, Failure, LostAttempt, Sampled
@@ -59,8 +61,17 @@ def run(cfg: RunConfig, report: Report, executor: Executor) -> Summary:
     return finish(job, plan, report, executor)
 
 
-def finish(job: Job, plan: RunPlan, report: Report, executor: Executor, tell: Tell = lambda job, plan: None) -> Summary:
+def finish(
+    job: Job,
+    plan: RunPlan,
+    report: Report,
+    executor: Executor,
+    tell: Tell = lambda job, plan: None,
+    held: Lease | None = None,
+) -> Summary:
     """Does what the plan says, and publishes the snapshot if nothing failed. `tell` gets a plan that has become exact.
+
+    `held`: the lease of the line, looked at before files are rewritten and before the snapshot is published.
 
     Raises InterruptedRun where a signal ended it early, HeldBack where nothing may be published over the parent."""
     if plan.repeated is not None:
@@ -68,7 +79,7 @@ def finish(job: Job, plan: RunPlan, report: Report, executor: Executor, tell: Te
     refuse_held_back(plan.held_back, "embedded or published")
     stopping.stop.grace_seconds = job.cfg.grace_seconds
     heads.refresh_head(job.store, job.cfg.output)  # an earlier run may have died between its snapshot and current.txt
-    progress = Progress()
+    progress, check = Progress(), held.check if held else nothing
     for _ in range(MAX_ATTEMPTS):
         was_exact = plan.night is not None
         job, plan = prepare(job, plan, executor)
@@ -78,11 +89,22 @@ def finish(job: Job, plan: RunPlan, report: Report, executor: Executor, tell: Te
         is_complete = embed_pending(job, plan, progress, report, executor)
         if not is_complete or plan.night is None or (plan.failures and not job.cfg.skip_unreadable):
             return Summary(job, plan, progress, None)
+        check()
         try:
-            return Summary(job, plan, progress, complete(job, plan, plan.night, progress.published, executor))
+            return Summary(job, plan, progress, complete(job, plan, plan.night, progress.published, executor, check))
         except ParentMoved:
             job, plan = plan_again(job, plan, progress.published)
     raise StorageError(f"{job.cfg.output}: {MAX_ATTEMPTS} other runs published on this line first; run again")
+
+
+def nothing() -> None:
+    """What a run without a lease checks."""
+
+
+def lease_of(job: Job) -> AbstractContextManager[Lease]:
+    """The lease of a job's line, for the time of a block. Raises AlreadyRunning where another run holds it and `if_running` is not wait."""
+    cfg = job.cfg
+    return lease(job.store, cfg.output, job.line, cfg.limit is not None, cfg.lease_seconds, cfg.if_running)
 
 
 def prepare(job: Job, plan: RunPlan, executor: Executor) -> tuple[Job, RunPlan]:

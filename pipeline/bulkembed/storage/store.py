@@ -44,6 +44,9 @@ NO_HARD_LINK_ERRORS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK
 S3_SETTINGS = {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 30, "max_pool_connections": 64}
 
 
+_looking: set[tuple[str, bytes]] = set()  # protocol and options of stores without a create-only PUT, as this process has found
+
+
 @lru_cache(maxsize=16)
 def _filesystem(protocol: str, options: bytes) -> Any:
     given = orjson.loads(options)
@@ -234,12 +237,20 @@ class Store:
                 if isinstance(filesystem, LocalFileSystem):
                     _put_local(Path(path), data, _link)
                 else:
-                    _create_remote(filesystem, path, data)
+                    self._note_looking(uri, _create_remote(filesystem, path, data))
             except FileExistsError:
                 return False
             return True
 
         return retry(attempt, f"writing {uri}")
+
+    def _note_looking(self, uri: str, looked: bool) -> None:
+        if looked:
+            _looking.add((uri.partition("://")[0], self.options))
+
+    def creates_by_looking(self, uri: str) -> bool:
+        """Whether `create` has found that this store has no create-only PUT. It looks first then, and two writers may both succeed."""
+        return (uri.partition("://")[0], self.options) in _looking
 
 
 def changed_error(uri: str) -> ObjectError:
@@ -292,8 +303,10 @@ def _link(temporary: Path, path: Path) -> None:
         temporary.replace(path)
 
 
-def _create_remote(filesystem: Any, path: str, data: bytes) -> None:
-    """Raises FileExistsError where an object is there. If the store has no create-only PUT, two writers at the same moment both succeed."""
+def _create_remote(filesystem: Any, path: str, data: bytes) -> bool:
+    """Whether it had to look first, since the store has no create-only PUT: then two writers at the same moment both succeed.
+
+    Raises FileExistsError where an object is there."""
     try:
         filesystem.pipe_file(path, data, mode="create")
     except Exception as error:
@@ -302,3 +315,5 @@ def _create_remote(filesystem: Any, path: str, data: bytes) -> None:
         if filesystem.exists(path):
             raise FileExistsError(path) from None
         filesystem.pipe_file(path, data)
+        return True
+    return False
