@@ -26,6 +26,7 @@ from bulkembed.runs.lookup import open_job
 from bulkembed.source import objects, planning, reader
 from bulkembed.source.columns import carried_columns
 from bulkembed.source.layout import layout_of
+from bulkembed.source.planning import Bounds
 from bulkembed.storage.store import Store
 from tests.support.corpora import documents, write_jsonl
 from tests.support.models import recipe
@@ -74,9 +75,9 @@ def read_all(path: Path, model: str) -> int:
     store = Store()
     cfg = RunConfig.model_validate({"source": str(path), "output": "none", "model": model, "keep_columns": ["lang"]})
     (item,) = objects.source_objects(store, str(path))
-    carried = carried_columns(store, [item], recipe(cfg), cfg.source).schema
-    found = planning.plan(store, [item], [], 13, None, lambda item, layout: None)
-    shards = [reader.read_documents(store, shard, recipe(cfg), carried) for shard in found.pending]
+    carried = carried_columns(store, [item], recipe(cfg), cfg.source)
+    found, _ = planning.plan(store, [item], lambda item, layout: None, [], Bounds(13, 1 << 40))
+    shards = [reader.read_documents(store, shard, recipe(cfg), carried) for shard in found]
     return sum(len(shard.texts) + shard.rejects.num_rows for shard in shards)
 
 
@@ -191,7 +192,8 @@ def test_thousands_of_tiny_files(tmp_path: Path, qwen: str) -> None:
     for number in range(2000):
         write_jsonl(tmp_path / "in" / f"{number:05d}.jsonl", [{"id": number, "text": "t", "lang": "x"}])
     job, plan = open_job(simulated(tmp_path / "in", tmp_path / "out", qwen, limit=1500))
-    assert len(plan.pending) == 1500
+    assert (len(plan.objects), plan.night.counts.added) == (2000, 1500)
+    assert plan.rows_pending == 1, "they all have the same text"
     assert job.carried.names == ["id", "lang"]
 
 
@@ -228,7 +230,7 @@ def test_hostile_keys_stay_inside_the_output(tmp_path: Path, qwen: str) -> None:
         assert not name.startswith(".")
     (tmp_path / "in" / "über").mkdir(parents=True)
     for key in ("a\nb", 'quo"te', "über/straße", "semi;colon", "tab\tkey"):
-        write_jsonl(tmp_path / "in" / f"{key}.jsonl", [{"id": key, "text": "t", "lang": "x"}])
+        write_jsonl(tmp_path / "in" / f"{key}.jsonl", [{"id": key, "text": key, "lang": "x"}])
     in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen)).require_complete()
     assert read_dataset(tmp_path / "out").num_rows == 5
     _, snapshot = newest_dataset(Store(), str(tmp_path / "out"))

@@ -13,6 +13,7 @@ from bulkembed.shards import Shard
 from bulkembed.source import planning, reader
 from bulkembed.source.columns import carried_columns
 from bulkembed.source.objects import SourceObject, source_objects
+from bulkembed.source.planning import Bounds
 from bulkembed.storage.store import Store
 from tests.support.models import recipe
 
@@ -25,13 +26,13 @@ def config(**values: Any) -> RunConfig:
 
 def shards_of(path: Path, max_rows: int = 10**6) -> list[Shard]:
     objects = source_objects(STORE, str(path))
-    plan = planning.plan(STORE, objects, [], max_rows, None, lambda item, layout: None)
-    assert plan.failures == []
-    return plan.pending
+    shards, failures = planning.plan(STORE, objects, lambda item, layout: None, [], Bounds(max_rows, 1 << 40))
+    assert failures == []
+    return shards
 
 
 def carried_of(objects: list[SourceObject], cfg: RunConfig) -> pa.Schema:
-    return carried_columns(STORE, objects, recipe(cfg), cfg.source).schema
+    return carried_columns(STORE, objects, recipe(cfg), cfg.source)
 
 
 def read(path: Path, cfg: RunConfig, max_rows: int = 10**6) -> list[Documents]:

@@ -179,7 +179,7 @@ def carried_schema(cfg: RunConfig, recipe: Recipe, listing: SourceListing, has_r
     if known is not None:
         return known
     try:
-        return columns.carried_columns(ledger.store, listing.objects, recipe, cfg.source).schema
+        return columns.carried_columns(ledger.store, listing.objects, recipe, cfg.source)
     except StorageError as error:
         raise SourceError(f"source: {error}") from error
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 
 import pyarrow as pa
@@ -30,24 +29,17 @@ from bulkembed.storage.store import Store
 MAX_OBJECTS = 16  # objects that are opened to find the first value of a column
 
 
-@dataclass(frozen=True)
-class CarriedColumns:
-    """The schema of the id and the kept columns, and the layouts of the objects that were read for it, by object id."""
+def carried_columns(store: Store, objects: Iterable[SourceObject], recipe: Recipe, place: str) -> pa.Schema:
+    """The schema of the id and the kept columns. `place`: the source.
 
-    schema: pa.Schema
-    layouts: dict[str, Layout]
-
-
-def carried_columns(store: Store, objects: Iterable[SourceObject], recipe: Recipe, place: str) -> CarriedColumns:
-    """The types are those in `column_types`, else those of the first object that has values of the column. `place`: the source.
+    The types are those in `column_types`, else those of the first object that has values of the column.
 
     A column that is null in the first MAX_OBJECTS objects is text. Raises SourceError where they lack a column."""
     rows, names = recipe.row_schema, recipe.source_columns
     asked = asked_fields(rows)
     fields: dict[str, pa.Field] = {}
-    layouts: dict[str, Layout] = {}
     first: tuple[SourceObject, pa.Schema] | None = None
-    for item, source in islice(readable_objects(store, objects, recipe, place, layouts), MAX_OBJECTS):
+    for item, source in islice(readable_objects(store, objects, recipe, place), MAX_OBJECTS):
         first = first or (item, source)
         for name in names:
             if name in source.names:
@@ -62,7 +54,7 @@ def carried_columns(store: Store, objects: Iterable[SourceObject], recipe: Recip
             raise SourceError(str(error)) from None
     fields |= asked
     carried = [json_text_field(name) if pa.types.is_null(fields[name].type) else fields[name] for name in rows.carried_columns]
-    return CarriedColumns(output_columns(pa.schema(carried), rows.id_column, rows.keep_columns), layouts)
+    return output_columns(pa.schema(carried), rows.id_column, rows.keep_columns)
 
 
 def merge_fields(known: pa.Field | None, new: pa.Field) -> pa.Field:
@@ -91,10 +83,8 @@ def asked_fields(rows: RowSchema) -> dict[str, pa.Field]:
     return fields
 
 
-def readable_objects(
-    store: Store, objects: Iterable[SourceObject], recipe: Recipe, place: str, layouts: dict[str, Layout]
-) -> Iterator[tuple[SourceObject, pa.Schema]]:
-    """The objects that hold rows, with their columns. It adds the layouts that it learns to `layouts`.
+def readable_objects(store: Store, objects: Iterable[SourceObject], recipe: Recipe, place: str) -> Iterator[tuple[SourceObject, pa.Schema]]:
+    """The objects that hold rows, with their columns.
 
     Raises SourceError where no object has rows, and where the first one is a Parquet file without a column of the configuration:
     that is taken for a mistake in the configuration."""
@@ -106,8 +96,6 @@ def readable_objects(
         except ObjectError as error:
             problem = SourceError(str(error))
             continue
-        if layout is not None:
-            layouts[item.id] = layout
         if not has_rows:
             continue
         if not any_object and layout is not None:
@@ -122,10 +110,10 @@ def readable_objects(
 
 
 def open_columns(store: Store, item: SourceObject, recipe: Recipe) -> tuple[pa.Schema, Layout | None, bool]:
-    """The columns of an object, its layout if that is known then, and whether it has rows. Raises ObjectError."""
+    """The columns of an object, the layout of a Parquet file, and whether it has rows. Raises ObjectError."""
     if item.format == "jsonl":
         columns = json_columns.columns_of(store, item, recipe.source_columns)
-        return columns.schema, columns.layout, columns.has_rows
+        return columns.schema, None, columns.has_rows
     layout = layout_of(store, item, recipe.vector_key.text_columns)
     return layout.schema, layout, layout.rows > 0
 

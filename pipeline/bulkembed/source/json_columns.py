@@ -11,14 +11,13 @@ import orjson
 import pyarrow as pa
 
 from bulkembed.errors import ObjectError
-from bulkembed.scans import Layout
 from bulkembed.source import json_lines
 from bulkembed.source.column_types import json_text_field
 from bulkembed.source.json_lines import Numeral
 from bulkembed.source.layout import LineScan
 from bulkembed.source.objects import SourceObject
 from bulkembed.storage.retry import CORRUPT, describe_error
-from bulkembed.storage.store import READ_AHEAD_BYTES, Store
+from bulkembed.storage.store import Store
 
 SAMPLE_LINES = 1000
 MAX_DEPTH = 32  # of lists and structs in a value; deeper ones are text
@@ -100,22 +99,17 @@ class JsonColumns:
 
     schema: pa.Schema
     has_rows: bool
-    layout: Layout | None  # known only if the object was read to its end
 
 
 def columns_of(store: Store, item: SourceObject, names: Sequence[str]) -> JsonColumns:
-    """Reads the first SAMPLE_LINES rows, and more rows while one of the columns `names` is missing. Raises ObjectError.
-
-    An object that one request reads whole is scanned to its end, so that planning need not read it again."""
+    """Reads the first SAMPLE_LINES rows, and more rows while one of the columns `names` is missing. Raises ObjectError."""
 
     def read() -> JsonColumns:
         with store.open_lines(item.uri, item.version) as file:
             json_lines.require_lines(file, item.uri)
             scan = LineScan(file)
             columns = sample_columns(scan.rows, names)
-            if item.size <= READ_AHEAD_BYTES:
-                scan.read_rest()
-            return JsonColumns(columns, bool(scan.part_rows), scan.layout() if scan.is_complete else None)
+            return JsonColumns(columns, bool(scan.part_rows))
 
     try:
         return store.retrying(read, f"reading {item.uri}")

@@ -110,8 +110,8 @@ def gathered(opened: Iterator[tuple[SourceObject, Layout, Rows]], bounds: Bounds
     for item, layout, rows in opened:
         left = rows
         while len(left):
-            n_here = min(bounds.rows - n_rows, rows_that_fit(layout, left, bounds.text_bytes - text_bytes))
-            if parts and n_here <= 0:
+            n_here = min(bounds.rows - n_rows, rows_that_fit(layout, left, max(0, bounds.text_bytes - text_bytes)))
+            if parts and (n_here <= 0 or text_bytes > bounds.text_bytes):
                 yield Shard(tuple(parts), text_bytes, parent)
                 parts, n_rows, text_bytes = [], 0, 0
                 continue
@@ -125,9 +125,12 @@ def gathered(opened: Iterator[tuple[SourceObject, Layout, Rows]], bounds: Bounds
 
 
 def rows_that_fit(layout: Layout, rows: Rows, max_text_bytes: int) -> int:
-    """How many of these rows have no more text than that, about."""
-    text_bytes = text_of(layout, rows)
-    return len(rows) if text_bytes <= max_text_bytes else len(rows) * max_text_bytes // text_bytes
+    """How many of the first of these rows have no more text than that, by the layout's estimate."""
+    count = len(rows)
+    while count and (text_bytes := text_of(layout, rows[:count])) > max_text_bytes:
+        # Texts are not equally long, so that this share of the rows may still be too large.
+        count = min(count - 1, count * max_text_bytes // text_bytes)
+    return count
 
 
 def text_of(layout: Layout, rows: Rows) -> int:
