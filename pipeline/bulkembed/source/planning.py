@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -106,34 +107,25 @@ def fitting_halves(shard: Shard, max_text_bytes: int) -> Iterator[Shard]:
 def gathered(opened: Iterator[tuple[SourceObject, Layout, Rows]], bounds: Bounds, parent: int) -> Iterator[Shard]:
     """Shards of some rows of many objects. A shard is filled with rows of one object after the other."""
     parts: list[Part] = []
-    n_rows = text_bytes = 0
+    n_rows, text_bytes = 0, 0.0
     for item, layout, rows in opened:
-        left = rows
-        while len(left):
-            n_here = min(bounds.rows - n_rows, rows_that_fit(layout, left, max(0, bounds.text_bytes - text_bytes)))
-            if parts and (n_here <= 0 or text_bytes > bounds.text_bytes):
-                yield Shard(tuple(parts), text_bytes, parent)
-                parts, n_rows, text_bytes = [], 0, 0
+        before, start = np.concatenate([[0.0], np.cumsum(text_sizes(layout, rows))]), 0  # bytes of text before each row
+        while start < len(rows):
+            fitting = int(np.searchsorted(before, before[start] + bounds.text_bytes - text_bytes, side="right")) - 1
+            stop = min(start + bounds.rows - n_rows, fitting)
+            if parts and stop <= start:
+                yield Shard(tuple(parts), int(text_bytes), parent)
+                parts, n_rows, text_bytes = [], 0, 0.0
                 continue
-            n_here = max(1, n_here)
-            parts.append(part_of_rows(item, layout, left[:n_here]))
-            n_rows += n_here
-            text_bytes += text_of(layout, left[:n_here])
-            left = left[n_here:]
+            stop = max(stop, start + 1)  # one row is never cut
+            parts.append(part_of_rows(item, layout, rows[start:stop]))
+            n_rows, text_bytes, start = n_rows + stop - start, text_bytes + float(before[stop] - before[start]), stop
     if parts:
-        yield Shard(tuple(parts), text_bytes, parent)
+        yield Shard(tuple(parts), int(text_bytes), parent)
 
 
-def rows_that_fit(layout: Layout, rows: Rows, max_text_bytes: int) -> int:
-    """How many of the first of these rows have no more text than that, by the layout's estimate."""
-    count = len(rows)
-    while count and (text_bytes := text_of(layout, rows[:count])) > max_text_bytes:
-        # Texts are not equally long, so that this share of the rows may still be too large.
-        count = min(count - 1, count * max_text_bytes // text_bytes)
-    return count
-
-
-def text_of(layout: Layout, rows: Rows) -> int:
-    """About how many bytes of text these rows have."""
-    start, stop = int(rows[0]), int(rows[-1]) + 1
-    return layout.text_bytes([(start, stop)])[0] * len(rows) // (stop - start)
+def text_sizes(layout: Layout, rows: Rows) -> npt.NDArray[np.float64]:
+    """About how many bytes of text each of these rows has."""
+    before = [0, *accumulate(layout.part_bytes)]
+    sizes: npt.NDArray[np.float64] = np.interp(rows + 1, layout.borders, before) - np.interp(rows, layout.borders, before)
+    return sizes
