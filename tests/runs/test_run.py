@@ -15,6 +15,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
+from bulkembed.dataset.manifests import read_sources
 from bulkembed.dataset.snapshots import newest_dataset
 from bulkembed.dataset.vector_columns import forms_of, stored_values
 from bulkembed.embedding.simulated import SimulatedEmbedder
@@ -65,27 +66,29 @@ def test_pyarrow_duckdb_and_polars_read_the_live_files(tmp_path: Path, qwen: str
     rows = write_corpus(tmp_path / "in")
     cfg = simulated(tmp_path / "in", output, qwen, dims=[32, 64], storage=options)
     run(cfg, lambda progress: None, Recorder(8))
-    write_jsonl(tmp_path / "in" / "part-1.jsonl", [*rows[50:100], {"id": 9, "text": "new", "lang": "en"}])
+    write_jsonl(tmp_path / "in" / "part-1.jsonl", [*rows[51:100], {"id": 9, "text": "new", "lang": "en"}])
     in_one_process(cfg).require_complete()
-    ids = [*(row["id"] for row in rows[:100]), 9, *(row["id"] for row in rows[100:])]
+    ids = {*(row["id"] for row in rows if row is not rows[50]), 9}
     store = Store(options)
     written = [name for name in store.names(f"{output}/data/{newest_dataset(store, output)[0].fingerprint}") if name.endswith(".parquet")]
     with fsspec.open(f"{output}/current.txt", "rt", **options) as file:
         files = file.read().splitlines()
     assert len(files) < len(written)
+    in_order = read_dataset(output, **options)["id"].to_pylist()
+    assert (set(in_order), len(in_order)) == (ids, 200)
     filesystem = fsspec.filesystem("s3" if where == "s3" else "file", **options)
     paths = [filesystem._strip_protocol(each) for each in files]
-    assert pyarrow.dataset.dataset(paths, filesystem=filesystem).to_table()["id"].to_pylist() == ids
+    assert pyarrow.dataset.dataset(paths, filesystem=filesystem).to_table()["id"].to_pylist() == in_order
     names = {"key": "aws_access_key_id", "secret": "aws_secret_access_key", "endpoint_url": "aws_endpoint_url"}
     reached = {names[key]: value for key, value in options.items()} | {"aws_allow_http": "true", "aws_region": "us-east-1"}
     scan = polars.scan_parquet(files, glob=False, storage_options=reached if options else None)
-    assert scan.select("id").collect()["id"].to_list() == ids
+    assert scan.select("id").collect()["id"].to_list() == in_order
     with duckdb.connect() as connection:
         if options:
             connection.register_filesystem(filesystem)
         connection.execute(LIVE.format(output))
         found = connection.sql("select id, len(embedding), len(embedding_64) from read_parquet(getvariable('files'))").fetchall()
-    assert found == [(each, 32, 64) for each in ids]
+    assert found == [(each, 32, 64) for each in in_order]
 
 
 def test_the_footer_says_what_the_vectors_were_made_with(tmp_path: Path, qwen: str) -> None:
@@ -145,7 +148,7 @@ def test_a_changed_source_is_embedded_and_what_is_gone_leaves_the_dataset(tmp_pa
     (tmp_path / "in" / "part-0.parquet").unlink()
     write_jsonl(tmp_path / "in" / "part-4.jsonl", [{"id": 9, "text": "new", "lang": "en"}])
     recorder = Recorder(1000)
-    summary = run(cfg.model_copy(update={"allow_deletes": 49}), lambda progress: None, recorder)
+    summary = run(cfg.model_copy(update={"allow_deletes": 50}), lambda progress: None, recorder)
     assert [shard.split("-")[1] for shard in recorder.shards] == ["4.jsonl"]
     assert summary.snapshot is not None
     assert summary.snapshot.number == 2
@@ -233,6 +236,7 @@ def test_the_layout_of_the_output(tmp_path: Path, qwen: str) -> None:
     assert made == sorted(
         ["current.txt", f"_meta/runs/{fingerprint}.json", "_meta/snapshots/00000001.json", "_meta/heads/00000001.json"]
         + [f"_meta/manifests/{snapshot.manifest}/{kind}-00000.parquet" for kind in ("files", "sources", "rejected")]
+        + [f"_meta/keys/{fingerprint}/{item.object_id}.parquet" for item in read_sources(Store(), str(tmp_path / "out"), snapshot.manifest)]
         + [f"_meta/receipts/{fingerprint}/{shard}.json" for shard in live_names(tmp_path / "out")]
         + [f"data/{fingerprint}/{shard}.parquet" for shard in live_names(tmp_path / "out")]
     )

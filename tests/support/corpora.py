@@ -61,5 +61,5 @@ def write_small_corpus(folder: Path, files: int = 4, rows: int = 5) -> None:
     """JSON lines of documents with ids from 0 on, in files of a few rows."""
     folder.mkdir(exist_ok=True)
     for number in range(files):
-        part = [{"id": rows * number + row, "text": f"doc {row}", "lang": "xx"} for row in range(rows)]
+        part = [{"id": rows * number + row, "text": f"doc {rows * number + row}", "lang": "xx"} for row in range(rows)]
         write_jsonl(folder / f"{number}.jsonl", part)

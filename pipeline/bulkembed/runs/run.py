@@ -76,9 +76,9 @@ def finish(
     Raises InterruptedRun where a signal ended it early, HeldBack where nothing may be published over the parent."""
     if plan.repeated is not None:
         return Summary(job, plan, Progress(), plan.repeated)
+    heads.refresh_head(job.store, job.cfg.output)  # an earlier run may have died between its snapshot and current.txt
     refuse_held_back(plan.held_back, "embedded or published")
     stopping.stop.grace_seconds = job.cfg.grace_seconds
-    heads.refresh_head(job.store, job.cfg.output)  # an earlier run may have died between its snapshot and current.txt
     progress, check = Progress(), held.check if held else nothing
     for _ in range(MAX_ATTEMPTS):
         was_exact = plan.night is not None
