@@ -53,7 +53,8 @@ def test_a_plan_says_what_a_run_would_do(tmp_path: Path, qwen: str) -> None:
     write_corpus(tmp_path / "in")
     (tmp_path / "in" / "notes.txt").write_text("x")
     plan = bulkembed.plan(simulated(tmp_path / "in", tmp_path / "out", qwen))
-    assert (plan.objects, plan.shards_done, plan.rows_done, plan.rows_pending, plan.failures, plan.held_back) == (4, 0, 0, 200, [], None)
+    assert (plan.objects, plan.parent, plan.is_exact, plan.rows_pending, plan.failures, plan.held_back) == (4, None, True, 200, [], None)
+    assert (plan.night.added, plan.night.embedded, plan.night.reused) == (200, 200, 0)
     assert plan.left_out[0].count == 1
     assert "4 objects" in str(plan)
     estimate = plan.estimate(bulkembed.Prices(tokens_per_second=1e6, price_per_hour=3600, api_price=1))
@@ -263,7 +264,7 @@ def test_an_interrupt_of_a_script_ends_ray_and_leaves_what_is_done(tmp_path: Pat
     stdout, stderr = script.communicate(timeout=60)
     assert (script.returncode, json.loads(stdout), stderr) == (0, [False, []], "")
     plan = bulkembed.plan(cfg)
-    assert plan.rows_done > 0 and plan.rows_pending > 0
+    assert plan.night.adopted > 0 and plan.rows_pending == 200 - plan.night.adopted > 0
     in_one_process(cfg)
     assert bulkembed.open_dataset(cfg.output).count_rows() == 200
 

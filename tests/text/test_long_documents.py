@@ -25,6 +25,7 @@ from bulkembed.shards import FileName, Shard
 from bulkembed.storage.store import Store
 from bulkembed.text.tokenizer import Tokenizer
 from tests.support.corpora import write_jsonl
+from tests.support.reading import shards_of
 from tests.support.runs import Recorder, in_one_process, read_dataset, simulated
 
 LONG = (
@@ -72,7 +73,7 @@ def test_chunk_makes_rows_that_anyone_can_make_again(tmp_path: Path, qwen: str) 
             assert row["n_tokens"] == alone.lengths[0] <= 32
             assert not row["truncated"]
     counts = summary.progress.counts
-    assert (counts.documents, counts.vectors, counts.rejects, counts.chunked, counts.truncated) == (4, len(found), 1, 2, 0)
+    assert (counts.documents, counts.vectors, counts.rejects, counts.chunked, counts.truncated) == (4, len(found), 0, 2, 0)
     assert problems(tmp_path / "out") == []
 
 
@@ -114,15 +115,17 @@ def test_reject_says_how_long_they_were(tmp_path: Path, qwen: str) -> None:
     corpus(tmp_path / "in")
     summary = in_one_process(config(tmp_path, qwen, "reject"))
     assert read_dataset(tmp_path / "out")["id"].to_pylist() == ["d0", "d3"]
-    (path,) = (tmp_path / "out/_meta/rejects").glob("*/*.parquet")
-    rejects = pq.read_table(path)
+    tables = [pq.read_table(path) for path in (tmp_path / "out/_meta/rejects").glob("*/*.parquet")]
+    rejects = pa.concat_tables(tables).sort_by("row")  # of the scan, and of embedding
+    assert sorted(len(table) for table in tables) == [1, 2]
     assert rejects["id"].to_pylist() == ["d1", "d2", "d4"]
     assert rejects["row"].to_pylist() == [1, 2, 4]
     assert rejects["reason"].to_pylist() == ["too_long", "empty_text", "too_long"]
     assert "more than 64" in rejects["detail"][0].as_py()
     assert rejects["content_hash"].to_pylist() == [hash_of(TEXTS[1]), None, hash_of(TEXTS[4])]
     assert [source[-5:] for source in rejects["source"].to_pylist()] == ["jsonl"] * 3
-    assert (summary.progress.counts.documents, summary.progress.counts.rejects) == (2, 3)
+    assert (summary.progress.counts.documents, summary.progress.counts.rejects) == (2, 2)
+    assert summary.snapshot is not None and (summary.snapshot.documents, summary.snapshot.rejects) == (2, 3)
     assert problems(tmp_path / "out") == []
 
 
@@ -150,8 +153,8 @@ def test_a_shard_of_nothing_but_rejects(tmp_path: Path, qwen: str, policy: str) 
 def test_a_shard_of_picked_rows_of_two_objects_is_one_file_with_rejects_in_order(tmp_path: Path, qwen: str, policy: str) -> None:
     corpus(tmp_path / "in")
     write_jsonl(tmp_path / "in" / "b.jsonl", [{"id": f"e{number}", "text": text, "lang": "xx"} for number, text in enumerate(TEXTS)])
-    job, plan = open_job(config(tmp_path, qwen, policy, chunk_tokens=32 if policy == "chunk" else None))
-    first, second = (shard.parts[0] for shard in plan.pending)
+    job, _ = open_job(config(tmp_path, qwen, policy, chunk_tokens=32 if policy == "chunk" else None))
+    first, second = (shard.parts[0] for shard in shards_of(tmp_path / "in"))
     shard = Shard((replace(second, picks=(1, 2, 3)), replace(first, picks=(0, 2, 4)), replace(second, picks=(4,))), parent=7)
     receipt = run_shard(shard, job, SimulatedEmbedder(64, 1e9))
     name = FileName.parse(receipt.shard)
@@ -170,8 +173,8 @@ def test_a_shard_of_picked_rows_of_two_objects_is_one_file_with_rejects_in_order
 @pytest.mark.parametrize("policy", ["truncate", "chunk"])
 def test_rejects_of_the_engine_keep_the_hash_of_the_whole_text(tmp_path: Path, qwen: str, policy: str) -> None:
     corpus(tmp_path / "in")
-    job, plan = open_job(config(tmp_path, qwen, policy))
-    receipt = give_up(plan.pending[0], job, "it died")
+    job, _ = open_job(config(tmp_path, qwen, policy))
+    receipt = give_up(shards_of(tmp_path / "in")[0], job, "it died")
     rejects = schema.table_of(job.store.read(job.ledger.rejects_uri(receipt.shard)))
     assert rejects["row"].to_pylist() == list(range(len(TEXTS)))
     assert rejects["content_hash"].to_pylist() == [hash_of(text) if text else None for text in TEXTS]

@@ -58,7 +58,6 @@ class LineScan:
         self.part_rows: list[int] = []
         self.part_bytes: list[int] = []
         self.offsets: list[int] = []
-        self.is_complete = False
         self.rows = self._rows()  # each non-blank line with its length in bytes
 
     def _rows(self) -> Iterator[tuple[bytes, int]]:
@@ -74,14 +73,13 @@ class LineScan:
                 rows += 1
                 yield line, length
             offset += length
-        self.is_complete = True
 
     def read_rest(self) -> None:
         for _ in self.rows:
             pass
 
     def layout(self) -> Layout:
-        """The layout of the object, once `is_complete`."""
+        """The layout of the rows that were read."""
         return Layout(self.part_rows, self.part_bytes, self.offsets, pa.schema([]))
 
 
