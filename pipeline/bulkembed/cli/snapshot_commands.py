@@ -13,7 +13,7 @@ app = typer.Typer()
 
 @app.command(cls=Command)
 def snapshots(config: ConfigFiles = None, output: Output = None, settings: StorageSettings = None) -> None:
-    """Show the snapshots of an output, their lines, and which one is current."""
+    """Show the snapshots of an output, and which one is current."""
     from bulkembed import api
     from bulkembed.report import dataset_text
 
@@ -32,7 +32,7 @@ def publish(
     output: Output = None,
     settings: StorageSettings = None,
 ) -> None:
-    """Make another line current: readers switch to its newest snapshot in one step. An older snapshot is rolled back to."""
+    """Make another line current. Readers switch to its newest snapshot in one step. An older snapshot is rolled back to."""
     from bulkembed import api
 
     at = places(config, settings, output=output)

@@ -35,7 +35,7 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would expire, and be deleted.")] = False,
     settings: StorageSettings = None,
 ) -> None:
-    """Free storage: old snapshots expire, and what they alone list is deleted after the grace."""
+    """Free the storage of old snapshots. They expire, and what they alone list is deleted after the grace."""
     from bulkembed import api
     from bulkembed.report import upkeep_text
 
@@ -70,7 +70,7 @@ def forget(
     undo: Annotated[bool, typer.Option("--undo", help="Take these ids off the list, so that runs embed their rows again.")] = False,
     settings: StorageSettings = None,
 ) -> None:
-    """Erase ids: their rows leave the dataset now, and no run embeds them again. `gc` frees the snapshots that held them."""
+    """Erase ids from the dataset. Their rows leave it now, and no run embeds them again. `gc` frees the snapshots that held them."""
     from bulkembed import api
     from bulkembed.report import upkeep_text
 
