@@ -192,6 +192,7 @@ def test_thousands_of_tiny_files(tmp_path: Path, qwen: str) -> None:
     for number in range(2000):
         write_jsonl(tmp_path / "in" / f"{number:05d}.jsonl", [{"id": number, "text": "t", "lang": "x"}])
     job, plan = open_job(simulated(tmp_path / "in", tmp_path / "out", qwen, limit=1500))
+    assert plan.night is not None
     assert (len(plan.objects), plan.night.counts.added) == (2000, 1500)
     assert plan.rows_pending == 1, "they all have the same text"
     assert job.carried.names == ["id", "lang"]

@@ -215,18 +215,19 @@ def test_secrets_are_in_nothing_that_is_printed_or_written(tmp_path: Path, qwen:
 # A whole run in this process's Ray; prints the addresses that its processes listen at, and what the actor has in its environment.
 RUN = """
 import json, logging, os, sys
+from contextlib import ExitStack
 import psutil
 import ray  # as a program may that has other uses for it
-from bulkembed.cluster import connect
-from bulkembed.cluster.ray_executor import ray_executor
+from bulkembed.cluster.on_demand import OnDemand
 from bulkembed.config.run_config import RunConfig
 from bulkembed.runs.lookup import open_job
 from bulkembed.runs.run import finish
 from tests.support.processes import listening_addresses
 
 job, plan = open_job(RunConfig.model_validate_json(sys.stdin.read()))
-with connect.session(job.cfg.ray, job) as inherited, ray_executor(job, 1, inherited) as executor:
-    (actor,) = executor.pool.loading.values()
+with ExitStack() as stack:
+    executor = OnDemand(job, stack)
+    (actor,) = executor.started(plan.pending, job).pool.loading.values()
     finish(job, plan, lambda progress: None, executor).require_complete()
     has = ray.get(actor.__ray_call__.remote(lambda _self: dict(os.environ)))
     family = [psutil.Process(), *psutil.Process().children(recursive=True)]

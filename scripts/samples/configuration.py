@@ -13,7 +13,7 @@ from bulkembed.config.run_config import RunConfig
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "configuration.md"
 EXAMPLE = Path(__file__).with_name("run.toml")
-EFFECTS = {Identity.VECTOR_KEY: "another dataset: other vectors", Identity.ROW_SCHEMA: "another dataset: other rows", None: "same dataset"}
+EFFECTS = {Identity.VECTOR_KEY: "another line: other vectors", Identity.ROW_SCHEMA: "another line: other rows", None: "same line"}
 
 INTRODUCTION = r"""# Configuration
 
@@ -43,9 +43,10 @@ bulkembed writes them nowhere.
 
 KEYS_INTRODUCTION = """## All keys
 
-The last column says what a new value does to a finished dataset. Where it says *another dataset*, the next run embeds all
-documents again, beside the old data. Where it says *same dataset*, the next run goes on with what is done. Those keys change
-what a run reads, how fast it is, or when it stops.
+The last column says what a new value does to a finished dataset. Where it says *other vectors*, the next run embeds all
+documents for a line of its own, beside the current one. Where it says *other rows*, it makes such a line from the vectors
+that are there. Readers get another line after `bulkembed publish --snapshot N`. Where it says *same line*, the next run goes
+on from the last snapshot. Those keys change what a run reads, how fast it is, or when it stops.
 """
 
 

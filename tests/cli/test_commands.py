@@ -36,7 +36,8 @@ def test_plan_run_status_verify_search(tmp_path: Path, qwen: str) -> None:
     )
     planned = in_process("plan", "--config", config)
     assert planned.returncode == 0
-    assert "12 shards, 200 rows" in planned.stdout
+    assert "  changes      documents: 200 added, 0 changed, 0 deleted\n" in planned.stdout
+    assert "  to do        embed 200 documents, in 12 shards\n" in planned.stdout
     dry = in_process("run", "--config", config, "--dry-run")
     assert dry.returncode == 0
     assert "nothing written" in dry.stdout
@@ -144,10 +145,10 @@ def test_retry_rejects_embeds_them_after_a_fix(tmp_path: Path, qwen: str) -> Non
     assert broken.returncode == 0, broken.stderr
     assert 7 not in read_dataset(tmp_path / "out")["id"].to_pylist()
     nothing = in_process("retry-rejects", *job(tmp_path, qwen, "--reason", "engine_lost")[1:])
-    assert "no shard of this run has such rejects" in nothing.stdout
+    assert "no document of this dataset was rejected for such a reason" in nothing.stdout
     fixed = in_process("retry-rejects", *job(tmp_path, qwen, "--reason", "bad_vector")[1:])
     assert fixed.returncode == 0, fixed.stderr
-    assert "shards to embed again: 1, with 1 rejects" in fixed.stdout
+    assert "  to do        embed 1 documents, in 1 shards\n" in fixed.stdout
     assert read_dataset(tmp_path / "out")["id"].to_pylist() == [n for n in range(40) if n != 30]
     assert "snapshot 2: 39 documents" in fixed.stdout
     assert in_process("verify", "--output", tmp_path / "out").returncode == 0

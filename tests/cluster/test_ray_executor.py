@@ -33,7 +33,7 @@ from bulkembed.text.tokenizer import Tokenizer
 from tests.support.corpora import write_corpus, write_jsonl
 from tests.support.faulty_s3 import FaultyS3
 from tests.support.processes import command_of, processes_of_own_ray
-from tests.support.runs import in_one_process, on_ray, read_dataset, simulated
+from tests.support.runs import in_one_process, on_ray, ray_of_the_session, read_dataset, simulated
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -195,7 +195,7 @@ def test_a_signal_ends_a_sample_at_once_and_sets_nothing(tmp_path: Path, qwen: s
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "tokens_per_second": 50}, vectors="64:int8")
     job, planned = open_job(cfg)
     started = time.monotonic()
-    with ray_executor(job, 1) as executor, pytest.raises(InterruptedRun) as raised:
+    with ray_of_the_session(job) as executor, pytest.raises(InterruptedRun) as raised:
         threading.Timer(0.5, stop.request, [15]).start()
         finish(job, planned, lambda progress: None, executor)
     assert raised.value.exit_code == 143

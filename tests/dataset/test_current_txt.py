@@ -41,7 +41,7 @@ def test_the_files_hold_the_live_rows_where_the_folder_holds_more(tmp_path: Path
     for number in (0, 2):
         path = tmp_path / "in" / f"{number}.jsonl"
         rows = [json.loads(line) for line in path.read_text().splitlines()]
-        write_jsonl(path, [row | {"text": "changed"} for row in rows[1:]])
+        write_jsonl(path, [row | {"text": f"changed {row['id']}"} for row in rows[1:]])
     in_one_process(cfg).require_complete()
     files = (tmp_path / "out/current.txt").read_text(encoding="utf-8").splitlines()
     live = [each for each in range(160) if each not in (0, 80)]

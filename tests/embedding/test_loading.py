@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from bulkembed.cluster import worker
-from bulkembed.cluster.ray_executor import ray_executor
 from bulkembed.config.sections import EngineConfig
 from bulkembed.embedding import loading, model_files, model_identity
 from bulkembed.embedding.embedder import Embedder
@@ -24,7 +23,7 @@ from bulkembed.runs.job import load_tokenizer
 from bulkembed.runs.lookup import open_job
 from bulkembed.runs.run import finish
 from tests.support.corpora import write_corpus
-from tests.support.runs import simulated
+from tests.support.runs import ray_of_the_session, simulated
 
 HOST = re.escape(socket.gethostname())
 
@@ -85,7 +84,7 @@ def test_nothing_of_a_node_with_another_model_is_published(tmp_path: Path, folde
     write_corpus(tmp_path / "in", files=1)
     job, planned = open_job(simulated(tmp_path / "in", tmp_path / "out", str(folder)))
     flip(folder / "config.json")
-    with pytest.raises(ModelError, match=f"{HOST} has another config.json"), ray_executor(job, 1) as executor:
+    with pytest.raises(ModelError, match=f"{HOST} has another config.json"), ray_of_the_session(job) as executor:
         finish(job, planned, lambda progress: None, executor)
     assert not list(tmp_path.glob("out/data/*/*"))
 

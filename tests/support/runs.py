@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +23,9 @@ from bulkembed.runs.progress import Progress
 from bulkembed.runs.run import Summary, finish, run
 from bulkembed.shards import Shard
 from bulkembed.storage.store import Store
+
+if TYPE_CHECKING:
+    from bulkembed.cluster.on_demand import OnDemand
 
 # Environment of the processes of `ray_session`: an actor that asks for more waits seconds for a process of its own.
 OF_RAYS_PROCESSES = engine_environment(EngineConfig(kind="simulated"), 2)
@@ -56,11 +60,20 @@ def problems(output: object) -> list[str]:
 
 def on_ray(cfg: RunConfig, report: Callable[[Progress], None] = lambda progress: None) -> Summary:
     """A run as `bulkembed run` does it; needs the fixture `ray_session`."""
-    from bulkembed.cluster.ray_executor import ray_executor
-
     job, planned = open_job(cfg)
-    with ray_executor(job, len(planned.pending), OF_RAYS_PROCESSES) as executor:
+    with ray_of_the_session(job) as executor:
         return finish(job, planned, report, executor)
+
+
+@contextmanager
+def ray_of_the_session(job: Job) -> Iterator[OnDemand]:
+    """The executor of a run on the Ray of the fixture `ray_session`."""
+    from bulkembed.cluster.on_demand import OnDemand
+
+    with ExitStack() as stack:
+        executor = OnDemand(job, stack)
+        executor.session = OF_RAYS_PROCESSES
+        yield executor
 
 
 def in_one_process(cfg: RunConfig, report: Callable[[Progress], None] = lambda progress: None) -> Summary:

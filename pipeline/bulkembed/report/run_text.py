@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from bulkembed.dataset.paths import current_uri, rejects_folder
+from bulkembed.dataset.snapshots import current_snapshot
 from bulkembed.records import Counts
 from bulkembed.report.formatting import duration, lines, size
 from bulkembed.runs import calibration
 from bulkembed.runs.job import Job
 from bulkembed.runs.lookup import RunPlan
+from bulkembed.runs.night import NightCounts
 from bulkembed.runs.progress import Progress
 from bulkembed.runs.run import Summary
 
@@ -56,26 +58,42 @@ def parent_text(plan: RunPlan) -> str:
 
 def night_rows(plan: RunPlan) -> list[tuple[str, str]]:
     """What changes, once all of the source is read."""
+    if plan.repeated is not None:
+        return [("to do", f"nothing is left to do: a run of this run_key has published snapshot {plan.repeated.number}")]
     if plan.is_still:
         return [("to do", "nothing is left to do")]
     if plan.night is None:
-        rows = [("to do", f"at most {len(plan.pending):,} shards, {plan.rows_pending:,} rows")] if plan.pending else []
+        rows = [("to do", f"embed at most {plan.rows_pending:,} rows, in {len(plan.pending):,} shards")] if plan.pending else []
         return [*rows, ("note", "a run reads the new objects first; then it knows which of their rows are new")]
-    counts = plan.night.counts
-    rows = [("changes", f"{counts.added:,} documents added, {counts.changed:,} changed, {counts.deleted:,} deleted")]
-    if counts.reused or counts.duplicates or counts.adopted:
-        rows.append(
-            (
-                "no engine",
-                f"{counts.reused:,} documents get a vector that is there, {counts.duplicates:,} share one of tonight's, "
-                f"{counts.adopted:,} are there from a run that did not finish",
-            )
-        )
-    rejects = sum(item.rejects for item in plan.night.sources)
+    counts, rejects = plan.night.counts, scan_rejects(plan)
+    rows = change_rows(counts)
     if rejects or counts.remembered:
-        rows.append(("rejects", f"{rejects:,} rows that hold no document, {counts.remembered:,} that were rejected before"))
-    todo = f"{len(plan.pending):,} shards, {plan.rows_pending:,} documents" if plan.pending else "nothing is to be embedded"
-    return [*rows, ("to do", todo), *([("rewritten", f"{len(plan.night.changes):,} files")] if plan.night.changes else [])]
+        rows.append(("rejects", f"{rejects:,} rows hold no text to embed, {counts.remembered:,} have a text that was rejected before"))
+    rows.append(("to do", f"embed {plan.rows_pending:,} documents, in {len(plan.pending):,} shards" if plan.pending else "embed nothing"))
+    if plan.night.changes:
+        rows.append(("rewritten", f"{len(plan.night.changes):,} files, whose documents are not the same any more"))
+    return rows
+
+
+def change_rows(counts: NightCounts) -> list[tuple[str, str]]:
+    """What is new since the parent, and which documents need no engine."""
+    changes = [(counts.added, "added"), (counts.changed, "changed"), (counts.deleted, "deleted")]
+    spared = [
+        (counts.reused, "take a vector that is there"),
+        (counts.duplicates, "have the text of another one and share its vector"),
+        (counts.adopted, "were embedded by a run that did not finish"),
+    ]
+    text = ", ".join(f"{count:,} {word}" for count, word in spared if count)
+    none = "no document is added, changed or deleted"
+    return [
+        ("changes", "documents: " + ", ".join(f"{count:,} {word}" for count, word in changes) if any(n for n, _ in changes) else none),
+        *([("no engine", f"documents: {text}")] if text else []),
+    ]
+
+
+def scan_rejects(plan: RunPlan) -> int:
+    """Rows of the source that hold no document, as far as it is read."""
+    return sum(item.rejects for item in plan.night.sources) if plan.night else 0
 
 
 def progress_text(progress: Progress) -> str:
@@ -94,7 +112,7 @@ def progress_text(progress: Progress) -> str:
 def summary_text(job: Job, summary: Summary, seconds: float) -> str:
     """What a run has done. `seconds` is the time of the whole command, with planning and the start of Ray."""
     done, counts, key = summary.progress, summary.progress.counts, job.recipe.vector_key
-    rows = []
+    rows = change_rows(summary.night) if summary.plan.night and not summary.plan.is_still else []
     if done.shards:
         rows += [
             ("embedded", f"{counts.documents:,} documents, {counts.tokens:,} tokens, {size(done.data_bytes)}"),
@@ -116,8 +134,9 @@ def summary_text(job: Job, summary: Summary, seconds: float) -> str:
         rows.append(
             ("int8 ranges", f"{calibration.outlook(job)}; a run with other or more rows measures new ranges and embeds all rows again")
         )
-    if counts.rejects:
-        rows.append(("rejected", f"{counts.rejects:,} rows, with reasons in {rejects_folder(job.cfg.output, job.fingerprint)}"))
+    if rejects := summary.snapshot.rejects if summary.snapshot else counts.rejects + scan_rejects(summary.plan):
+        folders = dict.fromkeys(rejects_folder(job.cfg.output, name) for name in (job.line, job.fingerprint))
+        rows.append(("rejected", f"{rejects:,} rows of the source, with reasons in {' and '.join(folders)}"))
     if counts.retries:
         rows.append(("retried", f"{counts.retries:,} requests to the store"))
     if done.lost:
@@ -125,12 +144,25 @@ def summary_text(job: Job, summary: Summary, seconds: float) -> str:
         rows.append(("recovered", f"{done.lost.total()} attempts at shards were lost and made again: {why}"))
     rows += [("left out", str(names)) for names in summary.plan.left_out]
     rows += [("failed", f"{failure.where}: {failure.reason.strip()}") for failure in summary.failures]
-    if summary.snapshot is not None:
-        rows.append(("dataset", f"snapshot {summary.snapshot.number}: {summary.snapshot.documents:,} documents"))
-        rows.append(("files", f"{summary.snapshot.files:,}, listed in {current_uri(job.cfg.output)}"))
-    else:
-        rows.append(("dataset", "no snapshot: this run is incomplete"))
-    return lines(rows)
+    return lines([*rows, *dataset_rows(job, summary)])
+
+
+def dataset_rows(job: Job, summary: Summary) -> list[tuple[str, str]]:
+    """What is published, whether readers get it, and how they would."""
+    snapshot, output = summary.snapshot, job.cfg.output
+    if snapshot is None:
+        return [("dataset", "no snapshot: this run is incomplete")]
+    trial = f", a trial of {snapshot.limit:,} rows" if snapshot.limit else ""
+    current = current_snapshot(job.store, output)
+    if current is None or current.number == snapshot.number:
+        said = "as before" if snapshot == summary.plan.base.parent else "which is current"
+        dataset = ("dataset", f"snapshot {snapshot.number}: {snapshot.documents:,} documents{trial}, {said}")
+        return [dataset, ("files", f"{snapshot.files:,}, listed in {current_uri(output)}")]
+    return [
+        ("dataset", f"snapshot {snapshot.number}: {snapshot.documents:,} documents{trial}, not current"),
+        ("files", f"{snapshot.files:,}, listed by `bulkembed files --output {output} --snapshot {snapshot.number}`"),
+        ("current", f"snapshot {current.number}; `bulkembed publish --output {output} --snapshot {snapshot.number}` switches readers over"),
+    ]
 
 
 def clipped_text(counts: Counts) -> str:

@@ -1,0 +1,83 @@
+"""What `plan` and `run` print of a few nights."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from bulkembed.config.run_config import RunConfig
+from bulkembed.report.run_text import plan_text, summary_text
+from bulkembed.runs.lookup import open_job
+from tests.support.corpora import write_jsonl
+from tests.support.runs import in_one_process, simulated
+
+
+def rows_of(text: str) -> dict[str, str]:
+    """The lines of a text by what stands before them."""
+    return dict(re.split("  +", line.strip(), maxsplit=1) for line in text.splitlines())
+
+
+def planned(cfg: RunConfig) -> dict[str, str]:
+    return rows_of(plan_text(*open_job(cfg)))
+
+
+def done(cfg: RunConfig) -> dict[str, str]:
+    summary = in_one_process(cfg)
+    return rows_of(summary_text(summary.job, summary, 1.0))
+
+
+def source(folder: Path, texts: list[Any], first_id: int = 0) -> None:
+    folder.mkdir(exist_ok=True)
+    write_jsonl(folder / "a.jsonl", [{"id": first_id + n, "text": text, "lang": "xx"} for n, text in enumerate(texts)])
+
+
+def test_a_plan_and_a_summary_say_what_changed_and_what_needs_no_engine(tmp_path: Path, qwen: str) -> None:
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen)
+    source(tmp_path / "in", ["one", "two", "three", "", "two"])
+    plan = planned(cfg)
+    assert plan["parent"] == "none: this is the first run of its line"
+    assert plan["changes"] == "documents: 4 added, 0 changed, 0 deleted"
+    assert plan["no engine"] == "documents: 1 have the text of another one and share its vector"
+    assert plan["rejects"] == "1 rows hold no text to embed, 0 have a text that was rejected before"
+    assert plan["to do"] == "embed 3 documents, in 1 shards"
+    first = done(cfg)
+    assert (first["changes"], first["dataset"]) == (plan["changes"], "snapshot 1: 4 documents, which is current")
+    assert first["rejected"].startswith("1 rows of the source, with reasons in ")
+    assert planned(cfg)["to do"] == "nothing is left to do"
+    assert done(cfg)["dataset"] == "snapshot 1: 4 documents, as before"
+    source(tmp_path / "in", ["two", "four"], first_id=1)
+    second = planned(cfg)
+    assert second["parent"] == "snapshot 1: 4 documents"
+    assert (second["changes"], second["to do"]) == ("documents: 0 added, 1 changed, 2 deleted", "embed 1 documents, in 1 shards")
+    assert second["rewritten"] == "1 files, whose documents are not the same any more"
+    last = done(cfg)
+    assert (last["changes"], last["dataset"]) == (second["changes"], "snapshot 2: 2 documents, which is current")
+    assert "rejected" not in last
+    (tmp_path / "in" / "a.jsonl").rename(tmp_path / "in" / "b.jsonl")
+    moved = done(cfg)
+    assert (moved["changes"], moved["dataset"]) == (
+        "no document is added, changed or deleted",
+        "snapshot 3: 2 documents, which is current",
+    )
+
+
+def test_what_readers_do_not_get_says_how_they_would(tmp_path: Path, qwen: str) -> None:
+    source(tmp_path / "in", ["one", "two", "three"])
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen)
+    in_one_process(cfg)
+    trial = done(cfg.model_copy(update={"limit": 2}))
+    assert trial["dataset"] == "snapshot 2: 2 documents, a trial of 2 rows, not current"
+    other = done(simulated(tmp_path / "in", tmp_path / "out", qwen, prompt="x: "))
+    assert other["dataset"] == "snapshot 3: 3 documents, not current"
+    assert other["current"] == f"snapshot 1; `bulkembed publish --output {tmp_path}/out --snapshot 3` switches readers over"
+    assert other["files"] == f"1, listed by `bulkembed files --output {tmp_path}/out --snapshot 3`"
+
+
+def test_rejects_of_the_source_and_of_embedding_lie_in_two_folders_where_int8_ranges_are_measured(tmp_path: Path, qwen: str) -> None:
+    source(tmp_path / "in", ["one", "", " ".join(["long"] * 200)])
+    said = done(simulated(tmp_path / "in", tmp_path / "out", qwen, vectors="64:int8", long_documents="reject"))["rejected"]
+    assert said.startswith("2 rows of the source, with reasons in ")
+    folders = re.findall(r"\S+/_meta/rejects/\w+", said)
+    assert len(folders) == 2
+    assert all(len(list(Path(folder).glob("*.parquet"))) == 1 for folder in folders)
