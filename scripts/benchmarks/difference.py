@@ -26,7 +26,7 @@ from bulkembed.runs.mapper import LocalMapper
 from bulkembed.runs.partitions import night_difference
 from bulkembed.storage.store import Store
 from scripts.benchmarks.material import WORK, Row
-from scripts.benchmarks.measuring import run_module
+from scripts.benchmarks.measuring import peak_bytes, run_module
 
 ROWS_PER_OBJECT = 100_000
 CHANGED, NEW, DELETED = 0.01, 0.005, 0.002  # shares of the documents, from one night to the next
@@ -130,12 +130,6 @@ def main(engine: str, folder: str) -> None:
     seconds = time.perf_counter() - started
     figures = {"seconds": round(seconds, 2), "cpu_s": round(time.process_time(), 2), "peak_mb": round(peak_bytes() / 1e6)}
     print(json.dumps(found | figures))
-
-
-def peak_bytes() -> int:
-    """The largest memory of this process. `ru_maxrss` would be that of its parent where the parent was larger as it forked."""
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024
 
 
 if __name__ == "__main__":

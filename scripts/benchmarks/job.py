@@ -79,11 +79,13 @@ def run(
     sample: Callable[[int], float] = tree_memory,
     every: float = 1.0,
 ) -> JobRun:
-    """Embeds a source by `bulkembed run`. `settings`: keys of the configuration; the engine's dtype is this host's."""
+    """Embeds every document of a source by `bulkembed run`, also those of equal texts.
+
+    `settings`: keys of the configuration; the engine's dtype is this host's."""
     out = WORK / "out-job"
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "bulkembed", "run", "--source", str(source), "--output", str(out), "--model", str(model), *flags]
-    for name, value in ({"engine.dtype": engine_dtype()} | dict(settings)).items():
+    for name, value in ({"engine.dtype": engine_dtype(), "dedupe": False} | dict(settings)).items():
         command += ["--set", f"{name}={json.dumps(value)}"]  # numbers and strings are written in TOML as in JSON
     process = run_command(command, os.environ | (env or {}), sample, every)
     store = Store()

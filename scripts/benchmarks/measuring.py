@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 import psutil
@@ -53,6 +54,12 @@ def memory_of(process: psutil.Process) -> int:
 
 def tree_memory(pid: int) -> int:
     return sum(map(memory_of, tree(pid)))
+
+
+def peak_bytes() -> int:
+    """The largest memory of this process. `ru_maxrss` would be that of its parent where the parent was larger as it forked."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
 
 
 def run_command(

@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 import typer
 
 from bulkembed.config.run_config import RunConfig
-from bulkembed.runs.lookup import open_job
+from bulkembed.runs.lookup import open_job, with_layouts
 from bulkembed.source import reader
 from scripts.benchmarks import simulated
 from scripts.benchmarks.material import Row
@@ -94,6 +94,7 @@ def s3(options: dict[str, Any]) -> Any:
 
 def compare(cfg: RunConfig, names: list[str], kind: str, threads: int, rounds: int) -> Row:
     job, plan = open_job(cfg)
+    plan = with_layouts(job, plan)
     store = s3(cfg.storage)
     megabytes = sum(int(store.info(name)["size"]) for name in names) / 1e6
     seconds: dict[str, list[float]] = {"reader": [], "decoded": [], "bare": []}
