@@ -62,7 +62,7 @@ def run(
     price_per_hour: HourPrice = None,
     api_price: ApiPrice = None,
 ) -> None:
-    """Embed what has no receipt yet, then publish a snapshot. Running again resumes."""
+    """Embed what is new by content, then publish a snapshot. Running again resumes."""
     from bulkembed.runs.estimate import Prices
 
     prices = Prices(tokens_per_second, price_per_hour, api_price)
@@ -81,10 +81,11 @@ def run(
 def retry_rejects(
     cfg: "RunConfig",
     reason: Annotated[
-        list[str] | None, typer.Option(metavar="<string>", help="Only shards with rejects for this reason. Repeatable. [default: any]")
+        list[str] | None,
+        typer.Option(metavar="<string>", help="Only documents that were rejected for this reason. Repeatable. [default: any]"),
     ] = None,
 ) -> None:
-    """Embed shards with rejects again, after a fix. Takes the same options as the run that rejected the rows."""
+    """Embed rejected documents again, after a fix. Takes the same options as the run that rejected them."""
     from bulkembed import api
 
     summary = embed(lambda on_progress, on_plan: api.retry_rejects(cfg, reason or (), on_progress, on_plan))
