@@ -6,9 +6,17 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from bulkembed import api
 from bulkembed.config.run_config import RunConfig
+from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.report.run_text import plan_text, summary_text
+from bulkembed.runs import lookup
+from bulkembed.runs.executor import LocalExecutor
 from bulkembed.runs.lookup import open_job
+from bulkembed.runs.night import NightCounts
+from bulkembed.runs.run import finish
 from tests.support.corpora import write_jsonl
 from tests.support.runs import in_one_process, simulated
 
@@ -81,3 +89,17 @@ def test_rejects_of_the_source_and_of_embedding_lie_in_two_folders_where_int8_ra
     folders = re.findall(r"\S+/_meta/rejects/\w+", said)
     assert len(folders) == 2
     assert all(len(list(Path(folder).glob("*.parquet"))) == 1 for folder in folders)
+
+
+def test_the_plan_of_a_large_source_is_told_again_once_it_is_exact(tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookup, "MAX_BYTES_HERE", 0)
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen)
+    source(tmp_path / "in", ["one", "two", "", "two"])
+    planned_once = api.plan(cfg)
+    assert (planned_once.is_exact, planned_once.rows_pending, planned_once.night) == (False, 4, NightCounts())
+    assert rows_of(str(planned_once))["to do"] == "embed at most 4 rows, in 1 shards"
+    assert not (tmp_path / "out").exists()
+    told: list[api.Plan] = []
+    executor = LocalExecutor(SimulatedEmbedder(64, 1e9))
+    finish(*open_job(cfg), lambda progress: None, executor, lambda job, plan: told.append(api.Plan(job, plan))).require_complete()
+    assert [(plan.is_exact, plan.rows_pending, plan.night.duplicates) for plan in told] == [(True, 2, 1)]
