@@ -143,7 +143,7 @@ def test_a_data_file_has_the_keys_of_its_documents(tmp_path: Path) -> None:
 def test_a_run_writes_the_keys_that_a_scan_of_its_source_finds(tmp_path: Path, qwen: str) -> None:
     (tmp_path / "in").mkdir()
     rows = [
-        {"id": str(number), "text": f"text {number % 7}" if number % 5 else " ", "lang": "xx", "tags": ["a"] * (number % 3)}
+        {"id": str(number), "text": f"text {number}" if number % 5 else " ", "lang": "xx", "tags": ["a"] * (number % 3)}
         for number in range(50)
     ]
     write_jsonl(tmp_path / "in/a.jsonl", rows)

@@ -53,7 +53,9 @@ def test_bad_rows_of_one_file(tmp_path: Path, qwen: str) -> None:
     (rejects,) = (tmp_path / "out" / "_meta" / "rejects").glob("*/*.parquet")
     assert pq.read_table(rejects)["reason"].to_pylist() == ["null_text", "empty_text", "not_text"]
     counts = summary.progress.counts
-    assert (counts.rejects, counts.truncated, counts.repeated_ids) == (3, 1, 1)
+    assert (counts.rejects, counts.truncated, counts.repeated_ids) == (0, 1, 1), "the scan has taken the rejects out"
+    assert summary.snapshot is not None
+    assert summary.snapshot.rejects == 3
     assert problems(tmp_path / "out") == []
 
 

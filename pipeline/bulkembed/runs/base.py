@@ -65,6 +65,9 @@ def open_base(job: Job) -> Base:
 
 
 def sources_of(job: Job, parent: Snapshot) -> dict[str, SourceVersion]:
+    """The object versions of the parent. Those of a trial say nothing: another limit takes other rows of the same version."""
+    if job.cfg.limit is not None:
+        return {}
     return {item.object_id: item for item in manifests.read_sources(job.store, job.cfg.output, parent.manifest)}
 
 

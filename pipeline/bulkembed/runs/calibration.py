@@ -228,8 +228,8 @@ def clipped_warning(counts: Counts) -> str | None:
 
 
 def withdraw(job: Job) -> None:
-    """Ends provisional ranges, so that the next run measures new ones. Documents that were rejects are not in the old measurement."""
-    if not job.recipe.row_schema.int8_ranges or is_final(job):
-        return
-    ledger = Ledger(job.store, job.cfg.output, job.recipe.with_int8_ranges({}).fingerprint)
-    ledger.create_int8_ranges(newest(ledger)[0] + 1, Int8Ranges({}, 0, 0).to_record())
+    """Ends provisional ranges, so that new ones are measured. Documents that were rejects are not in the old measurement."""
+    ledger = Ledger(job.store, job.cfg.output, job.line)
+    number, existing = newest(ledger)
+    if existing is not None and not existing.is_final:
+        ledger.create_int8_ranges(number + 1, Int8Ranges({}, 0, 0).to_record())

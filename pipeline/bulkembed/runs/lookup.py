@@ -117,10 +117,8 @@ def open_job(cfg: RunConfig, retried: Collection[str] = ()) -> tuple[Job, RunPla
 
 def plan_run(job: Job, listing: SourceListing, retried: Collection[str]) -> RunPlan:
     with blaming_output(job.cfg.output):
-        base, versions = open_base(job), Versions.of(job)
-        repeated = earlier_run(job)
-    if retried:
-        base = replace(base, is_usable=False)
+        base, versions = open_base_for(job, retried), Versions.of(job)
+        repeated = None if retried else earlier_run(job)
     plan = RunPlan(listing, versions, base, Asked(retried), [], list(listing.failures), None)
     if repeated is not None:
         return replace(plan, night=still_night(base, listing), repeated=repeated)
@@ -129,6 +127,12 @@ def plan_run(job: Job, listing: SourceListing, retried: Collection[str]) -> RunP
     if job.cfg.limit is None and sum(item.size for item in unread_objects(plan)) > MAX_BYTES_HERE:
         return plan
     return read_source(job, plan, None)
+
+
+def open_base_for(job: Job, retried: Collection[str]) -> Base:
+    """What the run builds on. Rejects are tried again wherever they are in the source, so every document of it is looked at."""
+    base = open_base(job)
+    return replace(base, is_usable=False) if retried else base
 
 
 def recipe_of_started_run(cfg: RunConfig, recipe: Recipe, store: Store, runs: set[str]) -> Recipe:
@@ -253,8 +257,9 @@ def with_guards(job: Job, plan: RunPlan) -> RunPlan:
 
 def plan_again(job: Job, plan: RunPlan, published: Collection[str]) -> tuple[Job, RunPlan]:
     """The plan on what is there now. `published`: names of files that this run has published meanwhile."""
-    versions = replace(plan.versions, job=job)
-    fresh = RunPlan(plan.listing, versions, open_base(job), Asked(plan.asked.retried, published), [], plan.failures, None)
+    versions = replace(Versions.of(job), held=plan.versions.held, known=plan.versions.known)
+    base = open_base_for(job, plan.asked.retried)
+    fresh = RunPlan(plan.listing, versions, base, Asked(plan.asked.retried, published), [], plan.failures, None)
     return job, read_source(job, fresh, None)
 
 

@@ -115,6 +115,8 @@ def prepare(job: Job, plan: RunPlan, executor: Executor) -> tuple[Job, RunPlan]:
     plan = read_source(job, plan, executor)
     require_allowed(job, plan)
     if job.needs_int8_ranges and plan.pending:
+        if plan.asked.retried:
+            calibration.withdraw(job)
         job = calibration.calibrate(job, plan.pending, sampling(executor))
         write_record(job)
         plan = plan_again(job, plan, ())[1]
