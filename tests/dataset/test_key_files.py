@@ -156,7 +156,7 @@ def test_a_run_writes_the_keys_that_a_scan_of_its_source_finds(tmp_path: Path, q
         (item,) = source_objects(STORE, str(cfg.source))
         scanned = scan_object(STORE, item, job.recipe, job.carried)
         files = [file_keys.keys_of_file(STORE, str(path), kept).keys for path in sorted((tmp_path / source).glob("data/*/*"))]
-        assert len(files) > 2
+        assert len(files) >= 2
         for name in ("ids", "contents", "kept"):
             np.testing.assert_array_equal(getattr(Keys.concat(files), name), getattr(scanned.keys, name))
 
