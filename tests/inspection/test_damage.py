@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset
@@ -18,7 +19,7 @@ from bulkembed.runs.lookup import recall_job
 from bulkembed.source.objects import source_objects
 from bulkembed.storage.store import Store
 from tests.support.corpora import write_corpus
-from tests.support.runs import in_one_process, live_names, problems, simulated
+from tests.support.runs import in_one_process, live_names, problems, read_dataset, simulated
 
 WIDTH = 64
 
@@ -110,4 +111,27 @@ def test_a_sample_names_a_source_that_changed(tmp_path: Path, qwen: str) -> None
     write_corpus(tmp_path / "in")
     in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen))
     (tmp_path / "in" / "part-1.jsonl").write_text('{"id": 1, "text": "other", "lang": "x"}\n')
-    assert any("has changed" in problem for problem in again(tmp_path, qwen, 200).problems)
+    assert any("have changed: cannot be embedded again" in problem for problem in again(tmp_path, qwen, 200).problems)
+
+
+@pytest.mark.parametrize("changes", [{}, {"long_documents": "chunk", "chunk_tokens": 16}])
+def test_rows_that_have_moved_are_embedded_again_from_where_they_stand_now(tmp_path: Path, qwen: str, changes: dict[str, Any]) -> None:
+    rows = write_corpus(tmp_path / "in", files=2)
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, **changes)
+    in_one_process(cfg)
+    for path in (tmp_path / "in").iterdir():
+        path.unlink()
+    rows = rows[::-1]
+    rows[7] = rows[7] | {"text": "new words"}
+    pq.write_table(pa.Table.from_pylist(rows[:30]), tmp_path / "in/x.parquet")
+    pq.write_table(pa.Table.from_pylist(rows[30:]), tmp_path / "in/y.parquet")
+    in_one_process(cfg)
+    found = again(tmp_path, qwen, 5000)
+    assert (found.problems, found.unknown) == ([], 0)
+    assert found.rows == read_dataset(tmp_path / "out").num_rows >= 100
+    for path in tmp_path.glob("out/_meta/keys/*/x.parquet-*"):
+        path.unlink()
+    found = again(tmp_path, qwen, 5000)
+    assert found.unknown == 30
+    (tmp_path / "in/y.parquet").unlink()
+    assert any("documents are not there any more, or have changed" in problem for problem in again(tmp_path, qwen, 5000).problems)

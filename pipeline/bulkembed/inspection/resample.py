@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +10,12 @@ import pyarrow as pa
 
 from bulkembed import schema
 from bulkembed.dataset import vector_columns
+from bulkembed.dataset.file_keys import keys_of_table
+from bulkembed.dataset.manifests import read_sources
 from bulkembed.dataset.snapshots import Snapshot, snapshot_files
 from bulkembed.embedding import in_process
 from bulkembed.embedding.embedder import Embedder
+from bulkembed.inspection.origins import origins_of, shard_of_origins
 from bulkembed.inspection.search import dataset_model
 from bulkembed.runs import stages
 from bulkembed.runs.job import Job
@@ -35,7 +38,7 @@ class Resample:
     rows: int
     cosines: dict[str, npt.NDArray[np.float64]]  # of each vector column
     problems: list[str]
-    unknown: int = 0  # rows of files that hold rows of several objects: their source rows are not known
+    unknown: int = 0  # documents that no key file of the snapshot holds: their source rows are not known
 
 
 @dataclass(frozen=True)
@@ -59,35 +62,62 @@ def resample_dataset(store: Store, output: str, snapshot: Snapshot, source: str,
 
 
 def resample(job: Job, snapshot: Snapshot, objects: list[SourceObject], embedder: Embedder, rows: int, seed: int) -> Resample:
-    """Embeds `rows` random rows of the dataset again, from the source, and compares. They come from at most MAX_SAMPLE_SHARDS shards."""
+    """Embeds `rows` random rows of the dataset again, from the source, and compares. They come from at most MAX_SAMPLE_SHARDS files."""
     random = np.random.default_rng(seed)
-    shards = sorted(random.permutation(snapshot_files(job.store, job.cfg.output, snapshot))[:MAX_SAMPLE_SHARDS].tolist())
-    tables = {shard: schema.table_of(job.store.read(job.ledger.data_uri(shard))) for shard in shards}
-    ends = np.cumsum([table.num_rows for table in tables.values()])
+    names = sorted(random.permutation(snapshot_files(job.store, job.cfg.output, snapshot))[:MAX_SAMPLE_SHARDS].tolist())
+    tables = [schema.table_of(job.store.read(job.ledger.data_uri(name))) for name in names]
+    ends = np.cumsum([0, *(table.num_rows for table in tables)])
     picked = np.sort(random.choice(int(ends[-1]), min(rows, int(ends[-1])), replace=False))
     known = {item.id: item for item in objects}
-    cosines: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in job.columns}
-    problems: list[str] = []
-    unknown = 0
-    for (shard_id, table), start, end in zip(tables.items(), [0, *ends[:-1]], ends, strict=True):
-        shard_rows = picked[(picked >= start) & (picked < end)] - start
-        if FileName.parse(shard_id).kind:
-            unknown += len(shard_rows)
-            continue
-        item = known.get(ShardId.parse(shard_id).object_id)
-        if item is None:
-            problems.append(f"{shard_id}: its source object is not there any more, or has changed: cannot be embedded again")
-        elif len(shard_rows):
-            part = compare_rows(job, shard_of(shard_id, item), table, shard_rows, embedder)
-            problems += part.problems
-            for name, values in part.cosines.items():
-                cosines[name].append(values)
-    joined = {name: np.concatenate([*parts, np.empty(0, np.float64)]) for name, parts in cosines.items()}
+    parts = []
+    for name, table, start, end in zip(names, tables, ends, ends[1:], strict=False):
+        file_rows = picked[(picked >= start) & (picked < end)] - start
+        if len(file_rows):
+            parts.append(resample_file(job, snapshot, name, table, file_rows, known, embedder))
+    return joined(job, parts)
+
+
+def joined(job: Job, parts: list[Resample]) -> Resample:
+    """The rows of all files, with what is wrong with them together."""
+    problems = [problem for part in parts for problem in part.problems]
+    cosines = {name: np.concatenate([*(part.cosines[name] for part in parts if part.cosines), np.empty(0)]) for name in job.columns}
     for name, form in job.columns.items():
-        low = int(np.count_nonzero(~(joined[name] >= MIN_COSINE[form.dtype])))
+        low = int(np.count_nonzero(~(cosines[name] >= MIN_COSINE[form.dtype])))
         if low:
             problems.append(f"{low} vectors of column {name} are not those of their documents (cosine below {MIN_COSINE[form.dtype]})")
-    return Resample(len(joined["embedding"]), joined, problems, unknown)
+    return Resample(len(cosines["embedding"]), cosines, problems, sum(part.unknown for part in parts))
+
+
+def resample_file(
+    job: Job,
+    snapshot: Snapshot,
+    name: str,
+    table: pa.Table,
+    rows: npt.NDArray[np.int64],
+    known: dict[str, SourceObject],
+    embedder: Embedder,
+) -> Resample:
+    """These rows of a file beside the same rows embedded again. `known`: the objects of the source by their id."""
+    stem, kind, *_ = FileName.parse(name)
+    if not kind and stem.object_id in known:
+        return compare_rows(job, shard_of(name, known[stem.object_id]), table, rows, embedder)
+    documents = keys_of_table(table, ())
+    chosen = np.unique(np.searchsorted(documents.keys.rows, rows, side="right") - 1)
+    sources = list(read_sources(job.store, job.cfg.output, snapshot.manifest))
+    origins = origins_of(job.store, job.cfg.output, snapshot.line, sources, documents.keys.take(chosen))
+    there = [origin for origin in origins if origin.object_id in known]
+    unknown = len(chosen) - len(origins)
+    problems = []
+    if len(there) < len(origins):
+        gone = len(origins) - len(there)
+        problems = [f"{name}: the source objects of {gone} documents are not there any more, or have changed: cannot be embedded again"]
+    if not there:
+        return Resample(0, {}, problems, unknown)
+    firsts, lengths = documents.keys.rows[chosen], documents.lengths[chosen]
+    taken = np.concatenate([np.arange(firsts[origin.document], firsts[origin.document] + lengths[origin.document]) for origin in there])
+    shard = shard_of_origins(there, known, {source.object_id: source.rows for source in sources})
+    found = compare_rows(job, shard, table.take(pa.array(taken)), np.flatnonzero(np.isin(taken, rows)), embedder)
+    return replace(found, problems=[*problems, *found.problems], unknown=unknown)
 
 
 def shard_of(shard_id: str, item: SourceObject) -> Shard:

@@ -66,7 +66,7 @@ def resample_text(resample: Resample) -> str:
     """How like the vectors of some rows are to those that were embedded again."""
     rows = [("embedded", f"{resample.rows:,} rows again")]
     if resample.unknown:
-        rows.append(("not found", f"{resample.unknown:,} rows: their files hold rows of several objects"))
+        rows.append(("not found", f"{resample.unknown:,} documents, in no key file of the snapshot: cannot be embedded again"))
     for name, cosines in resample.cosines.items():
         if len(cosines):
             rows.append((name, f"cosine min {cosines.min():.6f} mean {cosines.mean():.6f}"))
