@@ -12,8 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bulkembed.config.run_config import RunConfig
 from bulkembed.embedding.embedder import TokenIds, Vectors
 from bulkembed.embedding.simulated import SimulatedEmbedder
+from bulkembed.runs.executor import LocalExecutor
+from bulkembed.runs.run import Summary, run
 from bulkembed.storage.store import Store
 from tests.support.corpora import write_jsonl
 
@@ -96,6 +99,14 @@ class CountingEmbedder(SimulatedEmbedder):
     def embed(self, documents: TokenIds) -> Vectors:
         self.seen += [ids.tobytes() for ids in documents]
         return super().embed(documents)
+
+
+def complete_run(cfg: RunConfig) -> tuple[Summary, int]:
+    """A run that must succeed, and how many documents or windows it has sent to the engine."""
+    embedder = CountingEmbedder()
+    summary = run(cfg, lambda progress: None, LocalExecutor(embedder))
+    summary.require_complete()
+    return summary, len(embedder.seen)
 
 
 class Killed(BaseException):

@@ -61,8 +61,8 @@ class RunConfig(Section):
     allow_untrained_dims: bool = Field(default=False, description="Accept dimensions that the model was not trained for.")
     derive: bool = Field(
         default=False,
-        description="Cut vectors of fewer dimensions from stored float vectors instead of embedding them. A cut of float16 is not "
-        "bit-equal to an embedded vector.",
+        description="Cut vectors of fewer dimensions from stored float vectors instead of embedding them. Cut vectors differ from "
+        "embedded ones by rounding.",
     )
     max_tokens: Annotated[int | None, DefaultText("the model's limit"), VECTOR_KEY] = Field(
         default=None, ge=2, examples=[8192], description="Token limit of a document; long_documents decides what happens above it."
