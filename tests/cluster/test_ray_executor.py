@@ -158,7 +158,7 @@ def test_a_poisonous_document_ends_in_the_rejects_and_no_other(
     rows = [{"id": number, "text": f"{'@' if number == 6 else 'word'} " * 5, "lang": "xx"} for number in range(16)]
     write_jsonl(tmp_path / "in" / "a.jsonl", rows)
     engine = {"kind": "simulated", "args": {fault: token(qwen, "@ ")}, "stall_seconds": 1}
-    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, ray={"layout": layout}, engine=engine, shards={"max_rows": 2})
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, ray={"layout": layout}, engine=engine, dedupe=False, shards={"max_rows": 2})
     summary = on_ray(cfg)
     summary.require_complete()
     assert read_dataset(tmp_path / "out")["id"].to_pylist() == [row["id"] for row in rows if row["id"] != 6]
@@ -200,7 +200,7 @@ def test_a_signal_ends_a_sample_at_once_and_sets_nothing(tmp_path: Path, qwen: s
         finish(job, planned, lambda progress: None, executor)
     assert raised.value.exit_code == 143
     assert time.monotonic() - started < 30
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out/_meta/int8_ranges").exists()
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -220,7 +220,9 @@ def test_an_engine_that_fails_on_everything_ends_the_run(tmp_path: Path, qwen: s
     (tmp_path / "in").mkdir()
     write_jsonl(tmp_path / "in" / "a.jsonl", [{"id": number, "text": "@ word", "lang": "xx"} for number in range(100)])
     monkeypatch.setattr(recovery, "MAX_LOSSES_IN_A_ROW", 3)
-    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "args": {"raise_on": token(qwen, "@ ")}})
+    cfg = simulated(
+        tmp_path / "in", tmp_path / "out", qwen, dedupe=False, engine={"kind": "simulated", "args": {"raise_on": token(qwen, "@ ")}}
+    )
     with pytest.raises(BulkembedError, match=r"3 attempts in a row were lost, the last of .*: RuntimeError: simulated"):
         on_ray(cfg)
 
@@ -228,7 +230,7 @@ def test_an_engine_that_fails_on_everything_ends_the_run(tmp_path: Path, qwen: s
 @pytest.mark.usefixtures("ray_session")
 def test_an_engine_that_fails_the_gates_calls_is_started_anew_a_few_times(tmp_path: Path, qwen: str) -> None:
     write_corpus(tmp_path / "in", files=1)
-    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "args": {"memory_tokens": 0}})
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, dedupe=False, engine={"kind": "simulated", "args": {"memory_tokens": 0}})
     with pytest.raises(BulkembedError, match="3 embedding actors in a row were lost while loading the model: MemoryError: simulated"):
         on_ray(cfg)
 

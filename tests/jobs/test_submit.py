@@ -86,7 +86,7 @@ def config(tmp_path: Path, qwen: str) -> Path:
 def test_a_job_plans_and_runs(head: tuple[int, int], config: Path, tmp_path: Path) -> None:
     planned = submitted(head[1], "plan", "--config", config, **WITH_TOKEN)
     assert planned.returncode == 0, planned.stderr
-    assert "1 shards, 50 rows" in planned.stdout
+    assert "50 documents" in planned.stdout
     assert not (tmp_path / "out").exists()
     run = submitted(head[1], "run", f"--config={config}", **WITH_TOKEN)
     assert run.returncode == 0, run.stdout + run.stderr

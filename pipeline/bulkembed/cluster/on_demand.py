@@ -25,6 +25,8 @@ class OnDemand:
         self.job, self.stack = job, stack
         self.session: dict[str, str] | None = None  # what Ray's processes inherit, once it is connected
         self.executor: RayExecutor | None = None
+        self.actors = ExitStack()  # ends them
+        stack.callback(self.actors.close)
 
     def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | LostAttempt]:
         return self.started(shards, job).run(shards, job)
@@ -36,7 +38,13 @@ class OnDemand:
         if size <= LOCAL_BYTES:
             return LocalMapper()
         self.connect()
+        self.end_actors()
         return RayMapper()
+
+    def end_actors(self) -> None:
+        """Ends the embedding actors. On a CPU host they hold all cores, and no task would ever start beside them."""
+        self.actors.close()
+        self.executor = None
 
     def connect(self) -> dict[str, str]:
         if self.session is None:
@@ -48,5 +56,5 @@ class OnDemand:
     def started(self, shards: list[Shard], job: Job) -> RayExecutor:
         inherited = self.connect()
         if self.executor is None:
-            self.executor = self.stack.enter_context(ray_executor(job, useful_actors(shards), inherited))
+            self.executor = self.actors.enter_context(ray_executor(job, useful_actors(shards), inherited))
         return self.executor

@@ -85,16 +85,27 @@ def finish(
         job, plan = prepare(job, plan, executor)
         if not was_exact:
             tell(job, plan)
-        progress.expect(plan.pending)
-        is_complete = embed_pending(job, plan, progress, report, executor)
-        if not is_complete or plan.night is None or (plan.failures and not job.cfg.skip_unreadable):
-            return Summary(job, plan, progress, None)
-        check()
+        partitions = plan.night.partitions if plan.night else None
         try:
-            return Summary(job, plan, progress, complete(job, plan, plan.night, progress.published, executor, check))
+            return Summary(job, plan, progress, embed_and_publish(job, plan, progress, report, executor, check))
         except ParentMoved:
             job, plan = plan_again(job, plan, progress.published)
+        finally:
+            if partitions is not None:
+                partitions.exchange.remove()
     raise StorageError(f"{job.cfg.output}: {MAX_ATTEMPTS} other runs published on this line first; run again")
+
+
+def embed_and_publish(
+    job: Job, plan: RunPlan, progress: Progress, report: Report, executor: Executor, check: Callable[[], None]
+) -> Snapshot | None:
+    """The snapshot of the night; None where it is incomplete. Raises ParentMoved where another run has published meanwhile."""
+    progress.expect(plan.pending)
+    is_complete = embed_pending(job, plan, progress, report, executor)
+    if not is_complete or plan.night is None or (plan.failures and not job.cfg.skip_unreadable):
+        return None
+    check()
+    return complete(job, plan, plan.night, progress.published, executor, check)
 
 
 def nothing() -> None:
