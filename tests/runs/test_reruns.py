@@ -134,7 +134,7 @@ def test_rejects_of_the_engine_are_remembered_by_content_until_they_are_tried_ag
     assert sick.seen.count(poison) == len(sick.seen) - 39 == 2, "a bad vector is asked for once more, and its twin not at all"
     assert summary.snapshot is not None
     assert (summary.snapshot.documents, summary.snapshot.rejects) == (39, 2), "its twin is rejected with it"
-    rows = [*corpus(40), {"id": 77, "text": "text 7", "lang": "en"}]
+    rows = [*corpus(40), {"id": 77, "text": "text 7", "lang": "de"}]  # the reject has another kept column
     for name in ("a", "b", "c"):
         Path(cfg.source, f"{name}.jsonl").unlink()
     write_jsonl(Path(cfg.source, "x.jsonl"), [*rows[::-1], {"id": 99, "text": "new", "lang": "en"}])
@@ -149,6 +149,22 @@ def test_rejects_of_the_engine_are_remembered_by_content_until_they_are_tried_ag
     assert (retried.snapshot.documents, retried.snapshot.rejects) == (42, 0)
     assert {7, 77} <= set(ids(cfg))
     assert problems(cfg.output) == []
+
+
+def test_rejects_of_an_aborted_run_are_remembered(cfg: RunConfig) -> None:
+    poison = open_job(cfg)[0].tokenizer.encode(["text 7"]).of(0).astype("int32").tobytes()
+
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(cfg, lambda progress: None, Meanwhile(die, Sick(poison)))
+    assert snapshots(STORE, cfg.output) == []
+    Path(cfg.source, "b.jsonl").rename(Path(cfg.source, "c.jsonl"))
+    summary, count = complete_run(cfg)
+    assert (count, summary.night.remembered) == (0, 1)
+    assert summary.snapshot is not None
+    assert (summary.snapshot.documents, summary.snapshot.rejects) == (39, 1)
 
 
 def id_file(*erased: int) -> IdFile:
@@ -178,8 +194,8 @@ def test_erased_ids_come_back_only_where_that_is_taken_back(cfg: RunConfig) -> N
 class Meanwhile(LocalExecutor):
     """Does something else on the same output once all shards are embedded."""
 
-    def __init__(self, act: Callable[[], object]) -> None:
-        self.counting, self.act = CountingEmbedder(), act
+    def __init__(self, act: Callable[[], object], embedder: CountingEmbedder | None = None) -> None:
+        self.act, self.counting = act, embedder or CountingEmbedder()
         super().__init__(self.counting)
 
     def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | LostAttempt]:
