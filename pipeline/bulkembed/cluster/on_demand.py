@@ -26,7 +26,6 @@ class OnDemand:
         self.session: dict[str, str] | None = None  # what Ray's processes inherit, once it is connected
         self.executor: RayExecutor | None = None
         self.actors = ExitStack()  # ends them
-        stack.callback(self.actors.close)
 
     def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | LostAttempt]:
         return self.started(shards, job).run(shards, job)
@@ -56,5 +55,6 @@ class OnDemand:
     def started(self, shards: list[Shard], job: Job) -> RayExecutor:
         inherited = self.connect()
         if self.executor is None:
+            self.stack.callback(self.actors.close)  # before the session, which was entered earlier
             self.executor = self.actors.enter_context(ray_executor(job, useful_actors(shards), inherited))
         return self.executor
