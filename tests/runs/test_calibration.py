@@ -113,6 +113,9 @@ def test_a_first_run_of_one_document_does_not_set_the_ranges_of_all(tmp_path: Pa
     assert second.snapshot.fingerprint != first.snapshot.fingerprint
     assert second.snapshot.provenance["int8_ranges_rows"] == "18"
     assert [(each["rows"], each["seen"]) for each in records(tmp_path / "out")] == [(1, 1), (18, 18)]
+    write_jsonl(tmp_path / "in" / "3.jsonl", rows(20))
+    said = "provisional, from 18 rows: this run measures new ranges, and embeds the 18 existing rows again"
+    assert said in run_text.plan_text(*open_job(cfg))
     assert list(verify(Store(), *newest_dataset(Store(), str(tmp_path / "out")))) == []
 
 

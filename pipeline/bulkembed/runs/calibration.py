@@ -18,11 +18,12 @@ import numpy.typing as npt
 
 from bulkembed.config.recipe import Recipe
 from bulkembed.dataset.receipts import Ledger
+from bulkembed.dataset.snapshots import newest_of_line
 from bulkembed.errors import IncompleteError
 from bulkembed.records import Counts, Failure, LostAttempt, Sampled
 from bulkembed.runs.job import Job
 from bulkembed.runs.progress import failures_text
-from bulkembed.shards import Shard, ShardId
+from bulkembed.shards import Shard
 from bulkembed.vectors import quantize
 
 MIN_VECTORS = 2048  # least number of vectors that final ranges are measured on
@@ -212,8 +213,8 @@ def outlook(job: Job) -> str:
     _, existing = newest(job.ledger)
     if existing is None or not existing.columns:
         return f"to be measured; provisional below {MIN_VECTORS:,} rows"
-    old = Ledger(job.store, job.cfg.output, job.recipe.with_int8_ranges(existing.texts).fingerprint)
-    rows = sum(ShardId.parse(shard_id).rows for shard_id in old.done())
+    old = newest_of_line(job.store, job.cfg.output, job.line, limited=job.cfg.limit is not None)
+    rows = old.documents if old else 0
     return f"provisional, from {existing.vectors:,} rows: this run measures new ranges, and embeds the {rows:,} existing rows again"
 
 
