@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bulkembed import schema
 from bulkembed.dataset import paths
 from bulkembed.errors import StorageError
 from bulkembed.storage.retry import CORRUPT, describe_error
@@ -147,12 +148,9 @@ def tables(store: Store, output: str, token: str, kind: type[Entry], columns: li
 
 
 def read_part(store: Store, uri: str, columns: list[str] | None) -> pa.Table:
-    def attempt() -> pa.Table:
-        with store.open(uri) as file:
-            return pq.ParquetFile(file).read(columns, use_threads=False)  # see schema.table_of
-
+    # As bytes: Arrow's threads would hold the Python file, and a command that ends at that moment would crash. See schema.table_of.
     try:
-        return store.retrying(attempt, f"reading {uri}")
+        return schema.table_of(store.read(uri), columns)
     except FileNotFoundError as error:
         raise StorageError(f"{uri}: missing") from error
     except CORRUPT as error:
