@@ -2,11 +2,11 @@
 
     python jobs/nightly_backfill.py --config run.toml [flags of `bulkembed run`]
 
-An object's shards are named after its path and version (ETag), so only new and changed objects are
-embedded. The new snapshot leaves out what is gone from the source. Without --config, the environment
+Only documents whose text is new are embedded, whatever happened to the files. The new snapshot leaves out
+what is gone from the source. Without --config, the environment
 variable BULKEMBED_CONFIG names the file. It may name several with `:` between them; later ones override.
-The exit codes are those of `bulkembed run`. 1 means: run it again. 3 means: the source lost more than
-`max_deletes`, nothing was published, and a person must look.
+The exit codes are those of `bulkembed run`. 1 means: run it again. 3 means: more documents would leave
+than `max_deletes` allows, or the source is not ready; nothing was published, and a person must look.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python jobs/reindex_corpus.py --config run.toml --model Qwen/Qwen3-Embedding-4B --dims 1024,256
 
-Another model or other dimensions have another fingerprint, and so another folder below data/. Readers keep
-the old dataset until the run is complete and its snapshot is the newest. Without --yes the job shows the
-plan and does nothing. Exit code 3 means that the new dataset would drop rows of the old one, so nothing was
-published. A smaller source, a --limit or more rejects cause that.
+Another model or other dimensions make a line of their own, in another folder below data/. Readers keep the
+old dataset until `bulkembed publish --snapshot N` makes the new line current. The job says which N. Without
+--yes it shows the plan and does nothing. Exit code 3 means that too many documents of the line's own last
+snapshot would leave, so nothing was published.
 """
 
 from __future__ import annotations

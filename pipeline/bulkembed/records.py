@@ -29,6 +29,7 @@ RejectReason = Literal[
     "bad_vector",  # the engine returned something that is no vector
     "engine_lost",  # the engine's process was lost with it, again and again
 ]
+BITS_PER_VALUE: dict[Dtype, int] = {"float32": 32, "float16": 16, "int8": 8, "binary": 1}
 REJECT_REASONS: tuple[RejectReason, ...] = get_args(RejectReason)
 LongDocuments = Literal["truncate", "chunk", "mean", "reject"]
 # Why an attempt at a shard was lost: its process or its engine ended, memory ran out, its node failed, or another shard was the cause.
@@ -41,6 +42,11 @@ class VectorForm:
 
     dim: int
     dtype: Dtype
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of one vector."""
+        return self.dim * BITS_PER_VALUE[self.dtype] // 8
 
     def __str__(self) -> str:
         return f"{self.dim}:{self.dtype}"

@@ -42,6 +42,15 @@ def test_an_error_of_a_task_is_raised_as_it_is() -> None:
         list(RayMapper().map(fail, range(6)))
 
 
+def break_down(_item: int) -> int:
+    raise ZeroDivisionError("a fault of the code")
+
+
+def test_a_fault_of_the_code_is_not_taken_for_a_lost_task() -> None:
+    with pytest.raises(ZeroDivisionError, match="a fault of the code"):
+        list(RayMapper().map(break_down, [1]))
+
+
 def die_once(place: Path) -> str:
     if not place.exists():
         place.touch()

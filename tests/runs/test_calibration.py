@@ -275,6 +275,15 @@ def test_the_run_is_written_down_under_the_fingerprint_with_its_ranges_alone(tmp
     assert json.loads(receipt.read_text())["provenance"]["int8_ranges_rows"] == "5"
 
 
+def test_an_unreadable_object_is_named_once_although_the_run_plans_again(tmp_path: Path, qwen: str) -> None:
+    (tmp_path / "in").mkdir()
+    write_jsonl(tmp_path / "in" / "1.jsonl", rows(*range(5)))
+    (tmp_path / "in" / "2.parquet").write_bytes(b"no parquet")
+    summary = finish(*open_job(config(tmp_path, qwen, skip_unreadable=True)), lambda progress: None, Noting())
+    assert summary.snapshot is not None
+    assert summary.snapshot.unreadable == [f"{tmp_path}/in/2.parquet"]
+
+
 def test_rejects_that_come_good_are_measured(tmp_path: Path, qwen: str) -> None:
     class Blind(SimulatedEmbedder):
         """Makes a vector of short documents alone."""

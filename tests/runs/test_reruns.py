@@ -12,8 +12,10 @@ import pytest
 from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset.snapshots import Snapshot, newest_dataset, snapshots
 from bulkembed.embedding.embedder import TokenIds, Vectors
-from bulkembed.errors import IncompleteError
+from bulkembed.errors import IncompleteError, StorageError
+from bulkembed.inspection.status import status_of
 from bulkembed.records import Failure, LostAttempt, Receipt
+from bulkembed.runs import buckets, lookup, night
 from bulkembed.runs.executor import LocalExecutor
 from bulkembed.runs.forget import IdFile, forget, remember
 from bulkembed.runs.job import Job
@@ -21,7 +23,7 @@ from bulkembed.runs.lookup import open_job
 from bulkembed.runs.run import finish, run
 from bulkembed.shards import Shard
 from bulkembed.storage.store import Store
-from tests.support.corpora import write_jsonl
+from tests.support.corpora import write_corpus, write_jsonl
 from tests.support.nights import CountingEmbedder, complete_run, sorted_rows
 from tests.support.runs import in_one_process, problems, read_dataset, simulated
 
@@ -241,3 +243,31 @@ def test_what_can_be_read_is_embedded_beside_an_object_that_cannot(cfg: RunConfi
     write_jsonl(Path(cfg.source, "b.jsonl"), corpus(40)[20:])
     assert complete_run(cfg)[1] == 0, "the vector of that run is used"
     assert ids(cfg) == [*range(40), 99]
+
+
+def test_status_says_what_the_newest_snapshot_holds_not_what_was_ever_published(tmp_path: Path, qwen: str) -> None:
+    rows = write_corpus(tmp_path / "in", files=2)
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen)
+    in_one_process(cfg).require_complete()
+    write_jsonl(tmp_path / "in" / "part-1.jsonl", [*rows[50:99], rows[99] | {"text": ""}])
+    in_one_process(cfg).require_complete()
+    (status,) = status_of(Store(), str(tmp_path / "out"))
+    assert (status.counts.documents, status.counts.rejects, status.is_live) == (99, 1, True)
+    assert status.counts.tokens == sum(read_dataset(tmp_path / "out")["n_tokens"].to_pylist())
+
+
+def test_an_error_while_planning_leaves_nothing_in_the_exchange(tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_corpus(tmp_path / "in", files=2)
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen)
+    monkeypatch.setattr(lookup, "MAX_BYTES_HERE", -1)
+    monkeypatch.setattr(buckets, "PARTITION_ROWS", 20)
+
+    def broken(*_: object) -> None:
+        assert list((tmp_path / "out/_meta/exchange").rglob("*.arrow"))
+        raise StorageError("planted")
+
+    with monkeypatch.context() as patched, pytest.raises(StorageError, match="planted"):
+        patched.setattr(night, "night_match", broken)
+        in_one_process(cfg)
+    assert not list((tmp_path / "out/_meta/exchange").rglob("*.arrow"))
+    in_one_process(cfg).require_complete()

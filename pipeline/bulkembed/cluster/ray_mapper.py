@@ -50,12 +50,14 @@ def call(task: Callable[[T], R], item: T) -> tuple[R | None, BulkembedError | No
 
 def result_of(reference: Any) -> Any:
     import ray
-    from ray.exceptions import RayError
+    from ray.exceptions import RayError, RayTaskError
 
     while not ray.wait([reference], timeout=POLL_SECONDS)[0]:
         stopping.stop.check()
     try:
         result, error = ray.get(reference)
+    except RayTaskError as error:
+        raise error.cause from None  # a fault of the code, which its own traceback shows
     except RayError as lost:
         raise BulkembedError(f"a task was lost again and again: {last_line(lost)}") from lost
     if error is not None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from bulkembed import schema
 from bulkembed.dataset import paths
 from bulkembed.dataset.json_records import create_numbered, newest_number, read_record, write_record
 from bulkembed.records import Receipt
@@ -64,21 +63,6 @@ class Ledger:
         """Removes a data file that no snapshot lists. A crash between leaves a file without a receipt, which counts for nothing."""
         self.store.delete(self.receipt_uri(name))
         self.store.delete(self.data_uri(name))
-
-    def forget(self, shard_id: str) -> None:
-        """Makes a published shard undone. Readers keep its data until the shard is published again."""
-        self.store.delete(self.receipt_uri(shard_id))
-        self.store.delete(self.rejects_uri(shard_id))
-
-    def receipts_with_rejects(self, shard_ids: Iterable[str], reasons: set[str]) -> list[Receipt]:
-        """Receipts of the shards that have rejects. `reasons`: only rejects for one of these count; empty for all."""
-
-        def has_reason(receipt: Receipt) -> bool:
-            rejects = schema.table_of(self.store.read(self.rejects_uri(receipt.shard)), ["reason"])
-            return bool(reasons.intersection(rejects["reason"].to_pylist()))
-
-        receipts = (receipt for receipt in self.read_receipts(shard_ids) if receipt.counts.rejects)
-        return [receipt for receipt in receipts if not reasons or has_reason(receipt)]
 
     def read_run_record(self) -> dict[str, Any] | None:
         """What the first run of this fingerprint wrote; None where no run has begun."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from bulkembed.dataset import manifests
 from bulkembed.dataset.receipts import Ledger, fingerprints
 from bulkembed.dataset.snapshots import Snapshot, current_snapshot, snapshots
 from bulkembed.records import Counts
@@ -16,8 +17,8 @@ class RunStatus:
     """What the runs of one fingerprint have done."""
 
     fingerprint: str
-    shards: int
-    counts: Counts
+    shards: int  # files that they have published, also those that no snapshot lists any more
+    counts: Counts  # of the newest snapshot; before the first, of everything published
     provenance: dict[str, str]  # empty before the first shard is done
     line: str | None  # of its snapshots; None before the first
     snapshot: Snapshot | None  # the newest of this fingerprint
@@ -25,18 +26,27 @@ class RunStatus:
 
 
 def status_of(store: Store, output: str) -> Iterator[RunStatus]:
-    """The runs of each fingerprint that has a run record. Reads every receipt."""
+    """The runs of each fingerprint that has a run record. It reads every receipt of those that have no snapshot."""
     current = current_snapshot(store, output)
     newest = {snapshot.fingerprint: snapshot for snapshot in snapshots(store, output)}
     for fingerprint in fingerprints(store, output):
         ledger = Ledger(store, output, fingerprint)
-        receipts = list(ledger.read_receipts(ledger.done()))
+        names, snapshot = ledger.done(), newest.get(fingerprint)
+        receipts = [] if snapshot else list(ledger.read_receipts(names))
+        provenance = snapshot.provenance if snapshot else receipts[0].provenance if receipts else {}
         yield RunStatus(
             fingerprint=fingerprint,
-            shards=len(receipts),
-            counts=sum((receipt.counts for receipt in receipts), Counts()),
-            provenance=receipts[0].provenance if receipts else {},
-            line=newest[fingerprint].line if fingerprint in newest else None,
-            snapshot=newest.get(fingerprint),
-            is_live=current is not None and current == newest.get(fingerprint),
+            shards=len(names),
+            counts=counts_of(store, output, snapshot) if snapshot else sum((receipt.counts for receipt in receipts), Counts()),
+            provenance=provenance,
+            line=snapshot.line if snapshot else None,
+            snapshot=snapshot,
+            is_live=current is not None and current == snapshot,
         )
+
+
+def counts_of(store: Store, output: str, snapshot: Snapshot) -> Counts:
+    """What a snapshot holds."""
+    tokens = sum(file.tokens for file in manifests.read_files(store, output, snapshot.manifest))
+    rows = snapshot.documents + snapshot.rejects
+    return Counts(rows=rows, documents=snapshot.documents, vectors=snapshot.rows, rejects=snapshot.rejects, tokens=tokens)

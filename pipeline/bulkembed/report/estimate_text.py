@@ -9,14 +9,12 @@ from bulkembed.runs.estimate import Estimate, Interval, Prices, cheaper
 from bulkembed.runs.job import Job
 from bulkembed.runs.lookup import RunPlan
 
-BITS_PER_VALUE = {"float32": 32, "float16": 16, "int8": 8, "binary": 1}
-
 
 def estimate_text(job: Job, plan: RunPlan, expected: Estimate) -> str:
     """Tokens and size of the vectors that a run would make, with hours and money by the prices of the estimate."""
     if not plan.pending:
         return lines([("estimate", "nothing is to be embedded")])
-    vectors = size(expected.vectors * sum(form.dim * BITS_PER_VALUE[form.dtype] // 8 for form in job.recipe.row_schema.vectors))
+    vectors = size(expected.vectors * sum(form.stored_bytes for form in job.recipe.row_schema.vectors))
     precision, where = ("about", f"{expected.places} places all over the source") if expected.places else ("exactly", "all of it")
     rows = [
         ("sample", f"{expected.rows_read:,} of {plan.rows_pending:,} rows, {where}"),

@@ -81,7 +81,7 @@ def change_rows(counts: NightCounts) -> list[tuple[str, str]]:
     spared = [
         (counts.reused, "take a vector that is there"),
         (counts.duplicates, "have the text of another one and share its vector"),
-        (counts.adopted, "were embedded by a run that did not finish"),
+        (counts.adopted, "are in files of this line already"),
     ]
     text = ", ".join(f"{count:,} {word}" for count, word in spared if count)
     none = "no document is added, changed or deleted"

@@ -41,6 +41,7 @@ class Base:
     damaged: list[str] = field(default_factory=list)  # files of the parent that are missing, or have another size
     sources: dict[str, SourceVersion] = field(default_factory=dict)  # of the parent, by object id
     rejected: dict[bytes, Rejected] = field(default_factory=dict)  # of the parent, by content
+    standing: dict[str, int] = field(default_factory=dict)  # bytes of all data files that there are, by name
 
     @property
     def number(self) -> int:
@@ -51,17 +52,17 @@ def open_base(job: Job) -> Base:
     """The newest snapshot of the job's line. A trial with a limit has a line of its own."""
     store, output = job.store, job.cfg.output
     parent = snapshots.newest_of_line(store, output, job.line, limited=job.cfg.limit is not None)
+    standing = job.ledger.sizes()
     if parent is None:
-        return Base()
+        return Base(standing=standing)
     rejected = {item.content_hash: item for item in manifests.read_rejected(store, output, parent.manifest)}
     if parent.fingerprint != job.fingerprint:  # other int8 ranges: its vectors are of no use
-        return Base(parent, sources=sources_of(job, parent), rejected=rejected)
-    standing = job.ledger.sizes()
+        return Base(parent, sources=sources_of(job, parent), rejected=rejected, standing=standing)
     files = {item.name: item for item in manifests.read_files(store, output, parent.manifest)}
     damaged = [name for name, item in files.items() if standing.get(name) != item.data_bytes]
     usable = not damaged and job.cfg.limit is None and parent.erasure == newest_erasure(store, output)
     intact = {name: item for name, item in files.items() if name not in set(damaged)}
-    return Base(parent, usable, intact, damaged, sources_of(job, parent), rejected)
+    return Base(parent, usable, intact, damaged, sources_of(job, parent), rejected, standing)
 
 
 def sources_of(job: Job, parent: Snapshot) -> dict[str, SourceVersion]:
@@ -76,9 +77,9 @@ def candidates(job: Job, base: Base, wanted: Prefixes, published: Collection[str
 
     `published`: names of further files that this run has published itself."""
     state = BASE if base.is_usable else ORPHAN
-    listed = dict(base.files) if base.is_usable else relatives(job) | base.files
+    listed = dict(base.files) if base.is_usable else relatives(job, base) | base.files
     found = [candidate(job.fingerprint, item, state) for item in listed.values() if may_hold(item, wanted)]
-    loose = orphans(job, listed.keys()) | (set(published) - listed.keys())
+    loose = orphans(job, base, listed.keys()) | (set(published) - listed.keys())
     receipts = job.ledger.read_receipts(sorted(loose))
     found += [Candidate(job.fingerprint, each.shard, ORPHAN, each.counts.documents, each.counts.vectors) for each in receipts]
     return found if base.parent else [*found, *foreign(job, wanted)]
@@ -92,7 +93,7 @@ def may_hold(item: DataFile, wanted: Prefixes) -> bool:
     return bool(among(np.frombuffer(item.contents, "<u4"), wanted).any())
 
 
-def relatives(job: Job) -> dict[str, DataFile]:
+def relatives(job: Job, base: Base) -> dict[str, DataFile]:
     """Files of the newest whole and the newest limited snapshot of this line. A trial and the whole share vectors."""
     store, output = job.store, job.cfg.output
     found = (snapshots.newest_of_line(store, output, job.line, limited=limited) for limited in (True, False))
@@ -102,14 +103,12 @@ def relatives(job: Job) -> dict[str, DataFile]:
         if snapshot is not None and snapshot.fingerprint == job.fingerprint
         for item in manifests.read_files(store, output, snapshot.manifest)
     )
-    standing = job.ledger.sizes()
-    return {item.name: item for item in files if standing.get(item.name) == item.data_bytes}
+    return {item.name: item for item in files if base.standing.get(item.name) == item.data_bytes}
 
 
-def orphans(job: Job, known: Collection[str]) -> set[str]:
+def orphans(job: Job, base: Base, known: Collection[str]) -> set[str]:
     """Names of embedded files that no snapshot of this line lists: an aborted run left them."""
-    standing = job.ledger.sizes()
-    left = {name for name in job.ledger.done() if name in standing and FileName.parse(name).kind in EMBEDDED} - set(known)
+    left = {name for name in job.ledger.done() if name in base.standing and FileName.parse(name).kind in EMBEDDED} - set(known)
     for snapshot in reversed(snapshots.snapshots(job.store, job.cfg.output)):
         if not left:
             break

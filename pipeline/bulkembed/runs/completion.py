@@ -17,7 +17,7 @@ from bulkembed.runs.lookup import RunPlan
 from bulkembed.runs.matching import BASE
 from bulkembed.runs.night import Night
 from bulkembed.runs.partitions import twin_match
-from bulkembed.runs.rejects import rejected_contents, rejects_of_files, remembered_rejects
+from bulkembed.runs.rejects import RejectedRows, rejected_in, remembered_rejects
 
 
 def complete(job: Job, plan: RunPlan, night: Night, published: Collection[str], executor: Executor, check: Callable[[], None]) -> Snapshot:
@@ -26,16 +26,17 @@ def complete(job: Job, plan: RunPlan, night: Night, published: Collection[str], 
     `check` is called just before the snapshot is written.
 
     Raises ParentMoved where another run has published on this line, HeldBack where too many documents would leave."""
-    mapper = executor.mapper(bytes_of(night))
+    mapper = executor.mapper(bytes_of(job, night))
     embedded = sorted(set(published) - set(night.carried) - {change.file.name for change in night.changes})
-    twin_changes, twin_rejects = twins_of(job, night, embedded)
+    tonight = rejected_in(job, embedded)
+    twin_changes, twin_rejects = twins_of(job, night, embedded, tonight)
     changes = [*night.changes, *twin_changes]
     edits = edits_of(job, night.base.number, changes, night.objects, plan.versions, mapper)
     receipts = rewrite_all(job, edits, mapper)
     replaced = {change.file.name for change in twin_changes}
     names = {*night.carried, *embedded, *(receipt.shard for receipt in receipts)} - replaced
     files = publication.data_files(job, night, names, mapper)
-    rejected = rejected_tonight(job, night, embedded, twin_rejects)
+    rejected = all_rejected(night, tonight, twin_rejects)
     refuse_lost(job, night, rejected)
     unreadable = [failure.where for failure in plan.failures]
     snapshot = publication.publish(job, night, files, rejected, plan.versions.erasure, unreadable, check)
@@ -44,25 +45,23 @@ def complete(job: Job, plan: RunPlan, night: Night, published: Collection[str], 
     return snapshot
 
 
-def twins_of(job: Job, night: Night, embedded: Sequence[str]) -> tuple[list[FileChange], Hashes]:
+def twins_of(job: Job, night: Night, embedded: Sequence[str], tonight: RejectedRows) -> tuple[list[FileChange], Hashes]:
     """The files that get more documents with the texts that were just embedded, and the contents of those that were rejected."""
     if night.matched is None or night.partitions is None or not len(night.matched.twins):
         return [], no_hashes()
     receipts = job.ledger.read_receipts(embedded)
     files = [Candidate(job.fingerprint, receipt.shard, BASE, receipt.counts.documents, receipt.counts.vectors) for receipt in receipts]
-    rejects = from_digests(sorted(rejects_of_files(job, embedded)))
-    matched = twin_match(night.matched, slots_of(job, files), rejects, night.partitions)
+    matched = twin_match(night.matched, slots_of(job, files), from_digests(sorted(tonight.reasons)), night.partitions)
     return changes_of(job, files, matched)[0], matched.remembered_contents
 
 
-def rejected_tonight(job: Job, night: Night, embedded: Sequence[str], twin_rejects: Hashes) -> list[Rejected]:
-    """The rejects that the snapshot remembers."""
+def all_rejected(night: Night, tonight: RejectedRows, twin_rejects: Hashes) -> list[Rejected]:
+    """The rejects that the snapshot remembers: those of the parent that are still there, and those of tonight."""
     before = night.base.rejected.values() if night.base.is_usable else ()
-    first = night.matched
-    came = [first.remembered_contents if first else no_hashes(), from_digests(rejected_contents(job, embedded)), twin_rejects]
-    return remembered_rejects(
-        before, came, first.forgotten_contents if first else no_hashes(), night.rejects | rejects_of_files(job, embedded)
-    )
+    came, gone = [from_digests(tonight.contents), twin_rejects], no_hashes()
+    if night.matched is not None:
+        came, gone = [*came, night.matched.remembered_contents], night.matched.forgotten_contents
+    return remembered_rejects(before, came, gone, night.rejects | tonight.reasons)
 
 
 def refuse_lost(job: Job, night: Night, rejected: Sequence[Rejected]) -> None:
@@ -75,7 +74,6 @@ def refuse_lost(job: Job, night: Night, rejected: Sequence[Rejected]) -> None:
         raise HeldBack(f"held back: nothing was published: {reason}")
 
 
-def bytes_of(night: Night) -> int:
-    """About how much is rewritten."""
-    known = night.base.files
-    return sum(known[change.file.name].data_bytes if change.file.name in known else 0 for change in night.changes)
+def bytes_of(job: Job, night: Night) -> int:
+    """About how much is rewritten: the vectors of these files."""
+    return sum(form.stored_bytes for form in job.columns.values()) * sum(change.file.rows for change in night.changes)

@@ -85,9 +85,8 @@ class RunPlan:
         rows = sum(item.rows for item in self.night.sources)
         known = sum(item.rejects for item in self.night.sources) + self.night.counts.remembered
         if self.base.is_usable:
-            known += sum(item.rows for item in self.base.rejected.values()) - (
-                len(self.night.matched.forgotten_contents) if self.night.matched else 0
-            )
+            gone = len(self.night.matched.forgotten_contents) if self.night.matched else 0
+            known += sum(item.rows for item in self.base.rejected.values()) - gone
         return guards.too_many_rejects(cfg, known, tonight, rows)
 
 
@@ -201,9 +200,8 @@ def earlier_run(job: Job) -> Snapshot | None:
     number = find_run_key(store, output, job.line, job.cfg.run_key)
     if number is None:
         return None
-    return next((item for item in snapshots(store, output) if item.number == number), None) or newest_of_line(
-        store, output, job.line, limited=False
-    )
+    live = {item.number: item for item in snapshots(store, output)}
+    return live.get(number) or newest_of_line(store, output, job.line, limited=False)
 
 
 def still_night(base: Base, listing: SourceListing) -> Night:
@@ -234,7 +232,11 @@ def read_source(job: Job, plan: RunPlan, executor: Executor | None) -> RunPlan:
         bad = {failure.where for failure in unreadable}
         objects = [item for item in plan.objects if item.uri not in bad]
     mapper, exchange = workplace(job, plan, executor)
-    night = plan_night(job, plan.base, objects, plan.versions, mapper, exchange, plan.asked)
+    try:
+        night = plan_night(job, plan.base, objects, plan.versions, mapper, exchange, plan.asked)
+    except BaseException:
+        exchange.remove()
+        raise
     if not sum(item.rows for item in night.sources) and not unreadable and plan.base.parent is None:
         raise columns.no_rows(job.cfg.source)
     return with_guards(job, replace(plan, night=night, pending=night.shards, failures=[*failures, *unreadable]))
@@ -255,12 +257,12 @@ def with_guards(job: Job, plan: RunPlan) -> RunPlan:
     return replace(plan, held_back=guards.held_back(plan.base.parent, plan.night.counts.deleted, job.cfg))
 
 
-def plan_again(job: Job, plan: RunPlan, published: Collection[str]) -> tuple[Job, RunPlan]:
+def plan_again(job: Job, plan: RunPlan, published: Collection[str]) -> RunPlan:
     """The plan on what is there now. `published`: names of files that this run has published meanwhile."""
     versions = replace(Versions.of(job), held=plan.versions.held, known=plan.versions.known)
     base = open_base_for(job, plan.asked.retried)
-    fresh = RunPlan(plan.listing, versions, base, Asked(plan.asked.retried, published), [], plan.failures, None)
-    return job, read_source(job, fresh, None)
+    fresh = RunPlan(plan.listing, versions, base, Asked(plan.asked.retried, published), [], list(plan.listing.failures), None)
+    return read_source(job, fresh, None)
 
 
 def with_layouts(job: Job, plan: RunPlan) -> RunPlan:

@@ -22,7 +22,7 @@ from bulkembed.runs.mapper import Mapper
 from bulkembed.runs.matching import ORPHAN
 from bulkembed.runs.partitions import Changes, NightMatch, night_difference, night_match
 from bulkembed.runs.picks import shards_of_rows
-from bulkembed.runs.rejects import Rejects, rejects_of_files
+from bulkembed.runs.rejects import Rejects, rejected_in
 from bulkembed.runs.versions import Versions
 from bulkembed.shards import Shard
 from bulkembed.source.objects import SourceObject
@@ -45,7 +45,7 @@ class NightCounts:
     deleted: int = 0  # fewer documents of their id than before
     embedded: int = 0  # go to the engine
     reused: int = 0  # get a vector that is there: of the same text under another id, or with other kept columns
-    adopted: int = 0  # were embedded by a run that did not finish
+    adopted: int = 0  # are in a file of this line already, such as one of a run that did not finish
     duplicates: int = 0  # have the text of another document that goes to the engine
     remembered: int = 0  # have a text that was rejected before
 
@@ -155,5 +155,5 @@ def forgotten_rows(base: Base, went: KeySet, came: KeySet, sources: Sequence[Sou
 def known_rejects(job: Job, base: Base, files: Sequence[Candidate], retried: Collection[str]) -> Rejects:
     """The contents that are not tried again: rejects of the parent, and of files that no snapshot lists yet."""
     orphans = [item.name for item in files if item.state == ORPHAN and item.fingerprint == job.fingerprint]
-    known = {content: (item.reason, item.detail) for content, item in base.rejected.items()} | rejects_of_files(job, orphans)
+    known = {content: (item.reason, item.detail) for content, item in base.rejected.items()} | rejected_in(job, orphans).reasons
     return {content: why for content, why in known.items() if why[0] not in retried}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from bulkembed import schema
 from bulkembed.dataset.manifests import Rejected
@@ -13,14 +14,22 @@ from bulkembed.runs.job import Job
 Rejects = dict[bytes, tuple[str, str]]  # reason and detail, by content hash
 
 
-def rejects_of_files(job: Job, names: Iterable[str]) -> Rejects:
-    """What was rejected while these files were embedded."""
+@dataclass(frozen=True)
+class RejectedRows:
+    """What was rejected while some files were embedded."""
+
+    contents: list[bytes]  # once for each row
+    reasons: Rejects
+
+
+def rejected_in(job: Job, names: Iterable[str]) -> RejectedRows:
+    """Reads the rejects of these files. Rows that have no content hash are rejects of their scan, which counts them."""
     written = {name.removesuffix(".parquet") for name in job.store.names(job.ledger.rejects_folder)}
-    found: Rejects = {}
+    rows = []
     for name in sorted(written.intersection(names)):
-        rejects = schema.table_of(job.store.read(job.ledger.rejects_uri(name)), ["content_hash", "reason", "detail"])
-        found |= {row["content_hash"]: (row["reason"], row["detail"]) for row in rejects.to_pylist() if row["content_hash"] is not None}
-    return found
+        table = schema.table_of(job.store.read(job.ledger.rejects_uri(name)), ["content_hash", "reason", "detail"])
+        rows += [row for row in table.to_pylist() if row["content_hash"] is not None]
+    return RejectedRows([row["content_hash"] for row in rows], {row["content_hash"]: (row["reason"], row["detail"]) for row in rows})
 
 
 def remembered_rejects(
@@ -42,12 +51,3 @@ def remembered_rejects(
 
 def digests(hashes: Hashes) -> list[bytes]:
     return [row.tobytes() for row in hashes]
-
-
-def rejected_contents(job: Job, names: Iterable[str]) -> list[bytes]:
-    """The contents that were rejected while these files were embedded, once for each row."""
-    written = {name.removesuffix(".parquet") for name in job.store.names(job.ledger.rejects_folder)}
-    tables = (
-        schema.table_of(job.store.read(job.ledger.rejects_uri(name)), ["content_hash"]) for name in sorted(written.intersection(names))
-    )
-    return [content for table in tables for content in table["content_hash"].to_pylist() if content is not None]

@@ -89,7 +89,7 @@ def finish(
         try:
             return Summary(job, plan, progress, embed_and_publish(job, plan, progress, report, executor, check))
         except ParentMoved:
-            job, plan = plan_again(job, plan, progress.published)
+            plan = plan_again(job, plan, progress.published)
         finally:
             if partitions is not None:
                 partitions.exchange.remove()
@@ -130,7 +130,7 @@ def prepare(job: Job, plan: RunPlan, executor: Executor) -> tuple[Job, RunPlan]:
             calibration.withdraw(job)
         job = calibration.calibrate(job, plan.pending, sampling(executor))
         write_record(job)
-        plan = plan_again(job, plan, ())[1]
+        plan = plan_again(job, plan, ())
         require_allowed(job, plan)
     return job, plan
 
