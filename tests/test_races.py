@@ -34,7 +34,7 @@ def test_two_identical_runs_and_a_different_one_at_once(tmp_path: Path, qwen: st
         start(arguments(tmp_path, qwen)),
         start(arguments(tmp_path, qwen, "--dims", 32, "--set", "shards.max_rows=33")),
     ]
-    wait_for_receipts(tmp_path / "out", 3, runs[0])
+    wait_for_receipts(tmp_path / "out", 3, *runs)
     early = in_process("verify", "--output", tmp_path / "out")  # no snapshot yet, or a whole one
     assert early.returncode == 0 or "no finished dataset" in early.stderr
     for run in runs:

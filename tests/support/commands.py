@@ -49,13 +49,15 @@ def start(arguments: list[object]) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
-def wait_for_receipts(output: Path, count: int, process: subprocess.Popen[str]) -> list[Path]:
-    """Waits until the run has finished `count` shards: the paths of their receipts."""
+def wait_for_receipts(output: Path, count: int, *processes: subprocess.Popen[str]) -> list[Path]:
+    """Waits until the runs have finished `count` shards: the paths of their receipts.
+
+    One of several runs may end early: it leaves its line to another that is under way."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         receipts = list(output.glob("_meta/receipts/*/*.json"))
         if len(receipts) >= count:
             return receipts
-        assert process.poll() is None, "the run ended before it could be disturbed"
+        assert any(process.poll() is None for process in processes), "the runs ended before they could be disturbed"
         time.sleep(0.05)
     raise AssertionError("no progress")
