@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 from bulkembed.errors import InterruptedRun
 
@@ -16,6 +17,7 @@ class Stop:
         self.since = 0.0
         self.grace_seconds = 0.0
         self.last_word = threading.Lock()  # its holder prints that the process was interrupted, and nobody else does
+        self.last_line: Callable[[int], bytes] | None = None  # what a command that a signal ends owes to standard output
 
     @property
     def deadline(self) -> float:

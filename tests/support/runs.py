@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from bulkembed.config.run_config import RunConfig
 from bulkembed.config.sections import EngineConfig
@@ -92,3 +93,8 @@ class Recorder(LocalExecutor):
     def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | LostAttempt]:
         self.shards += [shard.id for shard in shards[: self.max_shards]]
         return super().run(shards[: self.max_shards], job)
+
+
+def here(patched: pytest.MonkeyPatch, embedder: SimulatedEmbedder | None = None) -> None:
+    """Lets runs of commands and of the API embed in this process, without Ray."""
+    patched.setattr("bulkembed.api.OnDemand", lambda job, stack: LocalExecutor(embedder or SimulatedEmbedder(64, 1e9)))

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -16,10 +17,11 @@ from typer.core import TyperGroup
 from bulkembed import __version__, stopping
 from bulkembed.cli import dataset_commands, model_commands, run_commands, snapshot_commands, upkeep_commands
 from bulkembed.cli.console import HelpOnOutput, HidingFormatter, err, out, replace_unprintable
+from bulkembed.cli.last_line import Call
 from bulkembed.config.credentials import hidden_texts
 from bulkembed.config.error_lines import KEYS
 from bulkembed.config.settings import setting_texts
-from bulkembed.errors import BulkembedError, InterruptedRun, in_one_line
+from bulkembed.errors import BulkembedError, InterruptedRun, OutputError, in_one_line
 
 
 class Commands(HelpOnOutput, TyperGroup):
@@ -48,51 +50,72 @@ def version(show: Annotated[bool, typer.Option("--version", help="Show the versi
         raise typer.Exit
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The entry point. Every error that a user can cause ends as one line on standard error and an exit code."""
+def main(arguments: list[str] | None = None, defaults: Mapping[str, Any] | None = None) -> None:
+    """The entry point. Every error that a user can cause ends as one line on standard error and an exit code.
+
+    `defaults`: keys of a run, over which files and options lie."""
     level = os.environ.get("BULKEMBED_LOG", "warning").upper()
     handler = logging.StreamHandler()
     handler.setFormatter(HidingFormatter("%(message)s"))
     logging.basicConfig(level=level if level in logging.getLevelNamesMapping() else "WARNING", handlers=[handler])
-    texts = setting_texts(sys.argv[1:] if arguments is None else arguments)
-    hidden_texts.add([text for text in texts if text not in KEYS])  # the name of a key is no secret, and an example may hold it
+    words = sys.argv[1:] if arguments is None else arguments
+    hidden_texts.add(
+        [text for text in setting_texts(words) if text not in KEYS]
+    )  # the name of a key is no secret, and an example may hold it
     replace_unprintable()
+    call = Call(words, defaults)
+    with call.others_on_stderr():
+        code, error = outcome(words, call)
     try:
-        code = app(arguments, standalone_mode=False, prog_name="bulkembed")
+        code = call.print_line(code, error)
+    except OutputError as unprinted:
+        code = print_error(unprinted)
+    sys.exit(code)
+
+
+def outcome(words: Sequence[str], call: Call) -> tuple[int, str | None]:
+    """Does what the words say: the exit code, and the one line of the error, which is printed already."""
+    try:
+        code = app(list(words), standalone_mode=False, prog_name="bulkembed", obj=call)
     except (BulkembedError, InterruptedRun) as error:
-        code = print_error(error)
+        return print_error(error), text_of(error)
     except typer.Exit as leaving:
         code = leaving.exit_code
     except Exception as error:
         if type(error).__module__.startswith(("click", "typer")):  # a mistake on the command line
-            code = print_mistake(error)
-        elif stopping.stop.signal:  # the same signal may have ended Ray's processes
+            return print_mistake(error)
+        if stopping.stop.signal:  # the same signal may have ended Ray's processes
             log.debug("", exc_info=error)
-            code = print_error(InterruptedRun(stopping.stop.signal))
-        else:
-            err.print(hidden_texts.hide(traceback.format_exc()), markup=False)
-            code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+            interrupted = InterruptedRun(stopping.stop.signal)
+            return print_error(interrupted), text_of(interrupted)
+        err.print(hidden_texts.hide(traceback.format_exc()), markup=False)
+        return 1, text_of(error)
+    return code if isinstance(code, int) else 0, None
 
 
-def print_mistake(error: Any) -> int:
-    """Prints a mistake on the command line as one line, with the command whose help says more, and returns the exit code."""
+def text_of(error: BaseException) -> str:
+    return in_one_line(hidden_texts.hide(str(error)))
+
+
+def print_mistake(error: Any) -> tuple[int, str]:
+    """Prints a mistake on the command line as one line, with the command whose help says more. Returns the exit code and the line."""
     if type(error).__name__ == "NoArgsIsHelpError":  # no command at all: its message is the help
         error.show()
-        return 2
+        return 2, ""
     message = hidden_texts.hide(error.format_message()).rstrip(".")
     command = error.ctx.command_path if getattr(error, "ctx", None) else "bulkembed"
-    print_line(f"{message} (see {command} --help)")
-    return 2
+    line = in_one_line(f"{message} (see {command} --help)")
+    print_line(line)
+    return 2, line
 
 
 def print_error(error: BulkembedError | InterruptedRun) -> int:
     """Prints the one line of an error, and returns its exit code."""
     log.debug("", exc_info=error)
     if not isinstance(error, InterruptedRun) or stopping.stop.last_word.acquire(blocking=False):
-        print_line(hidden_texts.hide(str(error)))
+        print_line(text_of(error))
     return error.exit_code
 
 
 def print_line(message: str) -> None:
-    err.print(f"bulkembed: {in_one_line(message)}", markup=False)
+    err.print(f"bulkembed: {message}", markup=False)

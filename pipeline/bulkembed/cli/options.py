@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,11 +12,12 @@ import typer
 from typer.core import TyperCommand
 
 from bulkembed.cli.console import HelpOnOutput
+from bulkembed.cli.last_line import Call
 from bulkembed.config.error_lines import KEYS, MIN_LIKENESS, likeness, nearest_keys
 from bulkembed.config.keys import Key, name_in_table
 from bulkembed.config.run_config import RunConfig
 from bulkembed.config.settings import TEXT_KEYS, join_settings, unescape
-from bulkembed.config.toml_files import read_layers, validate
+from bulkembed.config.toml_files import merge, read_layers, validate
 from bulkembed.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -175,6 +176,7 @@ def takes_run_keys(command: Callable[..., None], keys: Sequence[str] = RUN_KEYS,
 
     `unneeded`: required keys that this command does without; it has no option for them."""
     shared = {
+        "context": inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
         "config": optional("config", ConfigFiles),
         **{name: option_of(KEYS[name]) for name in keys if name not in unneeded},
         "settings": optional("settings", Settings),
@@ -183,17 +185,25 @@ def takes_run_keys(command: Callable[..., None], keys: Sequence[str] = RUN_KEYS,
 
     @functools.wraps(command)
     def wrapped(**options: Any) -> None:
+        defaults = Call.of(options["context"]).defaults
         own_options = {name: options.pop(name) for name in own}
-        command(load_config(unneeded=unneeded, **options), **own_options)
+        options.pop("context", None)
+        command(load_config(unneeded=unneeded, defaults=defaults, **options), **own_options)
 
-    wrapped.__signature__ = inspect.Signature([*shared.values(), *own.values()])  # type: ignore[attr-defined]
+    wrapped.__signature__ = inspect.Signature(list((shared | own).values()))  # type: ignore[attr-defined]
     wrapped.__annotations__ = {name: parameter.annotation for name, parameter in (shared | own).items()}
     return wrapped
 
 
-def load_config(config: Sequence[Path] | None, settings: Sequence[str] | None, unneeded: Sequence[str] = (), **options: Any) -> RunConfig:
-    """`options`: by the names of their keys, None or empty where they are not given."""
-    values = read_layers(config, join_settings(without_absent(options), settings))
+def load_config(
+    config: Sequence[Path] | None,
+    settings: Sequence[str] | None,
+    unneeded: Sequence[str] = (),
+    defaults: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> RunConfig:
+    """`options`: by the names of their keys, None or empty where they are not given. `defaults` lie below files and options."""
+    values = merge(dict(defaults or {}), read_layers(config, join_settings(without_absent(options), settings)))
     return validate(dict.fromkeys(unneeded, PLACEHOLDER) | values, settings or ())
 
 

@@ -33,11 +33,15 @@ def catch() -> None:
     """Catches both signals from now on. Call it before other threads start: those would not block the signals."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     os.register_at_fork(after_in_child=release)
+    threading.Thread(target=watch, args=(copy_of(1), copy_of(2)), name="signals", daemon=True).start()
+
+
+def copy_of(stream: int) -> int:
+    """A descriptor that stays where it is while a model loads, which may redirect the stream."""
     try:
-        stderr = os.dup(2)  # stderr may be redirected while a model loads
-    except OSError:  # stderr is closed
-        stderr = os.open(os.devnull, os.O_WRONLY)
-    threading.Thread(target=watch, args=(stderr,), name="signals", daemon=True).start()
+        return os.dup(stream)
+    except OSError:  # it is closed
+        return os.open(os.devnull, os.O_WRONLY)
 
 
 def release() -> None:
@@ -47,15 +51,25 @@ def release() -> None:
     os.setpgrp()
 
 
-def watch(stderr: int) -> NoReturn:
+def watch(stdout: int, stderr: int) -> NoReturn:
     """Requests a stop at the first signal. Ends the process at the second signal, or when the time after the first one is up."""
     stopping.stop.request(signal.sigwait(SIGNALS))
     while (left := stopping.stop.deadline + TIDY_SECONDS - time.monotonic()) > 0:
         second = signal.sigtimedwait(SIGNALS, min(left, POLL_SECONDS))
         if second is not None:
+            say_last_line(stdout, second.si_signo)
             end(second.si_signo)
     say_interrupted(stderr)
+    say_last_line(stdout, stopping.stop.signal)
     end(stopping.stop.signal)
+
+
+def say_last_line(stdout: int, number: int) -> None:
+    """Writes what the command owes to standard output, only if that cannot block."""
+    if stopping.stop.last_line is None or not select.select([], [stdout], [], 0)[1]:
+        return
+    with suppress(OSError):  # the reader is gone
+        os.write(stdout, stopping.stop.last_line(number))
 
 
 def say_interrupted(stderr: int) -> None:

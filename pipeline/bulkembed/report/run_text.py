@@ -26,8 +26,9 @@ def plan_text(job: Job, plan: RunPlan) -> str:
     cfg, key = job.cfg, job.recipe.vector_key
     objects = len(plan.objects)
     rejects_problem = plan.too_many_rejects(cfg, Counts())
+    found = f": {objects:,} objects, {size(sum(item.size for item in plan.objects))}" if plan.repeated is None else ", not looked at"
     rows = [
-        ("source", f"{cfg.source}: {objects:,} objects, {size(sum(item.size for item in plan.objects))}"),
+        ("source", f"{cfg.source}{found}"),
         *(("left out", str(names)) for names in plan.left_out),
         ("output", f"{cfg.output} (fingerprint {'follows from the int8 ranges' if job.needs_int8_ranges else job.fingerprint})"),
         ("model", f"{job.model.name}, {job.model.pooling} pooling, at most {key.max_tokens:,} tokens"),
@@ -158,10 +159,11 @@ def dataset_rows(job: Job, summary: Summary) -> list[tuple[str, str]]:
         said = "as before" if snapshot == summary.plan.base.parent else "which is current"
         dataset = ("dataset", f"snapshot {snapshot.number}: {snapshot.documents:,} documents{trial}, {said}")
         return [dataset, ("files", f"{snapshot.files:,}, listed in {current_uri(output)}")]
+    switch = f"; `bulkembed publish --output {output} --snapshot {snapshot.number}` switches readers over"
     return [
         ("dataset", f"snapshot {snapshot.number}: {snapshot.documents:,} documents{trial}, not current"),
         ("files", f"{snapshot.files:,}, listed by `bulkembed files --output {output} --snapshot {snapshot.number}`"),
-        ("current", f"snapshot {current.number}; `bulkembed publish --output {output} --snapshot {snapshot.number}` switches readers over"),
+        ("current", f"snapshot {current.number}{', of the same line' if current.line == snapshot.line else switch}"),
     ]
 
 

@@ -102,10 +102,13 @@ def open_job(cfg: RunConfig, retried: Collection[str] = ()) -> tuple[Job, RunPla
         runs = set(fingerprints(store, cfg.output))
         recipe = recipe_of_started_run(cfg, recipe, store, runs)
         int8_ranges = calibration.newest_of_recipe(recipe, Ledger(store, cfg.output, recipe.fingerprint))
+        repeated = None if retried else earlier_run(cfg, store, recipe.line)
     require_short_prompt(model, recipe)
-    listing = listed_source(cfg, store, recipe)
+    listing = listed_source(cfg, store, recipe) if repeated is None else SourceListing()
     carried = carried_schema(cfg, recipe, listing, recipe.line in runs)
     job = Job(cfg, model, recipe, carried)
+    if repeated is not None:
+        return job, repeated_plan(job, repeated)
     if int8_ranges is None:
         return job, plan_run(job, listing, retried)
     with_ranges = calibration.with_int8_ranges(job, int8_ranges)
@@ -117,10 +120,7 @@ def open_job(cfg: RunConfig, retried: Collection[str] = ()) -> tuple[Job, RunPla
 def plan_run(job: Job, listing: SourceListing, retried: Collection[str]) -> RunPlan:
     with blaming_output(job.cfg.output):
         base, versions = open_base_for(job, retried), Versions.of(job)
-        repeated = None if retried else earlier_run(job)
     plan = RunPlan(listing, versions, base, Asked(retried), [], list(listing.failures), None)
-    if repeated is not None:
-        return replace(plan, night=still_night(base, listing), repeated=repeated)
     if is_unchanged(base, listing):
         return replace(plan, night=still_night(base, listing))
     if job.cfg.limit is None and sum(item.size for item in unread_objects(plan)) > MAX_BYTES_HERE:
@@ -192,16 +192,20 @@ def is_unchanged(base: Base, listing: SourceListing) -> bool:
     return base.is_usable and {item.id for item in listing.objects} == base.sources.keys()
 
 
-def earlier_run(job: Job) -> Snapshot | None:
+def earlier_run(cfg: RunConfig, store: Store, line: str) -> Snapshot | None:
     """The snapshot that a run of the same run key has published. Where that has expired, the newest of the line."""
-    if job.cfg.run_key is None:
-        return None
-    store, output = job.store, job.cfg.output
-    number = find_run_key(store, output, job.line, job.cfg.run_key)
+    number = find_run_key(store, cfg.output, line, cfg.run_key) if cfg.run_key is not None else None
     if number is None:
         return None
-    live = {item.number: item for item in snapshots(store, output)}
-    return live.get(number) or newest_of_line(store, output, job.line, limited=False)
+    published = next((item for item in snapshots(store, cfg.output) if item.number == number), None)
+    return published or newest_of_line(store, cfg.output, line, limited=False)
+
+
+def repeated_plan(job: Job, repeated: Snapshot) -> RunPlan:
+    """The plan of a run whose run key has been there before. It does nothing, and does not look at the source."""
+    with blaming_output(job.cfg.output):
+        base, versions = open_base(job), Versions.of(job)
+    return RunPlan(SourceListing(), versions, base, Asked(), [], [], still_night(base, SourceListing()), repeated=repeated)
 
 
 def still_night(base: Base, listing: SourceListing) -> Night:

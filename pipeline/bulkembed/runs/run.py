@@ -10,7 +10,7 @@ from bulkembed import stopping
 from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset import heads
 from bulkembed.dataset.leases import Lease, lease
-from bulkembed.dataset.snapshots import ParentMoved, Snapshot
+from bulkembed.dataset.snapshots import ParentMoved, Snapshot, current_snapshot
 from bulkembed.errors import ConfigError, HeldBack, IncompleteError, StorageError
 from bulkembed.records import Counts, Failure, LostAttempt, Sampled
 from bulkembed.runs import calibration
@@ -45,6 +45,11 @@ class Summary:
     @property
     def failures(self) -> list[Failure]:
         return [*self.plan.failures, *self.progress.failures]
+
+    def is_current(self) -> bool:
+        """Whether readers get its snapshot, by the store as it is now."""
+        current = current_snapshot(self.job.store, self.job.cfg.output)
+        return self.snapshot is not None and current is not None and current.number == self.snapshot.number
 
     def require_complete(self) -> None:
         """Raises IncompleteError naming what failed."""
