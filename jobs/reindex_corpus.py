@@ -1,11 +1,12 @@
-"""Embed a whole corpus again, with another model or other dimensions, beside the dataset in use:
+"""Embed a whole corpus again, with another model, prompt or dimensions, beside the dataset in use:
 
-    python jobs/reindex_corpus.py --config run.toml --model Qwen/Qwen3-Embedding-4B --dims 1024,256
+    python jobs/reindex_corpus.py --config new.toml [--model Qwen/Qwen3-Embedding-4B] [--yes [--publish]]
 
-Another model or other dimensions make a line of their own, in another folder below data/. Readers keep the
-old dataset until `bulkembed publish --snapshot N` makes the new line current. The job says which N. Without
---yes it shows the plan and does nothing. Exit code 3 means that too many documents of the line's own last
-snapshot would leave, so nothing was published.
+Without --yes the job shows the plan and does nothing. With it, it is `bulkembed reindex`: readers keep the current dataset, and its
+nightly runs go on. The job ends with the command that switches readers over. With --publish it runs once more, for what has changed
+meanwhile, and then switches. `bulkembed rollback` goes back without an engine. Give the nightly job the new configuration then.
+
+Exit code 3 means that the new dataset has far fewer documents than the current one, so readers were not switched.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from bulkembed.__main__ import main
 
 
 def arguments(given: list[str]) -> list[str]:
-    """`run` where --yes is among the arguments, else `plan`."""
-    return ["run" if "--yes" in given else "plan", *(argument for argument in given if argument != "--yes")]
+    """`reindex` where --yes is among the arguments, else `plan`, which takes no option of what follows."""
+    if "--yes" in given:
+        return ["reindex", *(argument for argument in given if argument != "--yes")]
+    return ["plan", *(argument for argument in given if argument not in ("--publish", "--json"))]
 
 
 if __name__ == "__main__":

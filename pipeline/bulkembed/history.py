@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pyarrow.dataset as pads
 
+from bulkembed.config.run_config import MAX_DELETES
 from bulkembed.dataset import arrow_dataset, heads
 from bulkembed.dataset import snapshots as published
 from bulkembed.dataset.pins import pin_snapshot
 from bulkembed.dataset.snapshots import Snapshot, data_files, newest_dataset
 from bulkembed.durations import seconds_of
+from bulkembed.runs.guards import refuse_fewer
 from bulkembed.runs.places import Place, Storage, located
 
 
@@ -40,12 +42,17 @@ def current(uri: Place, storage: Storage | None = None) -> Snapshot:
     return newest_dataset(*located(uri, storage))[1]
 
 
-def publish(uri: Place, snapshot: int, storage: Storage | None = None) -> Snapshot:
+def publish(
+    uri: Place, snapshot: int, storage: Storage | None = None, *, max_deletes: float = MAX_DELETES, allow_deletes: int | None = None
+) -> Snapshot:
     """Makes the line of a snapshot current, and returns what is current now.
 
     It is a rollback where the snapshot is not the newest of its line. Raises SourceError where the snapshot does not exist, has
-    expired, or is a trial of a line that has a whole dataset; StorageError where files of it are gone."""
-    return heads.publish(*located(uri, storage), snapshot)
+    expired, or is a trial of a line that has a whole dataset; StorageError where files of it are gone. Raises HeldBack where it has fewer
+    documents than the current one, by more than `max_deletes` (a count, or below 1 a share) or, where that is given, `allow_deletes`."""
+    store, output = located(uri, storage)
+    refuse_fewer(published.current_snapshot(store, output), published.snapshot_of(store, output, snapshot), max_deletes, allow_deletes)
+    return heads.publish(store, output, snapshot)
 
 
 def rollback(uri: Place, to: int, storage: Storage | None = None) -> Snapshot:

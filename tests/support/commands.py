@@ -7,7 +7,9 @@ import io
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from bulkembed.cli import app
@@ -29,7 +31,7 @@ def key_of(option: object, value: object) -> str:
     return str(value).partition("=")[0] if option == "--set" else str(option)
 
 
-def in_process(*arguments: object) -> subprocess.CompletedProcess[str]:
+def in_process(*arguments: object, defaults: Mapping[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
     """The command line in this process, which saves a second of imports: its exit code and what it prints.
 
     With the fixture `ray_here`, its runs use this process's Ray."""
@@ -37,7 +39,7 @@ def in_process(*arguments: object) -> subprocess.CompletedProcess[str]:
     out, err = io.StringIO(), io.StringIO()
     with mock.patch.object(credentials.hidden_texts, "texts", set()), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            app.main(words)
+            app.main(words, defaults)
         except SystemExit as ended:
             code = ended.code
     return subprocess.CompletedProcess(words, int(code or 0), out.getvalue(), err.getvalue())

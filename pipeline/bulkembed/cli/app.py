@@ -1,5 +1,5 @@
-"""The command line: bulkembed plan | run | retry-rejects | status | verify | files | changes | search | snapshots | publish |
-rollback | gc | forget | tune | check.
+"""The command line: bulkembed plan | run | reindex | retry-rejects | status | verify | files | changes | search | snapshots |
+publish | rollback | gc | forget | tune | check.
 
 Heavy modules are imported inside the commands, so that `--help` answers at once.
 """

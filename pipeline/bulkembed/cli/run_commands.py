@@ -1,4 +1,4 @@
-"""Commands that embed: plan, run, retry-rejects."""
+"""Commands that embed: plan, run, reindex, retry-rejects."""
 
 import time
 from collections.abc import Callable
@@ -92,6 +92,41 @@ def run(
         from bulkembed import api
 
         embed(lambda on_progress, on_plan: api.run(cfg, on_progress, on_plan), call.seen)
+
+
+@app.command(cls=RunCommand)
+@takes_run_keys
+def reindex(
+    cfg: "RunConfig",
+    context: typer.Context,
+    _as_json: AsJson = False,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Then run once more, for what has changed meanwhile, and make the new line current.")
+    ] = False,
+) -> None:
+    """Embed by another recipe, beside the current dataset.
+
+    Readers keep the current one until the new line is published: by --publish, or later by `bulkembed publish`."""
+    from bulkembed import api
+
+    seen = Call.of(context).seen
+    summary = embed(lambda on_progress, on_plan: api.run(cfg, on_progress, on_plan), seen)
+    if publish:
+        again = cfg.model_copy(update={"run_key": None})  # a repeat of its run key would do nothing
+        summary = embed(lambda on_progress, on_plan: api.run(again, on_progress, on_plan), seen)
+        switch(cfg, summary, seen)
+
+
+def switch(cfg: "RunConfig", summary: "Summary | None", seen: "Seen") -> None:
+    """Makes the line of a run current."""
+    from bulkembed import api
+
+    if summary is None or summary.snapshot is None:
+        raise IncompleteError("nothing was switched: there is no snapshot of the new line", summary)
+    number = summary.snapshot.number
+    current = api.publish(cfg.output, number, cfg.storage, max_deletes=cfg.max_deletes, allow_deletes=cfg.allow_deletes)
+    seen.current = current.number == number
+    out.print(f"current: snapshot {current.number}: {current.documents:,} documents")
 
 
 @app.command(cls=RunCommand)

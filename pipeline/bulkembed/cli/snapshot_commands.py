@@ -28,15 +28,25 @@ def snapshots(config: ConfigFiles = None, output: Output = None, settings: Stora
 @app.command(cls=Command)
 def publish(
     snapshot: Annotated[int, typer.Option(min=1, metavar="<integer>", help="Number of the snapshot whose line becomes current.")],
+    allow_deletes: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="<integer>",
+            help="Number of documents that the dataset may have fewer than now. [default: 10, or 10 % of them where that is more]",
+        ),
+    ] = None,
     config: ConfigFiles = None,
     output: Output = None,
     settings: StorageSettings = None,
 ) -> None:
-    """Make another line current. Readers switch to its newest snapshot in one step. An older snapshot is rolled back to."""
+    """Make another line current. Readers switch to its newest snapshot in one step. An older snapshot is rolled back to.
+
+    A snapshot with far fewer documents than the current one is refused with exit code 3."""
     from bulkembed import api
 
     at = places(config, settings, output=output)
-    current = api.publish(at.output, snapshot, at.store.settings)
+    current = api.publish(at.output, snapshot, at.store.settings, allow_deletes=allow_deletes)
     out.print(current_text(snapshot, current.number, current.documents))
 
 

@@ -16,6 +16,8 @@ from bulkembed.config.template import check_template
 from bulkembed.records import Dtype, LongDocuments, VectorForm, parse_forms
 from bulkembed.storage.local_paths import absolute_model, absolute_place
 
+MAX_DELETES = 0.1  # share of the documents that may leave a dataset without a word from a person
+
 
 class RunConfig(Section):
     """What a user asks of one run. Options of `bulkembed run` and keys of its TOML file have these names."""
@@ -100,7 +102,7 @@ class RunConfig(Section):
         description="Rejected rows above which the run gives up: a count, or below 1 a share of the rows.",
     )
     max_deletes: float = Field(
-        default=0.1,
+        default=MAX_DELETES,
         ge=0,
         description="Rows of the newest snapshot that a run may drop: a count, or below 1 a share. Any share lets 10 rows go.",
     )

@@ -18,9 +18,10 @@ import numpy.typing as npt
 
 from bulkembed.config.recipe import Recipe
 from bulkembed.dataset.receipts import Ledger
-from bulkembed.dataset.snapshots import newest_of_line
+from bulkembed.dataset.snapshots import newest_of_line, snapshots
 from bulkembed.errors import IncompleteError
-from bulkembed.records import Counts, Failure, LostAttempt, Sampled
+from bulkembed.forms import vector_columns
+from bulkembed.records import Counts, Failure, LostAttempt, Sampled, VectorForm
 from bulkembed.runs.job import Job
 from bulkembed.runs.progress import failures_text
 from bulkembed.shards import Shard
@@ -73,8 +74,42 @@ def newest(ledger: Ledger) -> tuple[int, Int8Ranges | None]:
 
 
 def newest_of_recipe(recipe: Recipe, ledger: Ledger) -> Int8Ranges | None:
-    """The newest ranges of a recipe that has none yet; None where it has no int8 columns."""
-    return newest(ledger)[1] if recipe.row_schema.has_int8 else None
+    """The newest ranges of a recipe that has none yet; None where it has no int8 columns. A new line takes those of another line."""
+    if not recipe.row_schema.has_int8:
+        return None
+    number, own = newest(ledger)
+    return own if number else of_another_line(recipe, ledger)
+
+
+def of_another_line(recipe: Recipe, ledger: Ledger) -> Int8Ranges | None:
+    """The ranges of the newest line that has the same int8 forms of the same vectors, by the columns of this recipe."""
+    for snapshot in reversed(snapshots(ledger.store, ledger.output)):
+        try:
+            other = Recipe.from_texts(snapshot.provenance)
+        except ValueError:
+            continue  # another version of bulkembed made it
+        if other.line == recipe.line or not recipe.can_reuse_vectors(other):
+            continue
+        names = {form: name for name, form in int8_columns(other).items()}
+        wanted = {name: names.get(form, "") for name, form in int8_columns(recipe).items()}
+        _, ranges = newest(Ledger(ledger.store, ledger.output, other.line))
+        if ranges is not None and ranges.columns.keys() >= set(wanted.values()):
+            return replace(ranges, columns={name: ranges.columns[theirs] for name, theirs in wanted.items()})
+    return None
+
+
+def int8_columns(recipe: Recipe) -> dict[str, VectorForm]:
+    return {name: form for name, form in vector_columns(recipe.row_schema.vectors).items() if form.dtype == "int8"}
+
+
+def keep(job: Job) -> None:
+    """Makes the ranges that a job has from another line those of its own line."""
+    ledger = Ledger(job.store, job.cfg.output, job.line)
+    if not job.int8_ranges or newest(ledger)[0]:
+        return
+    ranges = of_another_line(job.recipe, ledger)
+    if ranges is not None and ranges.texts == dict(job.recipe.row_schema.int8_ranges):
+        ledger.create_int8_ranges(1, ranges.to_record())
 
 
 def with_int8_ranges(job: Job, int8_ranges: Int8Ranges) -> Job:

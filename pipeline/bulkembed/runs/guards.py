@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset.snapshots import Snapshot
+from bulkembed.errors import HeldBack
 from bulkembed.records import Counts
 
 FEW = 10  # so many documents may leave under any share: a share of a small dataset is too strict
@@ -12,20 +13,34 @@ REJECTS_AFTER = 10_000  # rows after which a share of rejects counts: a bad firs
 
 def held_back(parent: Snapshot | None, deletes: int, cfg: RunConfig) -> str | None:
     """One line that says how many documents would leave and how to insist. None where the dataset may lose so many."""
-    if parent is None or cfg.limit is not None or deletes <= max_deletes(cfg, parent.documents):
+    if parent is None or cfg.limit is not None or deletes <= most_deletes(cfg.max_deletes, cfg.allow_deletes, parent.documents):
         return None
-    rule = f"max_deletes ({cfg.max_deletes:g})" if cfg.allow_deletes is None else f"--allow-deletes {cfg.allow_deletes}"
     return (
-        f"{deletes:,} of {parent.documents:,} documents of snapshot {parent.number} would leave the dataset, more than {rule}; "
-        f"mend the source {cfg.source}, or let them go with --allow-deletes {deletes}"
+        f"{deletes:,} of {parent.documents:,} documents of snapshot {parent.number} would leave the dataset, more than "
+        f"{rule(cfg.max_deletes, cfg.allow_deletes)}; mend the source {cfg.source}, or let them go with --allow-deletes {deletes}"
     )
 
 
-def max_deletes(cfg: RunConfig, documents: int) -> float:
+def refuse_fewer(current: Snapshot | None, wanted: Snapshot, max_deletes: float, allow_deletes: int | None) -> None:
+    """Raises HeldBack where a snapshot must not take the place of the current one, because it has too few documents."""
+    fewer = current.documents - wanted.documents if current else 0
+    if current is None or fewer <= most_deletes(max_deletes, allow_deletes, current.documents):
+        return
+    raise HeldBack(
+        f"held back: nothing was switched: snapshot {wanted.number} has {wanted.documents:,} documents, {fewer:,} fewer than the current "
+        f"snapshot {current.number}, more than {rule(max_deletes, allow_deletes)}; let them go with --allow-deletes {fewer}"
+    )
+
+
+def rule(max_deletes: float, allow_deletes: int | None) -> str:
+    return f"max_deletes ({max_deletes:g})" if allow_deletes is None else f"--allow-deletes {allow_deletes}"
+
+
+def most_deletes(max_deletes: float, allow_deletes: int | None, documents: int) -> float:
     """How many documents may leave. `max_deletes` of 0, or from 1 on, is a count; a number between is a share, and FEW may always leave."""
-    if cfg.allow_deletes is not None:
-        return cfg.allow_deletes
-    return max(FEW, cfg.max_deletes * documents) if 0 < cfg.max_deletes < 1 else cfg.max_deletes
+    if allow_deletes is not None:
+        return allow_deletes
+    return max(FEW, max_deletes * documents) if 0 < max_deletes < 1 else max_deletes
 
 
 def too_many_rejects(cfg: RunConfig, known: int, tonight: Counts, rows: int) -> str | None:

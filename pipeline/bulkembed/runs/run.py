@@ -128,6 +128,7 @@ def prepare(job: Job, plan: RunPlan, executor: Executor) -> tuple[Job, RunPlan]:
     if plan.is_still:
         return job, plan
     write_record(job)
+    calibration.keep(job)
     plan = read_source(job, plan, executor)
     require_allowed(job, plan)
     if job.needs_int8_ranges and plan.pending:
