@@ -41,7 +41,7 @@ def test_help_shows_every_word_of_every_option(name: str, capsys: pytest.Capture
     assert isinstance(COMMANDS[name], Command), "takes an option twice without a word"
 
 
-@pytest.mark.parametrize("name", ["plan", "run", "retry-rejects", "tune", "check"])
+@pytest.mark.parametrize("name", ["plan", "run", "reindex", "retry-rejects", "tune", "check"])
 def test_the_options_of_a_run_are_those_of_its_configuration(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     app([name, "--help"], standalone_mode=False)
     shown = " ".join(capsys.readouterr().out.split()).replace("- ", "-")
