@@ -56,7 +56,7 @@ class Ledger:
     def sizes(self) -> dict[str, int]:
         """Bytes of the data files that stand, by name, by one listing."""
         folder = paths.data_folder(self.output, self.fingerprint)
-        found = self.store.objects(folder) if self.store.stands(folder) else []
+        found = self.store.listed(folder)
         return {posixpath.basename(item.uri).removesuffix(".parquet"): item.size for item in found if item.uri.endswith(".parquet")}
 
     def remove(self, name: str) -> None:

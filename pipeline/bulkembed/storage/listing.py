@@ -65,6 +65,10 @@ class Tree(Protocol):
         Empty, or FileNotFoundError, where nothing is there."""
         ...
 
+    def inside(self, path: str) -> list[Entry]:
+        """Everything below a folder; empty where there is none. An object store is not asked for an object of the folder's name."""
+        ...
+
     def children(self, path: str, stem: str) -> list[Entry]:
         """The entries directly in a folder. Names that do not start with `stem` may be missing."""
         ...

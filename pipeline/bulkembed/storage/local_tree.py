@@ -53,6 +53,9 @@ class LocalTree:
                 self._visit(entry, visited, rank, folders, entries)
         return entries
 
+    def inside(self, path: str) -> list[Entry]:
+        return self.everything(path) if self.stands(path) and Path(path).is_dir() else []
+
     def children(self, path: str, stem: str) -> list[Entry]:
         if not self.stands(path or "/") or not Path(path or "/").is_dir():
             return []

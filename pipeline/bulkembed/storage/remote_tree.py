@@ -52,6 +52,13 @@ class RemoteTree:
                     folders.append(entry.path)
         return files
 
+    def inside(self, path: str) -> list[Entry]:
+        folder, _, name = path.rpartition("/")
+        if not self.is_s3 or not folder:
+            return self.everything(path)
+        infos = self._ask(lambda _: self.filesystem.find(folder, prefix=f"{name}/", detail=True), path)
+        return self._visible(list(infos.items()), path, parents(infos))
+
     def children(self, path: str, stem: str) -> list[Entry]:
         if self.is_s3 and (not path or WILD.search(path.partition("/")[0])):
             raise SourceError(f"source s3://{path or stem}: the name of a bucket cannot be a pattern")
@@ -73,14 +80,16 @@ class RemoteTree:
 
     def _object_at(self, path: str) -> list[Entry]:
         """The object that S3 may hold under the name of a folder, which `find` omits. Empty if there is none, or if access is denied."""
-        try:
-            info = self._ask(self.filesystem.info, path)
+        bucket, key, _ = self.filesystem.split_path(path)
+        try:  # `info` alone would list the folder where there is no object
+            self._ask(lambda _: self.filesystem.call_s3("head_object", self.filesystem.kwargs, Bucket=bucket, Key=key), path)
         except FileNotFoundError:
             return []
         except StorageError as error:
             if not isinstance(error.__cause__, PermissionError):
                 raise
             return []
+        info = self._ask(self.filesystem.info, path)
         return [Entry(path, "file", "", info)] if info["type"] == "file" and info["size"] else []
 
     def once(self, entries: list[Entry], root: str) -> list[Entry]:
@@ -112,6 +121,16 @@ class RemoteTree:
             return request(path)
 
         return retry(attempt, f"listing {self.filesystem.unstrip_protocol(path)}")
+
+
+def names_in(filesystem: Any, path: str) -> list[str]:
+    """The paths of what is directly in a folder. On S3 it is one request for a thousand names, also where there is no folder.
+
+    `ls` of s3fs would list the folder above as well. Raises FileNotFoundError or NotADirectoryError where there is none."""
+    folder, _, name = path.rstrip("/").rpartition("/")
+    if "s3" not in filesystem.protocol or not folder:
+        return list(filesystem.ls(path, detail=False))
+    return list(filesystem.find(folder, maxdepth=1, withdirs=True, prefix=f"{name}/"))
 
 
 def lists_at_once(filesystem: Any) -> bool:

@@ -7,13 +7,10 @@ since it publishes an incomplete object when its block ends with an exception.
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import posixpath
-import uuid
-from collections.abc import Callable, Mapping
-from datetime import datetime
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
@@ -24,21 +21,17 @@ from fsspec.implementations.local import LocalFileSystem
 
 from bulkembed.errors import ConfigError, ObjectError, SourceError, StorageError
 from bulkembed.storage.compression import codec_of, decompress
-from bulkembed.storage.listing import WILD, Entry, LeftOut, Listing, NameTest, StoredObject, Tree, any_name, below, fixed_part, list_tree
+from bulkembed.storage.listing import WILD, LeftOut, Listing, NameTest, StoredObject, Tree, any_name, below, fixed_part, list_tree
+from bulkembed.storage.local_files import link, put_local
 from bulkembed.storage.local_tree import LocalTree
-from bulkembed.storage.remote_tree import RemoteTree
+from bulkembed.storage.object_info import VERSION_KEYS, modified_of, stored_object, version_of
+from bulkembed.storage.remote_tree import RemoteTree, names_in
 from bulkembed.storage.retry import retry
 
 T = TypeVar("T")
 
 READ_AHEAD_BYTES = 8 << 20
 MIN_READ_AHEAD_BYTES, MAX_READ_AHEAD_BYTES = 1 << 20, 32 << 20
-ETAGS, TIMES = (
-    ("ETag", "etag"),
-    ("mtime", "LastModified", "updated", "last_modified"),
-)  # names that file systems give to an object's ETag and its time
-VERSION_KEYS = {*ETAGS, *TIMES}  # any of these tells the version of an object
-NO_HARD_LINK_ERRORS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}  # what file systems without hard links answer
 # Defaults for S3; the user's settings override them. All retries happen in storage/retry.py, where they are counted: s3fs and botocore
 # make one attempt each. A stalled body is abandoned after `read_timeout` seconds.
 S3_SETTINGS = {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 30, "max_pool_connections": 64}
@@ -111,11 +104,12 @@ class Store:
         return self.listing(uri).objects
 
     def listed(self, folder: str) -> list[StoredObject]:
-        """As `objects`; empty where nothing is there. The memory is that of the store's listing, some 1 kB an object."""
-        try:
-            return self.objects(folder)
-        except FileNotFoundError:
-            return []
+        """All objects below a folder, sorted by URI; empty where there is none. On S3 it is one request for a thousand objects.
+
+        The memory is that of the store's listing, some 1 kB an object."""
+        tree, uri_of, path = self._tree(folder.rstrip("/"))
+        files = sorted((entry for entry in tree.inside(path) if entry.kind == "file"), key=lambda entry: entry.path)
+        return [stored_object(entry, path, uri_of) for entry in files]
 
     def root(self, uri: str) -> str:
         """The URI of the fixed part of a source: the folder before the pattern of a glob, else the place itself."""
@@ -130,21 +124,23 @@ class Store:
         return tree.stands(path)
 
     def names(self, uri: str) -> list[str]:
-        """Base names of the objects directly under a prefix; empty where there is none."""
+        """Base names of what is directly in a folder; empty where there is none."""
         filesystem, path = self._locate(uri)
 
         def listing() -> list[str]:
             filesystem.invalidate_cache()
             try:
-                return [posixpath.basename(name) for name in filesystem.ls(path, detail=False)]
+                return [posixpath.basename(name) for name in names_in(filesystem, path)]
             except (FileNotFoundError, NotADirectoryError):
                 return []
 
         return sorted(name for name in retry(listing, f"listing {uri}") if name and not name.startswith("."))
 
     def read(self, uri: str) -> bytes:
+        """A whole object, in one request. Raises FileNotFoundError where there is none."""
         filesystem, path = self._locate(uri)
-        return retry(lambda: cast(bytes, filesystem.cat_file(path)), f"reading {uri}")
+        whole = {"max_concurrency": 1} if "s3" in filesystem.protocol else {}  # s3fs would ask for the size first
+        return retry(lambda: cast(bytes, filesystem.cat_file(path, **whole)), f"reading {uri}")
 
     def read_start(self, uri: str, max_bytes: int) -> bytes:
         """The first bytes of an object, or all of it where it is no longer. One GET."""
@@ -210,7 +206,7 @@ class Store:
         """Publishes `data` at `uri` in one step. It replaces an object that is there."""
         filesystem, path = self._locate(uri)
         if isinstance(filesystem, LocalFileSystem):
-            retry(lambda: _put_local(Path(path), data, os.replace), f"writing {uri}")
+            retry(lambda: put_local(Path(path), data, os.replace), f"writing {uri}")
         else:
             retry(lambda: filesystem.pipe_file(path, data), f"writing {uri}")
 
@@ -235,7 +231,7 @@ class Store:
         def attempt() -> bool:
             try:
                 if isinstance(filesystem, LocalFileSystem):
-                    _put_local(Path(path), data, _link)
+                    put_local(Path(path), data, link)
                 else:
                     self._note_looking(uri, _create_remote(filesystem, path, data))
             except FileExistsError:
@@ -255,52 +251,6 @@ class Store:
 
 def changed_error(uri: str) -> ObjectError:
     return ObjectError(f"{uri}: changed since this run was planned; run again to plan it anew")
-
-
-def version_of(info: Mapping[str, Any]) -> str:
-    """A text that changes when the object's content does: its ETag, else its size and modification time."""
-    etag = next((info[name] for name in ETAGS if info.get(name)), None)
-    modified = next((info[name] for name in TIMES if info.get(name)), "")
-    return str(etag).strip('"') if etag else f"{info['size']}-{modified}"
-
-
-def modified_of(info: Mapping[str, Any]) -> float | None:
-    """When the object was written, in Unix seconds by the store's clock; None where the store does not say."""
-    value = next((info[name] for name in TIMES if info.get(name)), None)
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    return value.timestamp() if isinstance(value, datetime) else value
-
-
-def stored_object(entry: Entry, root: str, uri_of: Callable[[str], str]) -> StoredObject:
-    info = entry.info
-    return StoredObject(uri_of(entry.path), below(entry.path, root), int(info["size"] or 0), version_of(info), modified_of(info))
-
-
-def _put_local(path: Path, data: bytes, publish: Callable[[Path, Path], None]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The leading dot hides the file from readers' globs if the process dies before the rename.
-    temporary = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        publish(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _link(temporary: Path, path: Path) -> None:
-    """Publishes a temporary file. Raises FileExistsError where there is something at `path`."""
-    try:
-        os.link(temporary, path)
-    except OSError as error:
-        if error.errno not in NO_HARD_LINK_ERRORS:
-            raise
-        if path.exists():
-            raise FileExistsError(path) from None
-        temporary.replace(path)
 
 
 def _create_remote(filesystem: Any, path: str, data: bytes) -> bool:

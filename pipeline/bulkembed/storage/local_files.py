@@ -1,0 +1,38 @@
+"""Bytes -> a local file, which is there whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+NO_HARD_LINK_ERRORS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}  # what file systems without hard links answer
+
+
+def put_local(path: Path, data: bytes, publish: Callable[[Path, Path], None]) -> None:
+    """Writes a temporary file, and makes it appear at `path` by `publish`: `os.replace`, or `link`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The leading dot hides the file from readers' globs if the process dies before the rename.
+    temporary = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def link(temporary: Path, path: Path) -> None:
+    """Publishes a temporary file. Raises FileExistsError where there is something at `path`."""
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in NO_HARD_LINK_ERRORS:
+            raise
+        if path.exists():
+            raise FileExistsError(path) from None
+        temporary.replace(path)

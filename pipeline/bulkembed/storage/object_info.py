@@ -1,0 +1,34 @@
+"""What a file system says of an object -> its version, its time, and the object in a listing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from bulkembed.storage.listing import Entry, StoredObject, below
+
+# Names that file systems give to an object's ETag and its time.
+ETAGS = ("ETag", "etag")
+TIMES = ("mtime", "LastModified", "updated", "last_modified")
+VERSION_KEYS = {*ETAGS, *TIMES}  # any of these tells the version of an object
+
+
+def version_of(info: Mapping[str, Any]) -> str:
+    """A text that changes when the object's content does: its ETag, else its size and modification time."""
+    etag = next((info[name] for name in ETAGS if info.get(name)), None)
+    modified = next((info[name] for name in TIMES if info.get(name)), "")
+    return str(etag).strip('"') if etag else f"{info['size']}-{modified}"
+
+
+def modified_of(info: Mapping[str, Any]) -> float | None:
+    """When the object was written, in Unix seconds by the store's clock; None where the store does not say."""
+    value = next((info[name] for name in TIMES if info.get(name)), None)
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    return value.timestamp() if isinstance(value, datetime) else value
+
+
+def stored_object(entry: Entry, root: str, uri_of: Callable[[str], str]) -> StoredObject:
+    info = entry.info
+    return StoredObject(uri_of(entry.path), below(entry.path, root), int(info["size"] or 0), version_of(info), modified_of(info))
