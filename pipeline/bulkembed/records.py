@@ -18,7 +18,7 @@ Pooling = Literal["last", "mean", "cls"]
 Dtype = Literal["float32", "float16", "int8", "binary"]  # of stored vectors
 RejectReason = Literal[
     "null_text",  # every text column is null or absent
-    "empty_text",  # nothing but white space
+    "empty_text",  # nothing but white space, or nothing that has a token
     "not_text",  # a text column holds a number, a list, ...
     "undecodable",  # bytes that are not UTF-8
     "not_json",  # a line that is no JSON object

@@ -110,16 +110,17 @@ def test_text_of_every_kind_is_embedded_in_its_own_row(tmp_path: Path, qwen: str
     rows = [{"id": number, "text": text, "lang": "xx"} for number, text in enumerate(RUBBISH)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in" / "a.parquet")
     write_jsonl(tmp_path / "in" / "b.jsonl", rows)
-    for model in (qwen, minilm):
+    for model, unseen in ((qwen, set[int]()), (minilm, {RUBBISH.index("\0"), RUBBISH.index("\ufeff")})):  # without a token: rejects
         cfg = simulated(tmp_path / "in", tmp_path / Path(model).name, model)
         job, plan = open_job(cfg)
         finish(job, plan, lambda progress: None, LocalExecutor(SimulatedEmbedder(job.model.width, 1e9))).require_complete()
         found = read_dataset(tmp_path / Path(model).name)
-        assert found["id"].to_pylist() == [row["id"] for row in rows] * 2
-        hashes = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in RUBBISH]
+        left = [number for number in range(len(RUBBISH)) if number not in unseen]
+        assert found["id"].to_pylist() == left * 2
+        hashes = [hashlib.blake2b(RUBBISH[number].encode(), digest_size=16).digest() for number in left]
         assert found["content_hash"].to_pylist() == hashes * 2
         full = vectors(found, "embedding")
-        np.testing.assert_array_equal(full[: len(rows)], full[len(rows) :])
+        np.testing.assert_array_equal(full[: len(left)], full[len(left) :])
 
 
 def test_what_is_no_text_is_rejected_and_shifts_no_row(tmp_path: Path, qwen: str) -> None:

@@ -85,7 +85,10 @@ def query_prompt(described: Model, prompt_name: str | None, instruction: str | N
 
 def query_vector(snapshot: Snapshot, tokenizer: Tokenizer, embedder: Embedder, query: str, prompt: str) -> npt.NDArray[np.float32]:
     """The query's vector in the dataset's main dimension, float32 of norm 1: quantized documents need no quantized query."""
-    full = embedder.embed([tokenizer.encode([query], prompt).of(0)])
+    ids = tokenizer.encode([query], prompt).of(0)
+    if not len(ids):
+        raise ConfigError(f"query: the model has no token for {query!r}")
+    full = embedder.embed([ids])
     return np.asarray(matryoshka.cut_vectors(full, vector_columns.forms_of(snapshot.provenance)["embedding"].dim)[0])
 
 

@@ -56,13 +56,17 @@ def read(shard: Shard, job: Job) -> tuple[Documents, dict[str, float]]:
 
 
 def tokenize(shard: Shard, documents: Documents, job: Job, seconds: dict[str, float]) -> Prepared:
-    """Token ids of a shard's documents, by the run's policy for long ones. Adds to `seconds`."""
+    """Token ids of a shard's documents, by the run's policy for long ones. Adds to `seconds`.
+
+    A document of which the model would see nothing is a reject, whatever the policy is."""
     key = job.recipe.vector_key
     with timed(seconds, "tokenize"):
         pieces = long_documents.split_documents(documents, key, job.tokenizer)
         prepared = long_documents.prepare_rows(shard, documents, pieces, key.long_documents)
+        reasons = long_documents.empty_reasons(prepared, key, job.tokenizer)
         if key.long_documents == "reject":
-            prepared = long_documents.move_to_rejects(prepared, long_documents.too_long_reasons(prepared, job.tokenizer.max_tokens))
+            reasons |= long_documents.too_long_reasons(prepared, job.tokenizer.max_tokens)
+        prepared = long_documents.move_to_rejects(prepared, reasons)
     return replace(prepared, seconds=seconds, counts=prepared.counts + Counts(retries=retries_taken()))
 
 

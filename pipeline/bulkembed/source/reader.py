@@ -3,7 +3,7 @@
 Rows that cannot be embedded become rejects, each with a reason:
 
 null_text      every text column is null or absent
-empty_text     nothing but white space
+empty_text     nothing but white space, or nothing that has a token (see stages)
 not_text       a text column holds a number, a list, ...
 undecodable    bytes that are not UTF-8
 not_json       a JSONL line that is no JSON object

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from bulkembed import schema
 from bulkembed.config.recipe import VectorKey
+from bulkembed.config.template import template_pieces
 from bulkembed.records import Counts, Documents, LongDocuments, Prepared, RejectReason, Tokens
 from bulkembed.row_keys import binary_of, content_hashes
 from bulkembed.shards import Shard
@@ -164,3 +165,22 @@ def too_long_reasons(prepared: Prepared, limit: int) -> dict[int, tuple[RejectRe
     return {
         int(number): ("too_long", f"about {limit + more} tokens, more than {limit}") for number, more in zip(numbers, n_cut, strict=True)
     }
+
+
+def empty_reasons(prepared: Prepared, key: VectorKey, tokenizer: Tokenizer) -> dict[int, tuple[RejectReason, str]]:
+    """(reason, detail) of each document of which the model would see nothing, by row of the shard.
+
+    Zero-width characters, NUL and soft hyphens have no token in many tokenizers. Such a document would get the vector of the empty text."""
+    spaces = tokenizer.own_ids(" ")
+    blank = tokenizer.encode(["".join(literal for literal, _ in template_pieces(key.template, key.text_columns))], key.prompt).flat
+    blank = blank[~np.isin(blank, spaces)]
+    tokens = prepared.tokens
+    is_shown = ~np.isin(tokens.flat, spaces)
+    n_shown = np.diff(np.concatenate([np.zeros(1, np.int64), np.cumsum(is_shown)])[tokens.offsets])
+    shows_text = n_shown != len(blank)
+    for piece in np.flatnonzero(~shows_text):
+        ids = tokens.of(int(piece))
+        shows_text[piece] = not np.array_equal(ids[~np.isin(ids, spaces)], blank)
+    empty = np.setdiff1d(prepared.numbers, prepared.numbers[prepared.owners[shows_text]])
+    detail = "the model has no token for it, beyond those of the prompt, the template and white space"
+    return {int(number): ("empty_text", detail) for number in empty}

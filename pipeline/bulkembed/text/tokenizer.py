@@ -71,7 +71,12 @@ class Tokenizer:
 
     def count(self, text: str) -> int:
         """How many tokens a text has, without special tokens."""
-        return len(self.rust.encode(text, add_special_tokens=False).ids)
+        return len(self.own_ids(text))
+
+    def own_ids(self, text: str) -> list[int]:
+        """The token ids of a text, without special tokens."""
+        ids: list[int] = self.rust.encode(text, add_special_tokens=False).ids
+        return ids
 
     def character_spans(self, text: str) -> npt.NDArray[np.int64]:
         """(tokens, 2): the characters [start, stop) of each token in the text, without special tokens."""
