@@ -256,6 +256,14 @@ def test_status_says_what_the_newest_snapshot_holds_not_what_was_ever_published(
     assert status.counts.tokens == sum(read_dataset(tmp_path / "out")["n_tokens"].to_pylist())
 
 
+def test_status_does_not_show_the_record_of_a_line_with_int8_ranges_as_a_run(tmp_path: Path, qwen: str) -> None:
+    write_corpus(tmp_path / "in", files=2)
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, vectors=["64:int8"])
+    snapshot = complete_run(cfg)[0].snapshot
+    assert snapshot is not None and snapshot.line != snapshot.fingerprint
+    assert [status.fingerprint for status in status_of(Store(), str(tmp_path / "out"))] == [snapshot.fingerprint]
+
+
 def test_an_error_while_planning_leaves_nothing_in_the_exchange(tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     write_corpus(tmp_path / "in", files=2)
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen)

@@ -26,12 +26,18 @@ class RunStatus:
 
 
 def status_of(store: Store, output: str) -> Iterator[RunStatus]:
-    """The runs of each fingerprint that has a run record. It reads every receipt of those that have no snapshot."""
+    """The runs of each fingerprint that has a run record. It reads every receipt of those that have no snapshot.
+
+    A line with int8 ranges has a record of its own, which stands for no run: its vectors are of the fingerprints with ranges."""
     current = current_snapshot(store, output)
-    newest = {snapshot.fingerprint: snapshot for snapshot in snapshots(store, output)}
+    published = snapshots(store, output)
+    newest = {snapshot.fingerprint: snapshot for snapshot in published}
+    lines_of_others = {snapshot.line for snapshot in published} - newest.keys()
     for fingerprint in fingerprints(store, output):
         ledger = Ledger(store, output, fingerprint)
         names, snapshot = ledger.done(), newest.get(fingerprint)
+        if fingerprint in lines_of_others and not names:
+            continue
         receipts = [] if snapshot else list(ledger.read_receipts(names))
         provenance = snapshot.provenance if snapshot else receipts[0].provenance if receipts else {}
         yield RunStatus(
