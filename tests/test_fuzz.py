@@ -128,7 +128,7 @@ def test_an_archive_of_one_endless_line_stays_in_bounded_memory(tmp_path: Path, 
 
 
 def test_a_line_that_is_too_long_is_rejected_and_shifts_no_row(tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bulkembed.source.text_lines.MAX_LINE_BYTES", 200)
+    monkeypatch.setattr("bulkembed.formats.text_lines.MAX_LINE_BYTES", 200)
     (tmp_path / "in").mkdir()
     texts = ["short", "long " * 100, "after", "x" * 500, "last"]
     write_jsonl(tmp_path / "in" / "a.jsonl", [{"id": n, "text": text, "lang": "x"} for n, text in enumerate(texts)])

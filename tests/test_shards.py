@@ -17,7 +17,7 @@ NAMES = STEMS.map(FileName) | st.builds(FileName, STEMS, st.sampled_from(KINDS),
 def part(number: int, start: int, rows: int, chosen: set[int] | None) -> Part:
     """Rows of an object of its own: all of a range, or those of `chosen` that lie in it."""
     picks = None if chosen is None else tuple(sorted({start + row % rows for row in chosen}))
-    return Part(f"o{number}", f"u{number}", "v", "jsonl", start, start + rows, 10_000, offset=3, skip=5, picks=picks)
+    return Part(f"o{number}", f"u{number}", f"p{number}", "v", "jsonl", start, start + rows, 10_000, offset=3, skip=5, picks=picks)
 
 
 CHOSEN = st.none() | st.sets(st.integers(0, 99), min_size=1, max_size=20)
@@ -107,7 +107,7 @@ def test_a_slice_of_rows_that_are_not_there_is_refused(first: int, last: int) ->
 @pytest.mark.parametrize("picks", [(3, 3), (4, 3), (1, 4), (4, 10)])
 def test_picks_are_ascending_rows_of_the_range(picks: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="ascending rows"):
-        Part("o", "u", "v", "jsonl", 2, 10, 10, picks=picks)
+        Part("o", "u", "p", "v", "jsonl", 2, 10, 10, picks=picks)
 
 
 def test_a_receipt_names_the_first_object_and_counts_the_others() -> None:

@@ -31,6 +31,7 @@ RejectReason = Literal[
 ]
 BITS_PER_VALUE: dict[Dtype, int] = {"float32": 32, "float16": 16, "int8": 8, "binary": 1}
 REJECT_REASONS: tuple[RejectReason, ...] = get_args(RejectReason)
+Reasons = dict[int, tuple[RejectReason, str]]  # row of a batch, part or shard -> (reason, detail)
 LongDocuments = Literal["truncate", "chunk", "mean", "reject"]
 # Why an attempt at a shard was lost: its process or its engine ended, memory ran out, its node failed, or another shard was the cause.
 Cause = Literal["engine", "memory", "node", "bystander"]

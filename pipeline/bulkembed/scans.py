@@ -15,12 +15,12 @@ from bulkembed.row_keys import Keys
 
 @dataclass(frozen=True)
 class Layout:
-    """Where an object may be cut: the rows of each part, and for JSONL the byte offset of each part."""
+    """Where an object may be cut: the rows of each part, and for lines the byte offset of each part."""
 
-    part_rows: list[int]  # Parquet: row groups; JSONL: runs of layout.PART_LINES lines
-    part_bytes: list[int]  # decompressed size of each part's text columns; JSONL: of its lines
-    offsets: list[int]  # JSONL: byte offset of each part, else empty
-    schema: pa.Schema  # JSONL: empty, since every row has its own; also empty where the layout comes from a key file
+    part_rows: list[int]  # Parquet: row groups; lines: runs of text_lines.PART_LINES lines
+    part_bytes: list[int]  # decompressed size of each part's text columns; lines: of the lines
+    offsets: list[int]  # lines: byte offset of each part; else empty
+    schema: pa.Schema | None  # None where every row has columns of its own, and where the layout comes from a key file
 
     @property
     def rows(self) -> int:

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, cast
 
 import numpy as np
 
-Format = Literal["parquet", "jsonl"]  # of a source object, by its name
+FormatName = Literal["parquet", "jsonl"]  # of a source object
 # How a data file came to be: all rows of a range, embedded documents of a night, or an older file that was rewritten.
 Kind = Literal["", "e", "w"]
 SHARD_ID = re.compile(r"(?P<object>.+)-(?P<start>[0-9]{10})-(?P<stop>[0-9]{10})-of-(?P<total>[0-9]{10})")
@@ -79,13 +79,14 @@ class Part:
 
     object_id: str
     uri: str
+    path: str  # of the object, below the source
     version: str
-    format: Format
+    format: FormatName
     start: int
     stop: int
     total: int  # rows of the whole object
-    offset: int = 0  # JSONL: the byte offset of a line start in the decompressed object
-    skip: int = 0  # JSONL: how many rows lie between that offset and row `start`
+    offset: int = 0  # lines: the byte offset of a line start in the decompressed object
+    skip: int = 0  # lines: how many rows lie between that offset and row `start`
     picks: tuple[int, ...] | None = None  # ascending rows of the object; None: all of [start, stop)
 
     def __post_init__(self) -> None:

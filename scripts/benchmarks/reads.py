@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 import typer
 
 from bulkembed.config.run_config import RunConfig
+from bulkembed.formats import parquet
 from bulkembed.runs.lookup import open_job, with_layouts
 from bulkembed.source import reader
 from scripts.benchmarks import simulated
@@ -133,7 +134,7 @@ def fetch_rates(work: Callable[[Any], object], shards: Sequence[Any], store: Any
     """MB/s of the reader's own ranged GETs, and of bare GETs of the same ranges, one after the other. Medians over the rounds."""
     rates = []
     for _ in range(rounds):
-        reader.footer.cache_clear()
+        parquet.footer.cache_clear()
         ranges, spent = fetches_of(work, shards)
         megabytes = sum(stop - start for _, start, stop in ranges) / 1e6
         bare_seconds = seconds_of(partial(read_ranges, store, ranges))

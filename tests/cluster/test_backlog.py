@@ -15,7 +15,7 @@ MIB = 1 << 20
 
 
 def shards(sizes: list[int], rows: int = 1000) -> list[Shard]:
-    return [Shard((Part(f"o{n}", "u", "v", "jsonl", 0, rows, rows),), size) for n, size in enumerate(sizes)]
+    return [Shard((Part(f"o{n}", "u", "p", "v", "jsonl", 0, rows, rows),), size) for n, size in enumerate(sizes)]
 
 
 @given(st.lists(st.integers(0, 5 * MIB), max_size=20), st.integers(1, 40), st.integers(1, 50))

@@ -13,7 +13,7 @@ from bulkembed.shards import Part, Shard
 
 
 def shard(start: int, stop: int) -> Shard:
-    return Shard((Part("o", "o", "v", "jsonl", start, stop, 1000, offset=0, skip=start),))
+    return Shard((Part("o", "o", "o", "v", "jsonl", start, stop, 1000, offset=0, skip=start),))
 
 
 def play(first: Shard, poison: set[int], causes: st.DataObject | None = None) -> tuple[set[int], set[int], set[int], int]:

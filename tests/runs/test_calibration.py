@@ -363,7 +363,7 @@ def test_twice_as_many_spread_numbers_hold_the_half(total: int, doublings: int) 
 
 
 def test_a_sample_is_taken_from_the_whole_source() -> None:
-    pending = [Shard((Part(f"o{number}", "u", "v", "jsonl", 10, 110, 200, offset=7, skip=5),), 9) for number in range(500)]
+    pending = [Shard((Part(f"o{number}", "u", "p", "v", "jsonl", 10, 110, 200, offset=7, skip=5),), 9) for number in range(500)]
     pieces = spread_sample(pending, 640)
     assert sum(piece.rows for piece in pieces) == 640
     assert len(pieces) == calibration.SAMPLE_SHARDS

@@ -46,7 +46,7 @@ def shards_of(objects: list[Tokens], most_rows: int, known_rows: int) -> list[Sh
             stop = min(start + most_rows, len(tokens))
             text_bytes = int(np.diff(np.interp([start, stop], borders, before[borders]))[0])
             name = f"{number:06d}"
-            shards.append(Shard((Part(name, name, "v", "jsonl", start, stop, len(tokens)),), text_bytes))
+            shards.append(Shard((Part(name, name, name, "v", "jsonl", start, stop, len(tokens)),), text_bytes))
     return shards
 
 
@@ -103,7 +103,7 @@ def test_the_truth_lies_in_the_interval(name: str, policy: str) -> None:
 
 @given(st.integers(1, 5000), st.integers(0, 10**9), st.floats(0, 1, exclude_max=True))
 def test_places_of_a_shard_part_its_rows(rows: int, text_bytes: int, fraction: float) -> None:
-    shard = Shard((Part("a", "a", "v", "jsonl", 100, 100 + rows, 10**6, offset=7, skip=3),), text_bytes)
+    shard = Shard((Part("a", "a", "a", "v", "jsonl", 100, 100 + rows, 10**6, offset=7, skip=3),), text_bytes)
     place = estimate.place(shard, fraction)
     (found,) = place.parts
     assert 1 <= found.rows <= estimate.PLACE_ROWS

@@ -8,10 +8,11 @@ from typing import BinaryIO
 
 import pytest
 
-from bulkembed.source import json_columns, layout
+from bulkembed.formats import text_lines
+from bulkembed.formats.text_lines import read_lines
+from bulkembed.source import json_columns
 from bulkembed.source.json_columns import SAMPLE_LINES
 from bulkembed.source.objects import source_objects
-from bulkembed.source.text_lines import read_lines
 from bulkembed.storage.store import Store
 
 SPARSE = [{"id": number, "text": "some text", **({"lang": "en"} if number == 2900 else {})} for number in range(3000)]
@@ -26,7 +27,7 @@ def test_an_object_is_read_no_further_than_its_sample(tmp_path: Path, rows: int,
             read.append(line)
             yield line, length
 
-    monkeypatch.setattr(layout, "read_lines", noted)
+    monkeypatch.setattr(text_lines, "read_lines", noted)
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"id": 1}\n\n' * rows)
     (item,) = source_objects(Store(), str(path))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkembed.config.template import canonical_template, template_pieces
-from bulkembed.source.conversion import Reasons
+from bulkembed.records import Reasons
 from bulkembed.source.documents import Unusable, compose, compose_texts
 
 TEXTS = st.one_of(st.none(), st.text(max_size=3), st.sampled_from(["", " ", "\t\n", "\x1c", "\u3000", "\u200b"]))

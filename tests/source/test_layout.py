@@ -3,9 +3,11 @@ import io
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkembed.source.layout import scan_lines
+from bulkembed.formats.text_lines import LineIndex
 
 
 @given(st.lists(st.sampled_from([b"{}\n", b'{"a": 1}\n', b"\n", b"  \n"]), max_size=50))
 def test_scan_counts_non_blank_lines(lines: list[bytes]) -> None:
-    assert scan_lines(io.BytesIO(b"".join(lines))).rows == sum(not line.isspace() for line in lines)
+    index = LineIndex(io.BytesIO(b"".join(lines)))
+    index.read_rest()
+    assert index.layout().rows == sum(not line.isspace() for line in lines)

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkembed.errors import ObjectError
+from bulkembed.formats import parquet
 from bulkembed.shards import Part, Shard
 from bulkembed.source import reader
 from bulkembed.source.objects import source_objects
@@ -73,7 +74,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "READ_ROWS", 9)
+    monkeypatch.setattr(parquet, "READ_ROWS", 9)
 
 
 @st.composite

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from bulkembed import row_keys, stopping
 from bulkembed.config.run_config import RunConfig
 from bulkembed.errors import InterruptedRun, ObjectError
+from bulkembed.formats import parquet
+from bulkembed.formats import rows as rows_module
 from bulkembed.records import Documents
 from bulkembed.scans import Scan
 from bulkembed.source import documents as source_documents
@@ -63,7 +65,7 @@ def test_lines_are_scanned_as_their_shards_are_read(
     write_jsonl(path, [{"id": "first", "text": "a", "lang": "x"}, *rows, [], "no object"])
     cfg = config(keep_columns=["lang"], column_types={"lang": "string"})
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(scan, "BATCH_ROWS", batch)
+        patched.setattr(rows_module, "BATCH_ROWS", batch)
         found = scan_of(path, cfg)
     assert_same_rows(found, read(path, cfg), ["lang"])
     (item,) = source_objects(STORE, str(path))
@@ -85,7 +87,7 @@ def test_parquet_is_scanned_as_its_shards_are_read(
     pq.write_table(table, path, row_group_size=group)
     cfg = config(keep_columns=["url"])
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(scan, "BATCH_ROWS", batch)
+        patched.setattr(rows_module, "BATCH_ROWS", batch)
         found = scan_of(path, cfg)
     assert_same_rows(found, read(path, cfg, 7), ["url"])
     assert found.layout.part_rows == [len(part) for part in np.split(np.arange(len(rows)), range(group, len(rows), group))]
@@ -118,7 +120,7 @@ def test_a_batch_is_bounded_in_rows_and_bytes(
 
     monkeypatch.setattr(scan, "split_rows", noting_split)
     for bound, value in limits.items():
-        monkeypatch.setattr(scan, bound, value)
+        monkeypatch.setattr(rows_module, bound, value)
     assert scan_of(tmp_path / name, config()).counts.rows == sum(sizes) == 100
     assert max(sizes) <= most
 
@@ -126,7 +128,7 @@ def test_a_batch_is_bounded_in_rows_and_bytes(
 def test_small_row_groups_are_read_together(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": range(100), "text": ["x"] * 100}), tmp_path / "a.parquet", row_group_size=3)
     metadata = pq.read_metadata(tmp_path / "a.parquet")
-    assert [(len(groups), rows) for groups, rows in scan.group_runs(metadata, ["id", "text"])] == [(34, scan.BATCH_ROWS)]
+    assert [(len(groups), rows) for groups, rows in parquet.group_runs(metadata, ["id", "text"])] == [(34, rows_module.BATCH_ROWS)]
 
 
 NUMBERS = st.one_of(st.none(), st.integers(-(2**70), 2**70), st.floats(allow_nan=False), st.text(max_size=2), st.lists(st.integers(0, 3)))
@@ -141,7 +143,7 @@ def test_a_value_fits_or_not_whatever_batch_it_is_in(
     write_jsonl(path, [{"id": number, "text": "a", "value": value} for number, value in enumerate(values)])
     cfg = config(keep_columns=["value"], column_types={"value": kind})
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(scan, "BATCH_ROWS", batch)
+        patched.setattr(rows_module, "BATCH_ROWS", batch)
         found = scan_of(path, cfg)
     assert_same_rows(found, read(path, cfg), ["value"])
 
@@ -175,7 +177,7 @@ def test_timestamps_of_spark_are_scanned_as_they_are_read(tmp_path: Path, monkey
     at = pa.array([0, None, 2**55, 7, -(2**55)], pa.timestamp("us"))  # nanoseconds do not hold the third and the last
     table = pa.table({"id": range(5), "text": list("abcde"), "at": at})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=3, use_deprecated_int96_timestamps=True)
-    monkeypatch.setattr(scan, "BATCH_ROWS", 2)
+    monkeypatch.setattr(rows_module, "BATCH_ROWS", 2)
     cfg = config(keep_columns=["at"])
     found = scan_of(tmp_path / "a.parquet", cfg)
     assert found.rejects["row"].to_pylist() == [2, 4]

@@ -7,6 +7,7 @@ import json
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from aiohttp import web
 from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset.snapshots import newest_dataset
 from bulkembed.errors import ObjectError
+from bulkembed.formats.known import FORMATS
+from bulkembed.formats.parquet import PARQUET
 from bulkembed.inspection.verify import verify
 from bulkembed.runs.lookup import open_job
 from bulkembed.runs.stages import prepare
@@ -96,14 +99,14 @@ def test_an_object_that_changes_while_it_is_read_fails_its_shard(
 ) -> None:
     write_corpus(tmp_path / "in")
     job, plan = open_job(simulated(tmp_path / "in", tmp_path / "out", qwen))
-    original = reader.parquet_rows
+    original = PARQUET.rows
 
     def read_and_change(*arguments: Any) -> Any:
         rows = original(*arguments) if when == "after" else None
         (tmp_path / "in" / "part-0.parquet").write_bytes((tmp_path / "in" / "part-2.parquet").read_bytes())
         return rows or original(*arguments)
 
-    monkeypatch.setattr(reader, "parquet_rows", read_and_change)
+    monkeypatch.setitem(FORMATS, "parquet", replace(PARQUET, rows=read_and_change))
     with pytest.raises(ObjectError, match="changed since"):
         prepare(plan.pending[0], job)
 

@@ -148,4 +148,4 @@ def footer_in(parquet: pq.ParquetFile) -> KeyFooter:
     if texts.get("keys") != VERSION or not parquet.schema_arrow.remove_metadata().equals(KEYS):
         raise ValueError(f"its format is {texts.get('keys')!r}, not {VERSION!r}")
     places: dict[str, Any] = orjson.loads(texts["layout"])
-    return KeyFooter(ScanCounts(**orjson.loads(texts["counts"])), Layout(schema=pa.schema([]), **places))
+    return KeyFooter(ScanCounts(**orjson.loads(texts["counts"])), Layout(schema=None, **places))

@@ -58,5 +58,6 @@ def shard_of_origins(origins: Sequence[Origin], objects: dict[str, SourceObject]
     for object_id, group in groupby(origins, key=lambda origin: origin.object_id):
         item, picks = objects[object_id], tuple(origin.row for origin in group)
         start, stop = picks[0], picks[-1] + 1
-        parts.append(Part(item.id, item.uri, item.version, item.format, start, stop, rows[object_id], offset=0, skip=start, picks=picks))
+        total = rows[object_id]
+        parts.append(Part(item.id, item.uri, item.relative_path, item.version, item.format, start, stop, total, 0, start, picks))
     return Shard(tuple(parts))

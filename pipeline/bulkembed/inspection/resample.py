@@ -122,7 +122,7 @@ def resample_file(
 
 def shard_of(shard_id: str, item: SourceObject) -> Shard:
     _, start, stop, total = ShardId.parse(shard_id)
-    return Shard((Part(item.id, item.uri, item.version, item.format, start, stop, total, offset=0, skip=start),))
+    return Shard((Part(item.id, item.uri, item.relative_path, item.version, item.format, start, stop, total, offset=0, skip=start),))
 
 
 def compare_rows(job: Job, shard: Shard, table: pa.Table, rows: npt.NDArray[np.int64], embedder: Embedder) -> Resample:

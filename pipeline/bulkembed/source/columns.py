@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from bulkembed import schema
 from bulkembed.config.recipe import Recipe, RowSchema
 from bulkembed.errors import ConfigError, ObjectError, SourceError
+from bulkembed.formats.format import require_names
 from bulkembed.scans import Layout
 from bulkembed.source import json_columns
 from bulkembed.source.column_types import (
@@ -115,7 +116,7 @@ def open_columns(store: Store, item: SourceObject, recipe: Recipe) -> tuple[pa.S
         columns = json_columns.columns_of(store, item, recipe.source_columns)
         return columns.schema, None, columns.has_rows
     layout = layout_of(store, item, recipe.vector_key.text_columns)
-    return layout.schema, layout, layout.rows > 0
+    return layout.schema or pa.schema([]), layout, layout.rows > 0
 
 
 def no_rows(source: str) -> SourceError:
@@ -123,23 +124,18 @@ def no_rows(source: str) -> SourceError:
 
 
 def require_columns(recipe: Recipe, item: SourceObject, layout: Layout) -> None:
-    """Raises ObjectError where a Parquet file lacks a column, or has a text column that is no text. JSON rows are checked one by one."""
-    if item.format != "parquet" or not layout.rows:
-        return
-    require_names(layout.schema.names, recipe.source_columns, item.uri)
+    """Raises ObjectError where an object lacks a column, or has a text column that is no text. JSON rows are checked one by one."""
+    if layout.schema is not None and layout.rows:
+        require_in_schema(recipe, item.uri, layout.schema)
+
+
+def require_in_schema(recipe: Recipe, uri: str, source: pa.Schema) -> None:
+    """Raises ObjectError as `require_columns` does. `source`: the columns of an object that has rows."""
+    require_names(source.names, recipe.source_columns, uri)
     for name in recipe.vector_key.text_columns:
-        kind = layout.schema.field(name).type
+        kind = source.field(name).type
         if not may_hold_text(kind):
-            raise ObjectError(f"{item.uri}: text column {name!r} has type {kind}, not text")
-
-
-def require_names(present: list[str], names: tuple[str, ...], where: str) -> None:
-    """Raises ObjectError for a column that is missing, or there twice. It lists the columns that are present."""
-    for name in names:
-        if name not in present:
-            raise ObjectError(f"{where}: no column {name!r}; its columns are {', '.join(present) or 'none'}")
-        if present.count(name) > 1:
-            raise ObjectError(f"{where}: has {present.count(name)} columns named {name!r}")
+            raise ObjectError(f"{uri}: text column {name!r} has type {kind}, not text")
 
 
 def output_columns(source: pa.Schema, id_column: str, keep_columns: tuple[str, ...]) -> pa.Schema:

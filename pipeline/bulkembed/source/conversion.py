@@ -13,11 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bulkembed.errors import ObjectError
-from bulkembed.records import RejectReason
+from bulkembed.records import Reasons, RejectReason
 from bulkembed.schema import display_value
 from bulkembed.source.column_types import LISTS, plain_type
 
-Reasons = dict[int, tuple[RejectReason, str]]  # row of a part or shard -> (reason, detail)
 MAX_MICROSECONDS = (2**63 - 1) // 1000  # more of them are no 64-bit number of nanoseconds
 Allowed = Callable[[pa.DataType, pa.DataType], bool]  # (type of the file, type of the run)
 # Types of one family hold the same kind of values. Integers and decimals are one family, floats and decimals are not.

@@ -13,8 +13,7 @@ import pyarrow as pa
 from bulkembed import schema
 from bulkembed.config.recipe import Recipe
 from bulkembed.config.template import template_pieces
-from bulkembed.records import Documents
-from bulkembed.source.conversion import Reasons
+from bulkembed.records import Documents, Reasons
 from bulkembed.source.row_columns import RowColumns
 
 Pieces = Sequence[tuple[str, int | None]]  # of a template: a literal, and the number of the text column behind it

@@ -11,10 +11,9 @@ import orjson
 import pyarrow as pa
 
 from bulkembed.errors import ObjectError
-from bulkembed.source import json_lines
+from bulkembed.formats import json_lines
+from bulkembed.formats.json_lines import Numeral
 from bulkembed.source.column_types import json_text_field
-from bulkembed.source.json_lines import Numeral
-from bulkembed.source.layout import LineScan
 from bulkembed.source.objects import SourceObject
 from bulkembed.storage.retry import CORRUPT, describe_error
 from bulkembed.storage.store import Store
@@ -105,11 +104,9 @@ def columns_of(store: Store, item: SourceObject, names: Sequence[str]) -> JsonCo
     """Reads the first SAMPLE_LINES rows, and more rows while one of the columns `names` is missing. Raises ObjectError."""
 
     def read() -> JsonColumns:
-        with store.open_lines(item.uri, item.version) as file:
-            json_lines.require_lines(file, item.uri)
-            scan = LineScan(file)
-            columns = sample_columns(scan.rows, names)
-            return JsonColumns(columns, bool(scan.part_rows))
+        with json_lines.opened(item.in_store(store)) as index:
+            columns = sample_columns(index.lines, names)
+            return JsonColumns(columns, bool(index.part_rows))
 
     try:
         return store.retrying(read, f"reading {item.uri}")

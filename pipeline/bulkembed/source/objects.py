@@ -9,15 +9,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from bulkembed.errors import SourceError
+from bulkembed.formats.format import ObjectVersion
+from bulkembed.formats.known import SUFFIXES, format_named
 from bulkembed.records import Failure
-from bulkembed.shards import Format
+from bulkembed.shards import FormatName
 from bulkembed.source.table_folders import refuse_tables
 from bulkembed.storage.compression import CODECS, codec_of
 from bulkembed.storage.listing import BROKEN, NOT_UTF8, LeftOut, StoredObject
 from bulkembed.storage.store import Store
 
-FORMATS: dict[str, Format] = {".parquet": "parquet", ".pq": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
-EXPECTED = f"{', '.join(FORMATS)} (JSON lines also with {' or '.join(CODECS)})"
+EXPECTED = f"{', '.join(SUFFIXES)} (JSON lines also with {' or '.join(CODECS)})"
 HIDDEN_SIGNS = (".", "_")
 SUFFIX = re.compile(r"(\.[a-z][a-z0-9]{0,9}){1,2}$")
 MAX_EXAMPLES, MAX_SUFFIXES = 3, 5
@@ -40,8 +41,11 @@ class SourceObject:
     relative_path: str
     size: int
     version: str  # the store's ETag, else size and modification time
-    format: Format
+    format: FormatName
     id: str  # sorts in source order: readable part of the path, then a hash of path and version
+
+    def in_store(self, store: Store) -> ObjectVersion:
+        return ObjectVersion(store, self.uri, self.version, self.relative_path)
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class SourceListing:
 def source_listing(store: Store, source: str) -> SourceListing:
     """The document files under a prefix or glob. Raises SourceError where there are none, or where they belong to a table format."""
     try:
-        listing = store.listing(source, HIDDEN_SIGNS, lambda name: format_of(name) is not None)
+        listing = store.listing(source, HIDDEN_SIGNS, lambda name: format_named(name) is not None)
     except FileNotFoundError:
         raise NoDocuments(f"source {source}: nothing there; expected {EXPECTED}") from None
     refuse_tables(store, source, listing)
@@ -98,18 +102,11 @@ def source_objects(store: Store, source: str) -> list[SourceObject]:
 
 def source_object(stored: StoredObject) -> SourceObject | None:
     """The source object of a document file; None for any other file."""
-    known = format_of(stored.uri)
+    known = format_named(stored.uri)
     if known is None:
         return None
     identity = object_id(stored.relative_path, stored.version)
     return SourceObject(stored.uri, stored.relative_path, stored.size, stored.version, known, identity)
-
-
-def format_of(uri: str) -> Format | None:
-    """The format that the suffix names, in small or capital letters; the suffix of a compression is ignored."""
-    stem, codec = codec_of(uri)
-    known = FORMATS.get(posixpath.splitext(stem)[1])
-    return None if known == "parquet" and codec else known  # Parquet compresses its own pages
 
 
 def object_id(relative_path: str, version: str) -> str:
@@ -126,7 +123,7 @@ def readable_name(object_id: str) -> str:
 
 def may_be_document(item: LeftOut) -> bool:
     """Whether a name that cannot be read may hold documents. A folder, or a name without a suffix, always may."""
-    return item.reason in UNREADABLE and (item.uri.endswith("/") or not suffix_of(item.uri) or format_of(item.uri) is not None)
+    return item.reason in UNREADABLE and (item.uri.endswith("/") or not suffix_of(item.uri) or format_named(item.uri) is not None)
 
 
 def suffix_of(uri: str) -> str:

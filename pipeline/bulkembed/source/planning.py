@@ -86,7 +86,7 @@ def part_of(item: SourceObject, layout: Layout, start: int, stop: int, picks: tu
     if layout.offsets:
         run = bisect_right(layout.borders, start) - 1
         offset, skip = layout.offsets[run], start - layout.borders[run]
-    return Part(item.id, item.uri, item.version, item.format, start, stop, layout.rows, offset, skip, picks)
+    return Part(item.id, item.uri, item.relative_path, item.version, item.format, start, stop, layout.rows, offset, skip, picks)
 
 
 def part_of_rows(item: SourceObject, layout: Layout, rows: Rows) -> Part:

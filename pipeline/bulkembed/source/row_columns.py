@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from bulkembed.config.recipe import Recipe
-from bulkembed.source import conversion, json_lines
-from bulkembed.source.conversion import Reasons
-from bulkembed.source.text_lines import MAX_LINE_BYTES
+from bulkembed.formats.rows import ArrowRows, JsonRows, Rows
+from bulkembed.records import Reasons
+from bulkembed.source import conversion, json_values
 
 
 @dataclass(frozen=True)
@@ -23,26 +23,30 @@ class RowColumns:
     reasons: Reasons  # of rows whose values do not fit, or that are no rows
 
 
-def parquet_columns(
-    table: pa.Table, microseconds: pa.Table, recipe: Recipe, carried: pa.Schema, uri: str, object_rows: Sequence[int]
-) -> RowColumns:
-    """The columns of rows of a Parquet file. Raises ObjectError where a column has another type than the run.
+def row_columns(rows: Rows, recipe: Recipe, carried: pa.Schema, uri: str, object_rows: Sequence[int]) -> RowColumns:
+    """The columns of rows of one object. `object_rows`: where each row lies in the object.
 
-    `microseconds`: the columns with INT96 timestamps once more, in microseconds. `object_rows`: where each row lies in the object."""
+    Raises ObjectError where a column of Arrow rows has another type than the run."""
+    if isinstance(rows, JsonRows):
+        return json_columns(rows, recipe, carried)
+    return arrow_columns(rows, recipe, carried, uri, object_rows)
+
+
+def arrow_columns(rows: ArrowRows, recipe: Recipe, carried: pa.Schema, uri: str, object_rows: Sequence[int]) -> RowColumns:
     columns: list[pa.ChunkedArray] = []
     reasons: Reasons = {}
     for field, name in carried_names(carried, recipe):
-        column = table[name]
+        column = rows.table[name]
         overflown: Reasons = {}
-        if name in microseconds.column_names:
-            column, overflown = conversion.null_overflow(column, microseconds[name], name)
+        if name in rows.microseconds.column_names:
+            column, overflown = conversion.null_overflow(column, rows.microseconds[name], name)
         allowed = conversion.may_cast if name in recipe.row_schema.declared_types else conversion.same_meaning
         column = conversion.convert_column(column, field.type, name, allowed, uri, object_rows)
         column, undecodable = conversion.null_unreadable(column, name)
         columns.append(column)
         reasons = overflown | undecodable | reasons
-    rows = pa.Table.from_arrays(columns, schema=nullable_schema(carried))
-    return RowColumns(rows, [text_values(table[name]) for name in recipe.vector_key.text_columns], reasons)
+    table = pa.Table.from_arrays(columns, schema=nullable_schema(carried))
+    return RowColumns(table, [text_values(rows.table[name]) for name in recipe.vector_key.text_columns], reasons)
 
 
 def text_values(column: pa.ChunkedArray) -> list[Any]:
@@ -54,36 +58,14 @@ def text_values(column: pa.ChunkedArray) -> list[Any]:
     return values
 
 
-def jsonl_columns(lines: Iterable[tuple[bytes, int]], recipe: Recipe, carried: pa.Schema) -> RowColumns:
-    """The columns of lines that are not blank. `lines`: with their lengths in bytes."""
-    rows, parsed, reasons = parse_lines(lines)
-    json_lines.restore_digits(rows, parsed, [name for _, name in carried_names(carried, recipe)])
+def json_columns(rows: JsonRows, recipe: Recipe, carried: pa.Schema) -> RowColumns:
+    reasons = dict(rows.reasons)
     columns = [
-        json_lines.typed_array([row.get(name) for row in rows], field, name, reasons) for field, name in carried_names(carried, recipe)
+        json_values.typed_array([row.get(name) for row in rows.values], field, name, reasons)
+        for field, name in carried_names(carried, recipe)
     ]
     table = pa.Table.from_arrays(columns, schema=nullable_schema(carried))
-    return RowColumns(table, [[row.get(name) for row in rows] for name in recipe.vector_key.text_columns], reasons)
-
-
-def parse_lines(lines: Iterable[tuple[bytes, int]]) -> tuple[list[dict[str, Any]], list[bytes], Reasons]:
-    """One dict a line, empty where the line is no JSON object; the lines themselves; and why some are no objects."""
-    rows: list[dict[str, Any]] = []
-    parsed: list[bytes] = []
-    reasons: Reasons = {}
-    for number, (line, length) in enumerate(lines):
-        parsed.append(line)
-        if length > len(line):
-            rows.append({})
-            reasons[number] = ("line_too_long", f"{length:,} bytes, more than {MAX_LINE_BYTES:,}")
-            continue
-        try:
-            row = json_lines.parse_line(line)
-        except ValueError as error:
-            row, reasons[number] = {}, ("not_json", str(error)[:200])
-        if not isinstance(row, dict):
-            row, reasons[number] = {}, ("not_json", f"a JSON {type(row).__name__}, not an object")
-        rows.append(row)
-    return rows, parsed, reasons
+    return RowColumns(table, [[row.get(name) for row in rows.values] for name in recipe.vector_key.text_columns], reasons)
 
 
 def carried_names(carried: pa.Schema, recipe: Recipe) -> Iterator[tuple[pa.Field, str]]:

@@ -1,37 +1,22 @@
-"""A line of JSON -> a row with exact numbers, and a column of such rows -> an Arrow array.
+"""A column of JSON values -> an Arrow array.
 
-A value is accepted only if the array gives the same value back. Otherwise the row is rejected as `wrong_type`. orjson turns an integer
-beyond 64 bits into a double, and also a decimal with more digits than a double holds. Two ids could then become one. Lines that may hold
-such a number are therefore parsed again by Python's own parser.
+A value is accepted only if the array gives the same value back. Otherwise the row is rejected as `wrong_type`.
 """
 
 from __future__ import annotations
 
-import io
-import json
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from decimal import Context, Decimal, InvalidOperation, Overflow
+from decimal import Decimal
 from types import NoneType
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import orjson
 import pyarrow as pa
 
-from bulkembed.errors import ObjectError
+from bulkembed.formats.json_lines import Numeral
+from bulkembed.records import Reasons
 from bulkembed.source.column_types import LISTS, holds_json_text
-from bulkembed.source.conversion import Reasons
-from bulkembed.source.text_lines import BYTE_ORDER_MARK
-from bulkembed.storage.compression import codec_of
 
-NUMBER_WORDS = (b"NaN", b"Infinity")  # Python and pandas write them, although JSON does not have them
-NUMERAL = re.compile(rb"[0-9.eE][0-9.eE+-]*")
-MAY_HOLD_DOUBLES = {float, list, dict}  # Python types of values that may hold a double
-NUMERAL_SHAPE = bytes.maketrans(b"123456789.E", b"0000000000e")
-# A double holds every number of 15 digits, and loses digits below 1e-307.
-LONG_NUMERAL, SMALL_NUMERAL = b"0" * 16, b"e-000"
-MAX_DOUBLE_CHARACTERS = 1100  # enough to write any double in full
 # What Arrow raises for a Python value that does not fit the type.
 MISFITS = (pa.ArrowException, TypeError, ValueError, OverflowError, RecursionError)
 # Python types that Arrow stores in a type without any change: these values need no comparison.
@@ -45,112 +30,8 @@ EXACT_TYPES: dict[pa.DataType, set[type]] = {
 }
 
 
-def require_lines(file: BinaryIO, uri: str) -> None:
-    """Raises ObjectError where a file starts with a JSON array, or with an object that continues on the next line."""
-    first, line_end, _ = cast("io.BufferedReader", file).peek(1).removeprefix(BYTE_ORDER_MARK).lstrip().partition(b"\n")
-    first = first.rstrip()
-    # In a file named .jsonl, a line that starts with a bracket is a bad row, unless it is clearly the start of an array.
-    is_array = first.startswith(b"[") and (codec_of(uri)[0].endswith(".json") or first == b"[" or first.endswith(b","))
-    if is_array or (line_end and first == b"{"):
-        kind = "JSON array" if is_array else "JSON object over several lines"
-        raise ObjectError(f"{uri}: is one {kind}, not JSON lines; write one object a line, or give a glob that leaves it out")
-
-
-@dataclass(frozen=True)
-class Numeral:
-    """A number as it is written, which neither a 64-bit integer nor the shortest text of a double gives back."""
-
-    token: str
-
-    def __repr__(self) -> str:
-        return self.token
-
-    @property
-    def in_double(self) -> bool:
-        """Whether a double holds all written digits. It holds those of a double written with `%.20f`."""
-        if not self.token[-1:].isdigit():
-            return True  # NaN or Infinity
-        if len(self.token) > MAX_DOUBLE_CHARACTERS:
-            return False
-        try:
-            number = Decimal(self.token)
-            digits = len(number.as_tuple().digits)
-            return Context(prec=digits).plus(Decimal(float(self.token))) == number
-        except (InvalidOperation, Overflow):  # an exponent of many digits; infinity
-            return False
-
-
 class Misfit(Exception):
     """A value that the type would change: (its path, value)."""
-
-
-def parse_line(line: bytes) -> Any:
-    """The value of a line. Its numbers may have lost digits: see `restore_digits`. Raises ValueError."""
-    try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        bare = line.removeprefix(BYTE_ORDER_MARK)
-        if len(bare) < len(line):
-            return parse_line(bare)
-        if not any(word in line for word in NUMBER_WORDS) and "infinity" not in str(error):
-            raise
-    row = parse_exactly(line)
-    json.dumps(row, ensure_ascii=False, default=str).encode()  # raises for half a surrogate pair, which orjson refuses too
-    return row
-
-
-def parse_exactly(line: bytes) -> Any:
-    """The value of a line, with a Numeral for each number that int or float would change. Raises ValueError."""
-    text = line.removeprefix(BYTE_ORDER_MARK).decode()
-    try:
-        return json.loads(text, parse_int=exact_int, parse_float=exact_float, parse_constant=Numeral)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-
-
-def exact_int(token: str) -> int | Numeral:
-    number = int(token) if len(token) <= 20 else 1 << 64
-    return number if -(1 << 63) <= number < 1 << 64 else Numeral(token)
-
-
-def exact_float(token: str) -> float | Numeral:
-    number = float(token)
-    try:
-        return number if repr(number) == token or Decimal(repr(number)) == Decimal(token) else Numeral(token)
-    except InvalidOperation:  # an exponent of many digits
-        return Numeral(token)
-
-
-def may_lose_digits(line: bytes) -> bool:
-    """Whether the line contains a number that orjson would change. A number within a text also counts."""
-    shape = line.translate(NUMERAL_SHAPE)
-    start = shape.find(LONG_NUMERAL)
-    while start >= 0:
-        numeral = NUMERAL.match(line, start)
-        if numeral is None or loses_digits(numeral[0].decode()):
-            return True
-        start = shape.find(LONG_NUMERAL, numeral.end())
-    return SMALL_NUMERAL in shape
-
-
-def loses_digits(token: str) -> bool:
-    try:
-        # With a minus in front or without: a negative integer has one bit less.
-        return isinstance(exact_int(f"-{token}") if token.isdigit() else exact_float(token), Numeral)
-    except ValueError:  # no number, but a row of dots in a text
-        return False
-
-
-def restore_digits(rows: list[dict[str, Any]], lines: list[bytes], names: Iterable[str]) -> None:
-    """Parses the rows again that may have lost digits of a number in one of the columns `names`."""
-    doubtful: set[int] = set()
-    for name in names:
-        values = [row.get(name) for row in rows]
-        if MAY_HOLD_DOUBLES.intersection(map(type, values)):
-            doubtful.update(number for number, value in enumerate(values) if type(value) in MAY_HOLD_DOUBLES)
-    for number in doubtful:
-        if may_lose_digits(lines[number]):
-            rows[number] = parse_exactly(lines[number])
 
 
 def typed_array(values: Sequence[Any], field: pa.Field, name: str, reasons: Reasons) -> pa.Array:

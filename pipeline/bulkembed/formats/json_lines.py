@@ -1,0 +1,221 @@
+"""JSON lines: one object a line. A line -> a row with exact numbers.
+
+orjson turns an integer beyond 64 bits into a double, and also a decimal with more digits than a double holds. Two ids could then become
+one. Lines that may hold such a number are therefore parsed again by Python's own parser.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Context, Decimal, InvalidOperation, Overflow
+from itertools import islice
+from typing import Any, BinaryIO, cast
+
+import orjson
+
+from bulkembed.errors import ObjectError
+from bulkembed.formats import rows
+from bulkembed.formats.format import Format, ObjectVersion, Reading
+from bulkembed.formats.rows import JsonRows
+from bulkembed.formats.text_lines import BYTE_ORDER_MARK, MAX_LINE_BYTES, LineIndex, read_lines, seek_first_line
+from bulkembed.records import Reasons
+from bulkembed.scans import Layout
+from bulkembed.shards import Part
+from bulkembed.storage.compression import codec_of
+from bulkembed.storage.store import Store
+
+NUMBER_WORDS = (b"NaN", b"Infinity")  # Python and pandas write them, although JSON does not have them
+NUMERAL = re.compile(rb"[0-9.eE][0-9.eE+-]*")
+MAY_HOLD_DOUBLES = {float, list, dict}  # Python types of values that may hold a double
+NUMERAL_SHAPE = bytes.maketrans(b"123456789.E", b"0000000000e")
+# A double holds every number of 15 digits, and loses digits below 1e-307.
+LONG_NUMERAL, SMALL_NUMERAL = b"0" * 16, b"e-000"
+MAX_DOUBLE_CHARACTERS = 1100  # enough to write any double in full
+
+
+def layout(place: ObjectVersion, text_columns: Sequence[str]) -> Layout:
+    """The layout, which knows no columns: `text_columns` is not used. It reads the whole object."""
+    with opened(place) as index:
+        index.read_rest()
+        return index.layout()
+
+
+@contextmanager
+def reading(place: ObjectVersion, names: Sequence[str], text_columns: Sequence[str]) -> Iterator[Reading]:
+    with opened(place) as index:
+        yield Reading(None, (rows_of_lines(batch, names) for batch in line_batches(index.lines)), index.layout)
+
+
+@contextmanager
+def opened(place: ObjectVersion) -> Iterator[LineIndex]:
+    """The lines of an object. Raises ObjectError where it holds JSON of another form."""
+    with place.store.open_lines(place.uri, place.version) as file:
+        require_lines(file, place.uri)
+        yield LineIndex(file)
+
+
+def line_batches(lines: Iterable[tuple[bytes, int]]) -> Iterator[list[tuple[bytes, int]]]:
+    """Lines in batches of at most BATCH_ROWS lines, and of one line more than BATCH_BYTES at most."""
+    batch: list[tuple[bytes, int]] = []
+    size = 0
+    for line, length in lines:
+        batch.append((line, length))
+        size += len(line)
+        if len(batch) == rows.BATCH_ROWS or size >= rows.BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def part_rows(store: Store, part: Part, names: Sequence[str], row_bytes: float) -> JsonRows:
+    """The rows of a part. The lines between them are read and not parsed."""
+    expected_bytes = int(row_bytes * (part.skip + part.stop - part.start))
+    with store.open_lines(part.uri, part.version, expected_bytes) as file:
+        file.seek(part.offset or seek_first_line(file))
+        not_blank = ((line, length) for line, length in read_lines(file) if not line.isspace())
+        lines = islice(not_blank, part.skip, part.skip + part.stop - part.start)
+        if part.picks is None:
+            return rows_of_lines(lines, names)
+        picked = frozenset(part.picks)
+        return rows_of_lines((line for row, line in enumerate(lines, part.start) if row in picked), names)
+
+
+def rows_of_lines(lines: Iterable[tuple[bytes, int]], names: Sequence[str]) -> JsonRows:
+    """The rows of lines that are not blank, with exact numbers in the columns `names`. `lines`: with their lengths in bytes."""
+    values, parsed, reasons = parse_lines(lines)
+    restore_digits(values, parsed, names)
+    return JsonRows(values, reasons)
+
+
+def require_lines(file: BinaryIO, uri: str) -> None:
+    """Raises ObjectError where a file starts with a JSON array, or with an object that continues on the next line."""
+    first, line_end, _ = cast("io.BufferedReader", file).peek(1).removeprefix(BYTE_ORDER_MARK).lstrip().partition(b"\n")
+    first = first.rstrip()
+    # In a file named .jsonl, a line that starts with a bracket is a bad row, unless it is clearly the start of an array.
+    is_array = first.startswith(b"[") and (codec_of(uri)[0].endswith(".json") or first == b"[" or first.endswith(b","))
+    if is_array or (line_end and first == b"{"):
+        kind = "JSON array" if is_array else "JSON object over several lines"
+        raise ObjectError(f"{uri}: is one {kind}, not JSON lines; write one object a line, or give a glob that leaves it out")
+
+
+@dataclass(frozen=True)
+class Numeral:
+    """A number as it is written, which neither a 64-bit integer nor the shortest text of a double gives back."""
+
+    token: str
+
+    def __repr__(self) -> str:
+        return self.token
+
+    @property
+    def in_double(self) -> bool:
+        """Whether a double holds all written digits. It holds those of a double written with `%.20f`."""
+        if not self.token[-1:].isdigit():
+            return True  # NaN or Infinity
+        if len(self.token) > MAX_DOUBLE_CHARACTERS:
+            return False
+        try:
+            number = Decimal(self.token)
+            digits = len(number.as_tuple().digits)
+            return Context(prec=digits).plus(Decimal(float(self.token))) == number
+        except (InvalidOperation, Overflow):  # an exponent of many digits; infinity
+            return False
+
+
+def parse_lines(lines: Iterable[tuple[bytes, int]]) -> tuple[list[dict[str, Any]], list[bytes], Reasons]:
+    """One dict a line, empty where the line is no JSON object; the lines themselves; and why some are no objects."""
+    values: list[dict[str, Any]] = []
+    parsed: list[bytes] = []
+    reasons: Reasons = {}
+    for number, (line, length) in enumerate(lines):
+        parsed.append(line)
+        if length > len(line):
+            values.append({})
+            reasons[number] = ("line_too_long", f"{length:,} bytes, more than {MAX_LINE_BYTES:,}")
+            continue
+        try:
+            row = parse_line(line)
+        except ValueError as error:
+            row, reasons[number] = {}, ("not_json", str(error)[:200])
+        if not isinstance(row, dict):
+            row, reasons[number] = {}, ("not_json", f"a JSON {type(row).__name__}, not an object")
+        values.append(row)
+    return values, parsed, reasons
+
+
+def parse_line(line: bytes) -> Any:
+    """The value of a line. Its numbers may have lost digits: see `restore_digits`. Raises ValueError."""
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        bare = line.removeprefix(BYTE_ORDER_MARK)
+        if len(bare) < len(line):
+            return parse_line(bare)
+        if not any(word in line for word in NUMBER_WORDS) and "infinity" not in str(error):
+            raise
+    row = parse_exactly(line)
+    json.dumps(row, ensure_ascii=False, default=str).encode()  # raises for half a surrogate pair, which orjson refuses too
+    return row
+
+
+def parse_exactly(line: bytes) -> Any:
+    """The value of a line, with a Numeral for each number that int or float would change. Raises ValueError."""
+    text = line.removeprefix(BYTE_ORDER_MARK).decode()
+    try:
+        return json.loads(text, parse_int=exact_int, parse_float=exact_float, parse_constant=Numeral)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def exact_int(token: str) -> int | Numeral:
+    number = int(token) if len(token) <= 20 else 1 << 64
+    return number if -(1 << 63) <= number < 1 << 64 else Numeral(token)
+
+
+def exact_float(token: str) -> float | Numeral:
+    number = float(token)
+    try:
+        return number if repr(number) == token or Decimal(repr(number)) == Decimal(token) else Numeral(token)
+    except InvalidOperation:  # an exponent of many digits
+        return Numeral(token)
+
+
+def may_lose_digits(line: bytes) -> bool:
+    """Whether the line contains a number that orjson would change. A number within a text also counts."""
+    shape = line.translate(NUMERAL_SHAPE)
+    start = shape.find(LONG_NUMERAL)
+    while start >= 0:
+        numeral = NUMERAL.match(line, start)
+        if numeral is None or loses_digits(numeral[0].decode()):
+            return True
+        start = shape.find(LONG_NUMERAL, numeral.end())
+    return SMALL_NUMERAL in shape
+
+
+def loses_digits(token: str) -> bool:
+    try:
+        # With a minus in front or without: a negative integer has one bit less.
+        return isinstance(exact_int(f"-{token}") if token.isdigit() else exact_float(token), Numeral)
+    except ValueError:  # no number, but a row of dots in a text
+        return False
+
+
+def restore_digits(rows: list[dict[str, Any]], lines: list[bytes], names: Iterable[str]) -> None:
+    """Parses the rows again that may have lost digits of a number in one of the columns `names`."""
+    doubtful: set[int] = set()
+    for name in names:
+        values = [row.get(name) for row in rows]
+        if MAY_HOLD_DOUBLES.intersection(map(type, values)):
+            doubtful.update(number for number, value in enumerate(values) if type(value) in MAY_HOLD_DOUBLES)
+    for number in doubtful:
+        if may_lose_digits(lines[number]):
+            rows[number] = parse_exactly(lines[number])
+
+
+JSON_LINES = Format("jsonl", (".jsonl", ".ndjson", ".json"), (), layout, reading, part_rows)

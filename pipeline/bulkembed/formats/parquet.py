@@ -1,0 +1,160 @@
+"""Parquet: the footer tells the layout, and a part is read from the row groups that hold its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bulkembed.formats import rows
+from bulkembed.formats.format import Format, ObjectVersion, Reading, require_names
+from bulkembed.formats.rows import ArrowRows
+from bulkembed.scans import Layout
+from bulkembed.shards import Part
+from bulkembed.storage.store import Store
+
+READ_ROWS = 16_384
+Numbers = npt.NDArray[np.int64]
+
+
+def layout(place: ObjectVersion, text_columns: Sequence[str]) -> Layout:
+    with place.store.open(place.uri, place.version) as file:
+        return file_layout(pq.ParquetFile(file), text_columns)
+
+
+def file_layout(parquet: pq.ParquetFile, text_columns: Sequence[str]) -> Layout:
+    groups = [parquet.metadata.row_group(number) for number in range(parquet.num_row_groups)]
+    sizes = [column_bytes(group, text_columns) for group in groups]
+    return Layout([group.num_rows for group in groups], sizes, [], parquet.schema_arrow)
+
+
+def column_bytes(group: pq.RowGroupMetaData, columns: Sequence[str]) -> int:
+    """The decompressed size of these columns in a row group."""
+    chunks = (group.column(number) for number in range(group.num_columns))
+    return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in columns)
+
+
+@contextmanager
+def reading(place: ObjectVersion, names: Sequence[str], text_columns: Sequence[str]) -> Iterator[Reading]:
+    with place.store.open(place.uri, place.version) as file:
+        parquet = pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True)
+        coarse = pq.ParquetFile(file, metadata=parquet.metadata, coerce_int96_timestamp_unit="us", page_checksum_verification=True)
+        known = file_layout(parquet, text_columns)
+        if known.rows:
+            require_names(parquet.schema_arrow.names, names, place.uri)
+            yield Reading(parquet.schema_arrow, batches(parquet, coarse, names), lambda: known)
+        else:
+            yield Reading(None, iter(()), lambda: known)
+
+
+def batches(parquet: pq.ParquetFile, coarse: pq.ParquetFile, names: Sequence[str]) -> Iterator[ArrowRows]:
+    """All rows of a file. `coarse`: the same file, with INT96 timestamps in microseconds."""
+    int96 = int96_columns(parquet, names)
+    for groups, batch_rows in group_runs(parquet.metadata, names):
+        tables = cut_tables(parquet, groups, names, batch_rows)
+        microseconds = cut_tables(coarse, groups, int96, batch_rows) if int96 else None
+        for table in tables:
+            yield ArrowRows(table, next(microseconds) if microseconds else pa.table({}))
+
+
+def group_runs(metadata: pq.FileMetaData, names: Sequence[str]) -> Iterator[tuple[list[int], int]]:
+    """Row groups that are read together, of BATCH_BYTES or one; and the rows of a batch of them. Small ones are slow alone."""
+    run: list[int] = []
+    run_rows = run_bytes = 0
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        leaves = (group.column(leaf) for leaf in range(group.num_columns))
+        size = sum(leaf.total_uncompressed_size for leaf in leaves if leaf.path_in_schema.split(".")[0] in names)
+        if run and run_bytes + size > rows.BATCH_BYTES:
+            yield run, rows_of_a_batch(run_rows, run_bytes)
+            run, run_rows, run_bytes = [], 0, 0
+        run.append(number)
+        run_rows, run_bytes = run_rows + group.num_rows, run_bytes + size
+    if run:
+        yield run, rows_of_a_batch(run_rows, run_bytes)
+
+
+def rows_of_a_batch(count: int, size: int) -> int:
+    """How many of these rows, which have `size` bytes together, make a batch."""
+    return max(1, min(rows.BATCH_ROWS, count * rows.BATCH_BYTES // max(1, size)))
+
+
+def cut_tables(parquet: pq.ParquetFile, groups: list[int], names: Sequence[str], batch_rows: int) -> Iterator[pa.Table]:
+    """The rows of these row groups in tables of `batch_rows` rows; the last may have fewer. Arrow's own batches can be shorter."""
+    arrow = pa.schema([parquet.schema_arrow.field(name) for name in names])
+    rest = pa.Table.from_batches([], arrow)
+    for batch in parquet.iter_batches(batch_rows, row_groups=groups, columns=list(names)):
+        rest = pa.concat_tables([rest, pa.Table.from_batches([batch.select(list(names))], arrow)])
+        while rest.num_rows >= batch_rows:
+            yield rest.slice(0, batch_rows)
+            rest = rest.slice(batch_rows)
+    if rest.num_rows:
+        yield rest
+
+
+def part_rows(store: Store, part: Part, names: Sequence[str], row_bytes: float) -> ArrowRows:
+    metadata = footer(store, part.uri, part.version)
+    with store.open(part.uri, part.version) as file:
+        parquet = pq.ParquetFile(file, metadata=metadata, pre_buffer=True, page_checksum_verification=True)
+        require_names(parquet.schema_arrow.names, names, part.uri)
+        table = rows_of(parquet, part, names)
+        int96 = int96_columns(parquet, names)
+        coarse = pq.ParquetFile(file, metadata=metadata, coerce_int96_timestamp_unit="us", page_checksum_verification=True)
+        return ArrowRows(table, rows_of(coarse, part, int96) if int96 else pa.table({}))
+
+
+def rows_of(parquet: pq.ParquetFile, part: Part, names: Sequence[str]) -> pa.Table:
+    """These columns of the part's rows. Only row groups that hold some of the rows are read."""
+    groups, positions = row_groups_of(parquet.metadata, part)
+    batches: list[pa.RecordBatch] = []
+    at = 0
+    for batch in parquet.iter_batches(READ_ROWS, row_groups=groups, columns=list(names)):
+        first, last = np.searchsorted(positions, [at, at + batch.num_rows])
+        if first < last:
+            batches.append(take_rows(batch, positions[first:last] - at))
+        at += batch.num_rows
+        if last == len(positions):
+            break
+    return pa.Table.from_batches(batches, pa.schema([parquet.schema_arrow.field(name) for name in names]))
+
+
+def row_groups_of(metadata: pq.FileMetaData, part: Part) -> tuple[list[int], Numbers]:
+    """The row groups that hold the part's rows, and where each row lies when these groups are read one after the other."""
+    sizes = np.array([metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)], np.int64)
+    ends = np.cumsum(sizes)
+    numbers = np.array(part.object_rows, np.int64)
+    numbers = numbers[numbers < metadata.num_rows]  # the caller counts what it gets
+    groups, group_of_row = np.unique(np.searchsorted(ends, numbers, side="right"), return_inverse=True)
+    before = np.cumsum(sizes[groups]) - sizes[groups]
+    return groups.tolist(), numbers - (ends - sizes)[groups][group_of_row] + before[group_of_row]
+
+
+def take_rows(batch: pa.RecordBatch, numbers: Numbers) -> pa.RecordBatch:
+    """These rows of a batch, at least one, ascending. It joins slices, since Arrow's `take` does not know string views."""
+    starts = np.flatnonzero(np.diff(numbers, prepend=-2) != 1)
+    runs = [batch.slice(int(run[0]), len(run)) for run in np.split(numbers, starts[1:])]
+    return pa.concat_batches(runs) if len(runs) > 1 else runs[0]
+
+
+def int96_columns(parquet: pq.ParquetFile, names: Sequence[str]) -> list[str]:
+    """Columns with INT96 timestamps, as Spark writes them. Arrow reads them as nanoseconds, and wrongly before 1677 and after 2262."""
+    kinds = {name: parquet.schema_arrow.field(name).type for name in names}
+    maybe = [name for name, kind in kinds.items() if pa.types.is_timestamp(kind) or pa.types.is_nested(kind)]
+    leaves = (parquet.schema.column(number) for number in range(len(parquet.schema) if maybe else 0))
+    paths = [leaf.path for leaf in leaves if leaf.physical_type == "INT96"]
+    return [name for name in maybe if any(path == name or path.startswith(f"{name}.") for path in paths)]
+
+
+@lru_cache(maxsize=4)
+def footer(store: Store, uri: str, version: str) -> pq.FileMetaData:
+    """The footer of one version of an object. It is read once a process, since most shards have a neighbour in the same object."""
+    with store.open(uri, version) as file:
+        return pq.read_metadata(file)
+
+
+PARQUET = Format("parquet", (".parquet", ".pq"), (b"PAR1",), layout, reading, part_rows)
