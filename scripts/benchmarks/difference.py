@@ -20,7 +20,7 @@ import pyarrow as pa
 import typer
 
 from bulkembed.row_keys import Keys
-from bulkembed.runs.buckets import KeySet, Owner, partitions_for
+from bulkembed.runs.buckets import KeySet, Owner, Workplace
 from bulkembed.runs.exchange import StoreExchange, bytes_of, keys_of
 from bulkembed.runs.mapper import LocalMapper
 from bulkembed.runs.partitions import night_difference
@@ -84,7 +84,7 @@ def by_partitions(folder: Path) -> dict[str, int]:
     """As a run does it, in one process: through the store where there is more than one partition."""
     old, new = (key_set(folder / side) for side in SIDES)
     exchange = StoreExchange(Store(), str(folder / "exchange"))
-    partitions = partitions_for(old.documents + new.documents, exchange, LocalMapper(1))
+    partitions = Workplace(lambda size: LocalMapper(1), exchange).partitions(old.documents + new.documents)
     found = night_difference(old, new, partitions)
     exchange.remove()
     return {"partitions": partitions.buckets, "gone": found.gone, "came": found.came}

@@ -8,11 +8,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import ray
 
 from bulkembed import stopping
-from bulkembed.cluster import on_demand
-from bulkembed.cluster.ray_mapper import RayMapper
-from bulkembed.errors import InterruptedRun, ObjectError
+from bulkembed.cluster import on_demand, ray_mapper
+from bulkembed.cluster.ray_mapper import MIN_WAITING, RayMapper
+from bulkembed.errors import BulkembedError, InterruptedRun, ObjectError
 from bulkembed.runs import buckets, lookup
 from bulkembed.runs.lookup import open_job
 from bulkembed.runs.run import Summary, finish
@@ -42,13 +43,52 @@ def test_an_error_of_a_task_is_raised_as_it_is() -> None:
         list(RayMapper().map(fail, range(6)))
 
 
-def break_down(_item: int) -> int:
-    raise ZeroDivisionError("a fault of the code")
+def divide(number: int) -> float:
+    return 1 / number
 
 
-def test_a_fault_of_the_code_is_not_taken_for_a_lost_task() -> None:
-    with pytest.raises(ZeroDivisionError, match="a fault of the code"):
-        list(RayMapper().map(break_down, [1]))
+def test_a_fault_of_the_code_is_raised_as_it_is() -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(RayMapper().map(divide, [1, 0]))
+
+
+def test_the_function_is_sent_once_for_all_items() -> None:
+    """It may hold the keys of many objects."""
+
+    def pickled(items: int) -> int:
+        sent: list[object] = []
+
+        class Large:
+            def __call__(self, item: int) -> int:
+                return item
+
+            def __reduce__(self) -> tuple[type, tuple[()]]:
+                sent.append(self)
+                return type(self), ()
+
+        assert list(RayMapper().map(Large(), range(items))) == list(range(items))
+        return len(sent)
+
+    assert pickled(1) == pickled(9)
+
+
+def test_many_tasks_wait_for_a_cluster_that_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", dict)
+    items = iter(range(200))
+    results = RayMapper().map(square, items)
+    assert next(results) == 0
+    assert next(items) == MIN_WAITING
+    assert sum(1 for _ in results) == 198
+
+
+def die(_item: int) -> None:
+    os._exit(1)
+
+
+def test_a_task_that_loses_every_process_ends_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_mapper, "MAX_RETRIES", 0)
+    with pytest.raises(BulkembedError, match=r"^a task was lost 1 times: "):
+        list(RayMapper().map(die, [1]))
 
 
 def die_once(place: Path) -> str:
@@ -78,7 +118,7 @@ def sleep_long(_item: int) -> None:
 @pytest.fixture
 def all_in_tasks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing is small enough for the driver, and keys lie in several buckets."""
-    monkeypatch.setattr(on_demand, "LOCAL_BYTES", -1)
+    monkeypatch.setattr(on_demand, "LOCAL_BYTES_ON_CLUSTER", -1)
     monkeypatch.setattr(lookup, "MAX_BYTES_HERE", -1)
     monkeypatch.setattr(buckets, "PARTITION_ROWS", 60)
     return iter([None])
@@ -93,7 +133,7 @@ def test_a_night_in_tasks_is_the_night_of_one_process(tmp_path: Path, qwen: str)
     write_jsonl(tmp_path / "in" / "part-1.jsonl", changed)
     summary = run_in_tasks(cfg)
     assert (summary.night.embedded, summary.night.duplicates, summary.night.reused) == (1, 1, 1)
-    assert not list((tmp_path / "out/_meta").glob("exchange/**/*.arrow"))
+    assert list((tmp_path / "out/_meta/exchange").iterdir()) == []
     in_one_process(simulated(tmp_path / "in", tmp_path / "fresh", qwen)).require_complete()
     assert sorted_rows(read_dataset(tmp_path / "out")).equals(sorted_rows(read_dataset(tmp_path / "fresh")))
     assert problems(tmp_path / "out") == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,17 @@ from hypothesis import strategies as st
 
 from bulkembed.errors import BulkembedError
 from bulkembed.row_keys import Keys
-from bulkembed.runs import buckets
-from bulkembed.runs.buckets import KeySet, Owner, Partitions, batches_of, partitions_for
+from bulkembed.runs import buckets, lookup, partitions
+from bulkembed.runs.buckets import KeySet, Owner, Partitions, Workplace, batches_of
 from bulkembed.runs.difference import difference
 from bulkembed.runs.exchange import MemoryExchange, StoreExchange
-from bulkembed.runs.mapper import LocalMapper
+from bulkembed.runs.mapper import LocalMapper, Mapper
 from bulkembed.runs.matching import BASE, FOREIGN, ORPHAN, match
 from bulkembed.runs.partitions import NightMatch, night_difference, night_match, rows_by_owner, twin_match
 from bulkembed.storage.store import Store
+from tests.support.corpora import write_corpus
 from tests.support.keys import Document, documents, hashes, keys
+from tests.support.runs import in_one_process, simulated
 
 EXCHANGED = ("drops", "adopted", "remembered", "embed", "twins")
 
@@ -168,10 +171,53 @@ def test_batches_hold_every_owner_once(sizes: list[int], most: int) -> None:
 
 def test_few_keys_stay_in_this_process() -> None:
     exchange = StoreExchange(Store(), "nowhere")
-    assert partitions_for(buckets.PARTITION_ROWS, exchange, LocalMapper()).buckets == 1
-    assert partitions_for(0, exchange, LocalMapper()).exchange is not exchange
-    many = partitions_for(buckets.PARTITION_ROWS + 1, exchange, LocalMapper())
-    assert (many.buckets, many.exchange) == (2, exchange)
+    asked: list[int] = []
+
+    def mapper(size: int) -> Mapper:
+        asked.append(size)
+        return LocalMapper()
+
+    work = Workplace(mapper, exchange)
+    assert work.partitions(buckets.PARTITION_ROWS).buckets == 1
+    assert work.partitions(0).exchange is not exchange
+    assert asked == [], "nobody is asked for a mapper, which would connect Ray"
+    many = work.partitions(buckets.PARTITION_ROWS + 1)
+    assert (many.buckets, many.exchange, asked) == (2, exchange, [buckets.KEY_BYTES * (buckets.PARTITION_ROWS + 1)])
+
+
+def test_a_new_mapper_is_asked_for_after_embedding() -> None:
+    """Who gives it ends the actors, which hold the cores that tasks would wait for."""
+    asked: list[int] = []
+
+    def mapper(size: int) -> Mapper:
+        asked.append(size)
+        return LocalMapper()
+
+    work = Workplace(mapper, MemoryExchange())
+    few, many = Partitions(1, MemoryExchange(), LocalMapper()), Partitions(3, MemoryExchange(), LocalMapper())
+    assert work.after_embedding(few) is few
+    assert not asked
+    again = work.after_embedding(many)
+    assert (again.buckets, again.exchange, len(asked)) == (3, many.exchange, 1)
+    assert again.mapper is not many.mapper
+
+
+@pytest.mark.parametrize("failing", ["difference_of_bucket", "match_of_bucket"])
+def test_nothing_stays_in_the_exchange_after_an_error(tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    write_corpus(tmp_path / "in", files=2)
+    monkeypatch.setattr(buckets, "PARTITION_ROWS", 30)
+    monkeypatch.setattr(lookup, "MAX_BYTES_HERE", -1)
+    seen: list[Path] = []
+
+    def fail(*_: object) -> None:
+        seen.extend((tmp_path / "out/_meta/exchange").rglob("*.arrow"))
+        raise BulkembedError("planted")
+
+    monkeypatch.setattr(partitions, failing, fail)
+    with pytest.raises(BulkembedError, match="planted"):
+        in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen))
+    assert seen
+    assert list((tmp_path / "out/_meta/exchange").iterdir()) == []
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), unique=True))

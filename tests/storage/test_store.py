@@ -10,6 +10,7 @@ from bulkembed.errors import ConfigError, StorageError
 from bulkembed.runs.overlap import refuse_overlap
 from bulkembed.storage import retry
 from bulkembed.storage.store import Store
+from bulkembed.storage.uris import join
 
 
 def test_put_read_list_names(place: tuple[Store, str]) -> None:
@@ -37,6 +38,15 @@ def test_only_one_of_many_creates(place: tuple[Store, str]) -> None:
         won = list(pool.map(lambda number: store.create(f"{root}/one", bytes([number])), range(8)))
     assert won.count(True) == 1
     assert store.read(f"{root}/one") == bytes([won.index(True)])
+
+
+def test_a_folder_goes_with_all_that_is_in_it(place: tuple[Store, str]) -> None:
+    store, root = place
+    for name in ("gone/a", "gone/b/c", "gone-not/a"):
+        store.put(join(root, name), b"")
+    for _ in range(2):
+        store.delete_folder(join(root, "gone"))
+        assert [item.relative_path for item in store.objects(root)] == ["gone-not/a"]
 
 
 def test_a_missing_object_is_file_not_found(place: tuple[Store, str]) -> None:

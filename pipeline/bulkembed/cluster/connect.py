@@ -225,6 +225,20 @@ def here() -> tuple[set[int], int]:
     return os.sched_getaffinity(0), int(ray.cluster_resources().get("GPU", 0))
 
 
+def require_cores(cfg: RayConfig) -> None:
+    """Waits until a cluster that grows has a core for tasks. Raises ResourceError where none comes: a task would wait for ever."""
+    import ray
+    from ray.autoscaler.sdk import request_resources
+
+    deadline = time.monotonic() + cfg.resource_wait_seconds
+    while ray.cluster_resources().get("CPU", 0) < 1:
+        if time.monotonic() >= deadline:
+            raise ResourceError("the cluster has no node with a CPU, which reading the source and rewriting files need")
+        stopping.stop.check()
+        request_resources(num_cpus=1)
+        time.sleep(PLACE_AGAIN_SECONDS)
+
+
 def place(engine: EngineConfig, cfg: RayConfig) -> Placement:
     """Decides who runs where, waiting for an autoscaling cluster to grow. Raises ResourceError
     where the cluster can never give what was asked for."""

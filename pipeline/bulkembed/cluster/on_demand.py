@@ -10,12 +10,14 @@ from bulkembed.cluster import connect
 from bulkembed.cluster.backlog import useful_actors
 from bulkembed.cluster.ray_executor import RayExecutor, ray_executor
 from bulkembed.cluster.ray_mapper import RayMapper
+from bulkembed.embedding import hardware
 from bulkembed.records import Failure, LostAttempt, Receipt, Sampled
 from bulkembed.runs.job import Job
 from bulkembed.runs.mapper import LocalMapper, Mapper
 from bulkembed.shards import Shard
 
-LOCAL_BYTES = 4 << 30  # read, or read and written, by functions: threads of this process do so much before a cluster's tasks would start
+LOCAL_BYTES = 4 << 30  # the most that threads of this process read and write, where a Ray of its own would have no more cores
+LOCAL_BYTES_ON_CLUSTER = 256 << 20  # the same where a cluster is to be had, whose head may have one core
 
 
 class OnDemand:
@@ -34,11 +36,18 @@ class OnDemand:
         return self.started(shards, job).sample(shards, job)
 
     def mapper(self, size: int) -> Mapper:
-        if size <= LOCAL_BYTES:
+        """Threads of this process for little, tasks of Ray for more: more than 256 MiB where a cluster's address is given, or Ray is
+        connected; more than 4 GiB where Ray would have to be started on this host."""
+        if size <= (LOCAL_BYTES_ON_CLUSTER if self.has_cluster else LOCAL_BYTES):
             return LocalMapper()
         self.connect()
         self.end_actors()
+        connect.require_cores(self.job.cfg.ray)
         return RayMapper()
+
+    @property
+    def has_cluster(self) -> bool:
+        return connect.is_connected() or hardware.cluster_address(self.job.cfg.ray.address) is not None
 
     def end_actors(self) -> None:
         """Ends the embedding actors. On a CPU host they hold all cores, and no task would ever start beside them."""

@@ -13,6 +13,7 @@ from bulkembed.errors import BulkembedError
 T = TypeVar("T")
 R = TypeVar("R")
 
+MIN_WAITING = 64
 TASKS_PER_CORE = 2  # that wait or run, so that no core is idle while the driver reads a result
 MAX_RETRIES = 5  # of a task whose process or node is lost: what the mapped functions write is created once
 POLL_SECONDS = 1.0  # the longest time until a signal is noticed
@@ -25,13 +26,12 @@ class RayMapper:
         import ray
 
         remote = ray.remote(num_cpus=1, max_retries=MAX_RETRIES)(call)
-        function = ray.put(task)
-        limit = TASKS_PER_CORE * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        function = ray.put(task)  # once: it may hold the keys of many objects
         waiting: deque[Any] = deque()
         try:
             for item in items:
                 waiting.append(remote.remote(function, item))
-                if len(waiting) >= limit:
+                if len(waiting) >= max_waiting():
                     yield result_of(waiting.popleft())
             while waiting:
                 yield result_of(waiting.popleft())
@@ -40,12 +40,16 @@ class RayMapper:
                 ray.cancel(reference, force=True)
 
 
-def call(task: Callable[[T], R], item: T) -> tuple[R | None, BulkembedError | None]:
-    """The result of a task, or its error as a value: an exception would come back wrapped in one of Ray's."""
-    try:
-        return task(item), None
-    except BulkembedError as error:
-        return None, error
+def call(task: Callable[[T], R], item: T) -> R:
+    """Ray replaces a reference by its value where it is an argument itself."""
+    return task(item)
+
+
+def max_waiting() -> int:
+    """How many tasks wait or run. A cluster that grows looks at the tasks that wait, so there are many from the start."""
+    import ray
+
+    return max(MIN_WAITING, TASKS_PER_CORE * int(ray.cluster_resources().get("CPU", 0)))
 
 
 def result_of(reference: Any) -> Any:
@@ -55,11 +59,8 @@ def result_of(reference: Any) -> Any:
     while not ray.wait([reference], timeout=POLL_SECONDS)[0]:
         stopping.stop.check()
     try:
-        result, error = ray.get(reference)
-    except RayTaskError as error:
-        raise error.cause from None  # a fault of the code, which its own traceback shows
+        return ray.get(reference)
+    except RayTaskError as failed:
+        raise failed.cause from failed
     except RayError as lost:
-        raise BulkembedError(f"a task was lost again and again: {last_line(lost)}") from lost
-    if error is not None:
-        raise error
-    return result
+        raise BulkembedError(f"a task was lost {MAX_RETRIES + 1} times: {last_line(lost)}") from lost

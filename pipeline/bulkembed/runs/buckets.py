@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -17,7 +17,8 @@ from bulkembed.runs.joins import Mask, require_sum
 from bulkembed.runs.mapper import LocalMapper, Mapper
 from bulkembed.runs.matching import BASE
 
-PARTITION_ROWS = 4_000_000  # keys of 60 bytes: a task that joins them holds 0.5 GB
+KEY_BYTES = 60  # in the exchange
+PARTITION_ROWS = 4_000_000  # keys: a task that joins them holds 0.5 GB
 BATCH_ROWS = PARTITION_ROWS // 4  # keys that a task reads and splits: it holds them three times
 Prefixes = npt.NDArray[np.uint32]  # the first four bytes of content hashes
 
@@ -53,10 +54,30 @@ class Partitions:
     mapper: Mapper
 
 
-def partitions_for(documents: int, exchange: Exchange, mapper: Mapper) -> Partitions:
-    """As many buckets as so many keys need. Few keys stay in this process."""
-    buckets = max(1, -(-documents // PARTITION_ROWS))
-    return Partitions(buckets, exchange, mapper) if buckets > 1 else Partitions(1, MemoryExchange(), LocalMapper(1))
+@dataclass(frozen=True)
+class Workplace:
+    """Who can work on the keys of a run, and where the keys of many documents lie meanwhile."""
+
+    mapper: Callable[[int], Mapper]  # what runs functions on so many bytes
+    exchange: Exchange
+
+    def partitions(self, documents: int) -> Partitions:
+        """As many buckets as so many keys need. Few keys stay in this process."""
+        buckets = max(1, -(-documents // PARTITION_ROWS))
+        if buckets == 1:
+            return Partitions(1, MemoryExchange(), LocalMapper(1))
+        return Partitions(buckets, self.exchange, self.mapper(documents * KEY_BYTES))
+
+    def after_embedding(self, partitions: Partitions) -> Partitions:
+        """The same buckets with a new mapper. Tasks of the old one would wait for ever for the cores that embedding actors hold."""
+        if partitions.buckets == 1:
+            return partitions
+        return replace(partitions, mapper=self.mapper(partitions.buckets * PARTITION_ROWS * KEY_BYTES))
+
+
+def in_this_process() -> Workplace:
+    """For who may write nothing."""
+    return Workplace(lambda size: LocalMapper(), MemoryExchange())
 
 
 def split(name: str, keys: KeySet, by: Literal["ids", "contents"], wanted: Prefixes | None, partitions: Partitions) -> None:

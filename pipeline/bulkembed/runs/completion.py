@@ -10,7 +10,7 @@ from bulkembed.errors import HeldBack
 from bulkembed.row_keys import Hashes, from_digests, no_hashes
 from bulkembed.runs import guards, publication
 from bulkembed.runs.base import Candidate
-from bulkembed.runs.executor import Executor
+from bulkembed.runs.buckets import KEY_BYTES, Workplace
 from bulkembed.runs.file_changes import FileChange, changes_of, edits_of, rewrite_all, slots_of
 from bulkembed.runs.job import Job
 from bulkembed.runs.lookup import RunPlan
@@ -20,22 +20,23 @@ from bulkembed.runs.partitions import twin_match
 from bulkembed.runs.rejects import RejectedRows, rejected_in, remembered_rejects
 
 
-def complete(job: Job, plan: RunPlan, night: Night, published: Collection[str], executor: Executor, check: Callable[[], None]) -> Snapshot:
+def complete(job: Job, plan: RunPlan, night: Night, published: Collection[str], work: Workplace, check: Callable[[], None]) -> Snapshot:
     """Makes all files of the night and publishes its snapshot. `published`: names of the files that this night has embedded.
 
     `check` is called just before the snapshot is written.
 
     Raises ParentMoved where another run has published on this line, HeldBack where too many documents would leave."""
-    mapper = executor.mapper(bytes_of(job, night))
     embedded = sorted(set(published) - set(night.carried) - {change.file.name for change in night.changes})
     tonight = rejected_in(job, embedded)
-    twin_changes, twin_rejects = twins_of(job, night, embedded, tonight)
+    twin_changes, twin_rejects = twins_of(job, night, embedded, tonight, work)
     changes = [*night.changes, *twin_changes]
+    n_rewritten = sum(change.file.rows for change in changes)
+    mapper = work.mapper(n_rewritten * sum(form.stored_bytes for form in job.columns.values()))
     edits = edits_of(job, night.base.number, changes, night.objects, plan.versions, mapper)
     receipts = rewrite_all(job, edits, mapper)
     replaced = {change.file.name for change in twin_changes}
     names = {*night.carried, *embedded, *(receipt.shard for receipt in receipts)} - replaced
-    files = publication.data_files(job, night, names, mapper)
+    files = publication.data_files(job, night, names, work.mapper((plan.rows_pending + n_rewritten) * KEY_BYTES))
     rejected = all_rejected(night, tonight, twin_rejects)
     refuse_lost(job, night, rejected)
     unreadable = [failure.where for failure in plan.failures]
@@ -45,13 +46,14 @@ def complete(job: Job, plan: RunPlan, night: Night, published: Collection[str], 
     return snapshot
 
 
-def twins_of(job: Job, night: Night, embedded: Sequence[str], tonight: RejectedRows) -> tuple[list[FileChange], Hashes]:
+def twins_of(job: Job, night: Night, embedded: Sequence[str], tonight: RejectedRows, work: Workplace) -> tuple[list[FileChange], Hashes]:
     """The files that get more documents with the texts that were just embedded, and the contents of those that were rejected."""
     if night.matched is None or night.partitions is None or not len(night.matched.twins):
         return [], no_hashes()
     receipts = job.ledger.read_receipts(embedded)
     files = [Candidate(job.fingerprint, receipt.shard, BASE, receipt.counts.documents, receipt.counts.vectors) for receipt in receipts]
-    matched = twin_match(night.matched, slots_of(job, files), from_digests(sorted(tonight.reasons)), night.partitions)
+    partitions = work.after_embedding(night.partitions)
+    matched = twin_match(night.matched, slots_of(job, files), from_digests(sorted(tonight.reasons)), partitions)
     return changes_of(job, files, matched)[0], matched.remembered_contents
 
 
@@ -72,8 +74,3 @@ def refuse_lost(job: Job, night: Night, rejected: Sequence[Rejected]) -> None:
     reason = guards.held_back(night.base.parent, deletes, job.cfg)
     if reason is not None:
         raise HeldBack(f"held back: nothing was published: {reason}")
-
-
-def bytes_of(job: Job, night: Night) -> int:
-    """About how much is rewritten: the vectors of these files."""
-    return sum(form.stored_bytes for form in job.columns.values()) * sum(change.file.rows for change in night.changes)

@@ -50,9 +50,7 @@ class StoreExchange:
 
     def remove(self, *names: str) -> None:
         for folder in [join(self.folder, name) for name in names] or [self.folder]:
-            if self.store.stands(folder):
-                for _ in LocalMapper(REQUESTS).map(self.store.delete, [item.uri for item in self.store.objects(folder)]):
-                    pass
+            self.store.delete_folder(folder)
 
     def folder_of(self, name: str, bucket: int) -> str:
         return join(self.folder, name, f"{bucket:06d}")

@@ -13,8 +13,6 @@ from bulkembed import __version__
 from bulkembed.config.recipe import EngineDtype, Recipe
 from bulkembed.config.resolution import resolve
 from bulkembed.config.run_config import RunConfig
-from bulkembed.dataset.manifests import new_token
-from bulkembed.dataset.paths import exchange_folder
 from bulkembed.dataset.receipts import Ledger, fingerprints
 from bulkembed.dataset.snapshots import Snapshot, find_run_key, newest_of_line, snapshots
 from bulkembed.embedding import hardware, model_files
@@ -22,10 +20,9 @@ from bulkembed.errors import ConfigError, HeldBack, SourceError, StorageError
 from bulkembed.records import Counts, Failure, Model
 from bulkembed.runs import calibration, guards
 from bulkembed.runs.base import Base, open_base
-from bulkembed.runs.exchange import Exchange, MemoryExchange, StoreExchange
-from bulkembed.runs.executor import Executor
+from bulkembed.runs.buckets import Workplace, in_this_process
 from bulkembed.runs.job import Job, load_tokenizer
-from bulkembed.runs.mapper import LocalMapper, Mapper
+from bulkembed.runs.mapper import LocalMapper
 from bulkembed.runs.night import Asked, Night, plan_night
 from bulkembed.runs.overlap import refuse_linked_output, refuse_overlap
 from bulkembed.runs.picks import bounds_of
@@ -220,38 +217,27 @@ def unread_objects(plan: RunPlan) -> list[SourceObject]:
     return plan.versions.missing([item for item in plan.objects if item.id not in known])
 
 
-def read_source(job: Job, plan: RunPlan, executor: Executor | None) -> RunPlan:
-    """The plan with the keys of all of the source. `executor`: None where nothing may be written yet."""
+def read_source(job: Job, plan: RunPlan, work: Workplace | None) -> RunPlan:
+    """The plan with the keys of all of the source. `work`: None where nothing may be written yet."""
     if plan.night is not None:
-        if executor is not None:
-            plan.versions.write_held(executor.mapper(0))
+        if work is not None:
+            plan.versions.write_held(LocalMapper())
         return plan
     failures = list(plan.failures)
     if job.cfg.limit is not None:
         objects, unreadable = plan.versions.read_rows(plan.objects, job.cfg.limit)
     else:
         unread = unread_objects(plan)
-        mapper = LocalMapper() if executor is None else executor.mapper(sum(item.size for item in unread))
-        unreadable = plan.versions.read(unread, mapper) if executor is None else plan.versions.read_and_write(unread, mapper)
+        if work is None:
+            unreadable = plan.versions.read(unread, LocalMapper())
+        else:
+            unreadable = plan.versions.read_and_write(unread, work.mapper(sum(item.size for item in unread)))
         bad = {failure.where for failure in unreadable}
         objects = [item for item in plan.objects if item.uri not in bad]
-    mapper, exchange = workplace(job, plan, executor)
-    try:
-        night = plan_night(job, plan.base, objects, plan.versions, mapper, exchange, plan.asked)
-    except BaseException:
-        exchange.remove()
-        raise
+    night = plan_night(job, plan.base, objects, plan.versions, work or in_this_process(), plan.asked)
     if not sum(item.rows for item in night.sources) and not unreadable and plan.base.parent is None:
         raise columns.no_rows(job.cfg.source)
     return with_guards(job, replace(plan, night=night, pending=night.shards, failures=[*failures, *unreadable]))
-
-
-def workplace(job: Job, plan: RunPlan, executor: Executor | None) -> tuple[Mapper, Exchange]:
-    """Who takes the difference, and where keys lie meanwhile. A plan writes nothing, so they lie in this process."""
-    if executor is None:
-        return LocalMapper(), MemoryExchange()
-    size = sum(item.size for item in plan.objects)
-    return executor.mapper(size), StoreExchange(job.store, exchange_folder(job.cfg.output, new_token()))
 
 
 def with_guards(job: Job, plan: RunPlan) -> RunPlan:
@@ -261,12 +247,14 @@ def with_guards(job: Job, plan: RunPlan) -> RunPlan:
     return replace(plan, held_back=guards.held_back(plan.base.parent, plan.night.counts.deleted, job.cfg))
 
 
-def plan_again(job: Job, plan: RunPlan, published: Collection[str]) -> RunPlan:
+def plan_again(job: Job, plan: RunPlan, published: Collection[str], work: Workplace) -> RunPlan:
     """The plan on what is there now. `published`: names of files that this run has published meanwhile."""
+    work.exchange.remove()  # keys of the plan before
     versions = replace(Versions.of(job), held=plan.versions.held, known=plan.versions.known)
     base = open_base_for(job, plan.asked.retried)
+    # Objects that could not be read are read again.
     fresh = RunPlan(plan.listing, versions, base, Asked(plan.asked.retried, published), [], list(plan.listing.failures), None)
-    return read_source(job, fresh, None)
+    return read_source(job, fresh, work)
 
 
 def with_layouts(job: Job, plan: RunPlan) -> RunPlan:

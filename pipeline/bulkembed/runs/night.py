@@ -14,11 +14,9 @@ from dataclasses import dataclass, field, replace
 from bulkembed.dataset.manifests import SourceVersion
 from bulkembed.row_keys import from_digests
 from bulkembed.runs.base import Base, Candidate, candidates
-from bulkembed.runs.buckets import KeySet, Owner, Partitions, partitions_for
-from bulkembed.runs.exchange import Exchange
+from bulkembed.runs.buckets import KeySet, Owner, Partitions, Workplace
 from bulkembed.runs.file_changes import FileChange, changes_of, slots_of
 from bulkembed.runs.job import Job
-from bulkembed.runs.mapper import Mapper
 from bulkembed.runs.matching import ORPHAN
 from bulkembed.runs.partitions import Changes, NightMatch, night_difference, night_match
 from bulkembed.runs.picks import shards_of_rows
@@ -89,20 +87,18 @@ def counts_of(found: Changes, matched: NightMatch) -> NightCounts:
     )
 
 
-def plan_night(
-    job: Job, base: Base, objects: Sequence[SourceObject], versions: Versions, mapper: Mapper, exchange: Exchange, asked: Asked
-) -> Night:
+def plan_night(job: Job, base: Base, objects: Sequence[SourceObject], versions: Versions, work: Workplace, asked: Asked) -> Night:
     """The night's work on these objects, whose keys are known."""
     versions.look_at([item.id for item in objects if item.id not in base.sources])
     sources = [base.sources.get(item.id) or versions.source_version(item) for item in objects]
     went, came = keys_that_went(base, sources, versions), keys_that_came(base, sources, versions)
-    partitions = partitions_for(went.documents + came.documents, exchange, mapper)
+    partitions = work.partitions(went.documents + came.documents)
     found = counted = night_difference(went, came, partitions)
     if not base.is_usable and base.parent is not None:
         # The parent's files are of no use, so every document is looked for in whatever files there are.
         partitions.exchange.remove()
         everything = KeySet(owners_of(enumerate(sources), versions), versions.keys)
-        partitions = partitions_for(everything.documents, exchange, mapper)
+        partitions = work.partitions(everything.documents)
         found = night_difference(KeySet([], everything.read), everything, partitions)
     files = candidates(job, base, found.contents, asked.published)
     rejects = known_rejects(job, base, files, asked.retried)

@@ -10,10 +10,13 @@ from bulkembed.dataset import file_keys, heads, snapshots
 from bulkembed.dataset.manifests import DataFile, Rejected
 from bulkembed.dataset.snapshots import Draft, Snapshot
 from bulkembed.errors import BulkembedError
+from bulkembed.runs.exchange import REQUESTS
 from bulkembed.runs.job import Job
-from bulkembed.runs.mapper import Mapper
+from bulkembed.runs.mapper import LocalMapper, Mapper
 from bulkembed.runs.night import Night
 from bulkembed.storage.uris import absolute
+
+FILES_PER_TASK = 64  # whose entries are read in one task: each is a few small requests
 
 
 def publish(
@@ -86,8 +89,13 @@ def data_files(job: Job, night: Night, names: Iterable[str], mapper: Mapper) -> 
     known = night.base.files
     names = sorted(names)
     new = [name for name in names if name not in known]
-    entries = dict(zip(new, mapper.map(partial(data_file, job), new), strict=True))
+    batches = [new[first : first + FILES_PER_TASK] for first in range(0, len(new), FILES_PER_TASK)]
+    entries = {item.name: item for items in mapper.map(partial(data_files_at_once, job), batches) for item in items}
     return [entries[name] if name in entries else known[name] for name in names]
+
+
+def data_files_at_once(job: Job, names: Sequence[str]) -> list[DataFile]:
+    return list(LocalMapper(REQUESTS).map(partial(data_file, job), names))
 
 
 def data_file(job: Job, name: str) -> DataFile:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from bulkembed import stopping
 from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset import heads
 from bulkembed.dataset.leases import Lease, lease
+from bulkembed.dataset.manifests import new_token
+from bulkembed.dataset.paths import exchange_folder
 from bulkembed.dataset.snapshots import ParentMoved, Snapshot, current_snapshot
 from bulkembed.errors import ConfigError, HeldBack, IncompleteError, StorageError
 from bulkembed.records import Counts, Failure, LostAttempt, Sampled
 from bulkembed.runs import calibration
+from bulkembed.runs.buckets import Workplace
 from bulkembed.runs.completion import complete
+from bulkembed.runs.exchange import StoreExchange
 from bulkembed.runs.executor import Executor
 from bulkembed.runs.job import Job
 from bulkembed.runs.lookup import RunPlan, open_job, plan_again, read_source
@@ -22,6 +27,7 @@ from bulkembed.runs.night import NightCounts
 from bulkembed.runs.progress import Progress, failures_text
 from bulkembed.shards import Shard
 
+log = logging.getLogger(__name__)
 MAX_ATTEMPTS = 10  # to publish, where other runs of the same line publish meanwhile
 
 Report = Callable[[Progress], None]
@@ -84,25 +90,29 @@ def finish(
     heads.refresh_head(job.store, job.cfg.output)  # an earlier run may have died between its snapshot and current.txt
     refuse_held_back(plan.held_back, "embedded or published")
     stopping.stop.grace_seconds = job.cfg.grace_seconds
-    progress, check = Progress(), held.check if held else nothing
+    with workplace(job, executor) as work:
+        return attempts(job, plan, report, executor, tell, held.check if held else nothing, work)
+
+
+def attempts(
+    job: Job, plan: RunPlan, report: Report, executor: Executor, tell: Tell, check: Callable[[], None], work: Workplace
+) -> Summary:
+    """Plans and works until the snapshot is published onto the parent that it was planned from."""
+    progress = Progress()
     for _ in range(MAX_ATTEMPTS):
         was_exact = plan.night is not None
-        job, plan = prepare(job, plan, executor)
+        job, plan = prepare(job, plan, executor, work)
         if not was_exact:
             tell(job, plan)
-        partitions = plan.night.partitions if plan.night else None
         try:
-            return Summary(job, plan, progress, embed_and_publish(job, plan, progress, report, executor, check))
+            return Summary(job, plan, progress, embed_and_publish(job, plan, progress, report, executor, work, check))
         except ParentMoved:
-            plan = plan_again(job, plan, progress.published)
-        finally:
-            if partitions is not None:
-                partitions.exchange.remove()
+            plan = plan_again(job, plan, progress.published, work)
     raise StorageError(f"{job.cfg.output}: {MAX_ATTEMPTS} other runs published on this line first; run again")
 
 
 def embed_and_publish(
-    job: Job, plan: RunPlan, progress: Progress, report: Report, executor: Executor, check: Callable[[], None]
+    job: Job, plan: RunPlan, progress: Progress, report: Report, executor: Executor, work: Workplace, check: Callable[[], None]
 ) -> Snapshot | None:
     """The snapshot of the night; None where it is incomplete. Raises ParentMoved where another run has published meanwhile."""
     progress.expect(plan.pending)
@@ -110,7 +120,21 @@ def embed_and_publish(
     if not is_complete or plan.night is None or (plan.failures and not job.cfg.skip_unreadable):
         return None
     check()
-    return complete(job, plan, plan.night, progress.published, executor, check)
+    return complete(job, plan, plan.night, progress.published, work, check)
+
+
+@contextmanager
+def workplace(job: Job, executor: Executor) -> Iterator[Workplace]:
+    """Where the keys of the run are worked on. Nothing of them stays in the store, however the run ends."""
+    folder = exchange_folder(job.cfg.output, new_token())
+    work = Workplace(executor.mapper, StoreExchange(job.store, folder))
+    try:
+        yield work
+    finally:
+        try:
+            work.exchange.remove()
+        except StorageError as error:  # the run has its own outcome
+            log.warning("%s: keys of this run are left there until `bulkembed gc`: %s", folder, error)
 
 
 def nothing() -> None:
@@ -123,20 +147,20 @@ def lease_of(job: Job) -> AbstractContextManager[Lease]:
     return lease(job.store, cfg.output, job.line, cfg.limit is not None, cfg.lease_seconds, cfg.if_running)
 
 
-def prepare(job: Job, plan: RunPlan, executor: Executor) -> tuple[Job, RunPlan]:
+def prepare(job: Job, plan: RunPlan, executor: Executor, work: Workplace) -> tuple[Job, RunPlan]:
     """The job and the plan with everything known: keys of the whole source, what is to be embedded, int8 ranges."""
     if plan.is_still:
         return job, plan
     write_record(job)
     calibration.keep(job)
-    plan = read_source(job, plan, executor)
+    plan = read_source(job, plan, work)
     require_allowed(job, plan)
     if job.needs_int8_ranges and plan.pending:
         if plan.asked.retried:
             calibration.withdraw(job)
         job = calibration.calibrate(job, plan.pending, sampling(executor))
         write_record(job)
-        plan = plan_again(job, plan, ())
+        plan = plan_again(job, plan, (), work)
         require_allowed(job, plan)
     return job, plan
 

@@ -1,9 +1,10 @@
-"""Bytes -> a local file, which is there whole or not at all."""
+"""Bytes -> a local file, which is there whole or not at all; and folders that go."""
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -36,3 +37,9 @@ def link(temporary: Path, path: Path) -> None:
         if path.exists():
             raise FileExistsError(path) from None
         temporary.replace(path)
+
+
+def remove_tree(path: str) -> None:
+    """Removes a folder with all that is in it, if it is there."""
+    if os.path.lexists(path):
+        shutil.rmtree(path)

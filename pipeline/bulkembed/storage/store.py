@@ -10,7 +10,9 @@ from __future__ import annotations
 import io
 import os
 import posixpath
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
@@ -22,7 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 from bulkembed.errors import ConfigError, ObjectError, SourceError, StorageError
 from bulkembed.storage.compression import codec_of, decompress
 from bulkembed.storage.listing import WILD, LeftOut, Listing, NameTest, StoredObject, Tree, any_name, below, fixed_part, list_tree
-from bulkembed.storage.local_files import link, put_local
+from bulkembed.storage.local_files import link, put_local, remove_tree
 from bulkembed.storage.local_tree import LocalTree
 from bulkembed.storage.object_info import VERSION_KEYS, modified_of, stored_object, version_of
 from bulkembed.storage.remote_tree import RemoteTree, names_in
@@ -32,6 +34,7 @@ T = TypeVar("T")
 
 READ_AHEAD_BYTES = 8 << 20
 MIN_READ_AHEAD_BYTES, MAX_READ_AHEAD_BYTES = 1 << 20, 32 << 20
+DELETE_THREADS = 16
 # Defaults for S3; the user's settings override them. All retries happen in storage/retry.py, where they are counted: s3fs and botocore
 # make one attempt each. A stalled body is abandoned after `read_timeout` seconds.
 S3_SETTINGS = {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 30, "max_pool_connections": 64}
@@ -221,6 +224,15 @@ class Store:
                 return  # it is gone already
 
         retry(attempt, f"deleting {uri}")
+
+    def delete_folder(self, uri: str) -> None:
+        """Removes all objects below `uri`, if there are any; also the folder itself, where the store has folders."""
+        filesystem, path = self._locate(uri)
+        if isinstance(filesystem, LocalFileSystem):
+            retry(lambda: remove_tree(path), f"deleting {uri}")
+            return
+        with ThreadPoolExecutor(DELETE_THREADS) as pool:
+            deque(pool.map(self.delete, [item.uri for item in self.listed(uri)]), maxlen=0)  # raises the first error
 
     def create(self, uri: str, data: bytes) -> bool:
         """Publishes `data` at `uri` if nothing is there; False if an object is there.
