@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ from bulkembed.text.tokenizer import Tokenizer
 from tests.support.commands import in_process, job
 from tests.support.corpora import write_corpus, write_jsonl
 from tests.support.processes import ROOT, bulkembed
-from tests.support.runs import in_one_process, live_names, read_dataset, simulated
+from tests.support.runs import here, in_one_process, live_names, read_dataset, simulated
 
 
 @pytest.mark.ray
@@ -289,3 +290,19 @@ def test_snapshots_are_shown_switched_and_gone_back_to(tmp_path: Path, qwen: str
     assert "snapshot 3: " in printed("verify", "--snapshot", 3)
     assert printed("search", "--query", "shard", "-k", 1, "--snapshot", 3).count("\n") >= 1
     assert "not live" in printed("status")
+
+
+def test_no_document_or_name_reaches_the_terminal_with_its_escape_sequences(
+    tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here(monkeypatch)
+    (tmp_path / "in").mkdir()
+    spoiled = "\x1b[2J\x9b31m\u202egnp.exe\x07\rno"
+    write_jsonl(tmp_path / "in" / "a.jsonl", [{"id": f"id{spoiled}", "text": "shard", "lang": spoiled}])
+    (tmp_path / "in" / f"b{spoiled}.pdf").touch()
+    ran = in_process(*job(tmp_path, qwen))
+    found = in_process("search", "--output", tmp_path / "out", "--query", "shard", "-k", "1")
+    for result in (ran, found):
+        assert result.returncode == 0, result.stderr
+        assert re.sub(r"[ -~\n]", "", result.stdout + result.stderr) == ""
+    assert found.stdout.splitlines()[0].endswith(r"id\x1b[2J\x9b31m\u202egnp.exe\x07\rno")

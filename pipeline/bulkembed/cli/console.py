@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +15,23 @@ from rich.console import Console
 from bulkembed.config.credentials import hidden_texts
 from bulkembed.errors import OutputError
 
+# Control characters but for line breaks and tabs, characters that turn the direction of text, and lone surrogates.
+SPOILS_TERMINALS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
-class Output(Console):
+
+def escape_controls(text: str) -> str:
+    """The text with its terminal sequences escaped: documents and names of objects may hold some."""
+    return SPOILS_TERMINALS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+class Terminal(Console):
+    """A console on which no text can move the cursor, change colours, or turn its direction."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(escape_controls(item) if isinstance(item, str) else item for item in objects), **options)
+
+
+class Output(Terminal):
     """Standard output. If it cannot be written, the command ends with one line. rich would end it silently when the reader is gone."""
 
     def print(self, *objects: Any, **options: Any) -> None:
@@ -46,7 +62,7 @@ class Output(Console):
 
 # Emoji are off, because a path may contain `:dog:`.
 out = Output(highlight=False, soft_wrap=True, emoji=False)
-err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+err = Terminal(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 class HelpOnOutput:
