@@ -109,6 +109,7 @@ class Documents:
     texts: list[str]  # n
     rejects: pa.Table  # the other rows of the shard, in order: id in the source's type, schema.REJECTS
     repeated_ids: int  # rows whose id an earlier row of this shard has
+    chunk_ends: dict[int, tuple[int, ...]] = field(default_factory=dict)  # by index of a text that joins a list: the ends of its strings
 
 
 @dataclass(frozen=True)

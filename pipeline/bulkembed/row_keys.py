@@ -6,7 +6,7 @@ differ have one hash. It is the same in the source, once a column has the run's 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
@@ -68,6 +68,18 @@ def no_hashes() -> Hashes:
 def content_hashes(texts: Iterable[str]) -> Hashes:
     """The hashes of texts, by their UTF-8: what data files have as `content_hash`."""
     return from_digests([blake2b(text.encode(), digest_size=HASH_BYTES).digest() for text in texts])
+
+
+def document_hashes(texts: Sequence[str], chunk_ends: Mapping[int, Sequence[int]]) -> Hashes:
+    """As `content_hashes`. A text that came as a list of strings is hashed with the ends of these strings: see records.Documents.
+
+    Two lists of the same characters therefore have two hashes."""
+    digests = [blake2b(text.encode(), digest_size=HASH_BYTES).digest() for text in texts]
+    for number, ends in chunk_ends.items():
+        hasher = blake2b(np.array([len(ends), *ends], "<i8").tobytes(), digest_size=HASH_BYTES, person=b"list of strings")
+        hasher.update(texts[number].encode())
+        digests[number] = hasher.digest()
+    return from_digests(digests)
 
 
 def content_hashes_of_column(column: pa.ChunkedArray) -> Hashes:

@@ -36,7 +36,7 @@ def file_layout(parquet: pq.ParquetFile, text_columns: Sequence[str]) -> Layout:
 def column_bytes(group: pq.RowGroupMetaData, columns: Sequence[str]) -> int:
     """The decompressed size of these columns in a row group."""
     chunks = (group.column(number) for number in range(group.num_columns))
-    return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in columns)
+    return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns)
 
 
 @contextmanager

@@ -12,9 +12,11 @@ from bulkembed import schema
 from bulkembed.config.recipe import Recipe, RowSchema
 from bulkembed.errors import ConfigError, ObjectError, SourceError
 from bulkembed.formats.format import require_names
+from bulkembed.records import LongDocuments
 from bulkembed.scans import Layout
 from bulkembed.source import json_columns
 from bulkembed.source.column_types import (
+    LISTS,
     fill_unknown,
     has_null,
     holds_json_text,
@@ -23,6 +25,7 @@ from bulkembed.source.column_types import (
     parse_arrow_type,
     plain_type,
 )
+from bulkembed.source.documents import LIST_HINT, LIST_POLICIES
 from bulkembed.source.layout import layout_of
 from bulkembed.source.objects import SourceObject
 from bulkembed.storage.store import Store
@@ -133,9 +136,15 @@ def require_in_schema(recipe: Recipe, uri: str, source: pa.Schema) -> None:
     """Raises ObjectError as `require_columns` does. `source`: the columns of an object that has rows."""
     require_names(source.names, recipe.source_columns, uri)
     for name in recipe.vector_key.text_columns:
-        kind = source.field(name).type
-        if not may_hold_text(kind):
-            raise ObjectError(f"{uri}: text column {name!r} has type {kind}, not text")
+        require_text(source.field(name), recipe.vector_key.long_documents, uri)
+
+
+def require_text(field: pa.Field, policy: LongDocuments, uri: str) -> None:
+    """Raises ObjectError where a text column is neither text nor, under a policy that makes chunks of it, a list of strings."""
+    is_list = isinstance(field.type, LISTS) and may_hold_text(field.type.value_type)
+    if not (may_hold_text(field.type) or (is_list and policy in LIST_POLICIES)):
+        hint = f"; {LIST_HINT}" if is_list else ""
+        raise ObjectError(f"{uri}: text column {field.name!r} has type {field.type}, not text{hint}")
 
 
 def output_columns(source: pa.Schema, id_column: str, keep_columns: tuple[str, ...]) -> pa.Schema:

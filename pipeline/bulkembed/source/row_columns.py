@@ -54,7 +54,8 @@ def text_values(column: pa.ChunkedArray) -> list[Any]:
     try:
         values: list[Any] = column.to_pylist()
     except UnicodeDecodeError:
-        values = column.cast(pa.large_binary()).to_pylist()
+        raw = pa.large_binary()
+        values = column.cast(pa.large_list(raw) if pa.types.is_nested(column.type) else raw).to_pylist()
     return values
 
 

@@ -70,7 +70,7 @@ def keys_of_documents(documents: Documents, recipe: Recipe, first_row: int) -> K
     """The keys of documents. `first_row`: the row of the object at which their numbers begin."""
     return Keys(
         ids=row_keys.id_hashes(documents.rows["id"]),
-        contents=row_keys.content_hashes(documents.texts),
+        contents=row_keys.document_hashes(documents.texts, documents.chunk_ends),
         kept=row_keys.kept_hashes(documents.rows, recipe.row_schema.keep_columns),
         rows=documents.numbers + first_row,
         owners=np.zeros(len(documents.numbers), np.int32),

@@ -6,11 +6,14 @@ truncate   the engine embeds its beginning
 chunk      it is cut into windows, and each window is a row
 mean       it is cut into windows, and the mean of their vectors is its row
 reject     it goes to the rejects
+
+A document that came as a list of strings has its windows already: with `chunk` each string is a row, with `mean` their mean is one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +23,7 @@ from bulkembed import schema
 from bulkembed.config.recipe import VectorKey
 from bulkembed.config.template import template_pieces
 from bulkembed.records import Counts, Documents, LongDocuments, Prepared, RejectReason, Tokens
-from bulkembed.row_keys import binary_of, content_hashes
+from bulkembed.row_keys import binary_of, content_hashes, document_hashes
 from bulkembed.shards import Shard
 from bulkembed.text.tokenizer import Tokenizer
 from bulkembed.text.windows import cut_windows
@@ -38,22 +41,45 @@ class Pieces:
 
 
 def split_documents(documents: Documents, key: VectorKey, tokenizer: Tokenizer) -> Pieces:
-    prompt = key.prompt
-    tokens = tokenizer.encode(documents.texts, prompt)
+    texts = text_spans(documents)
+    tokens = tokenizer.encode([documents.texts[document][start:stop] for document, start, stop in texts], key.prompt)
+    left_out = unseen_strings(documents, texts, tokens, key, tokenizer)
     ids: list[npt.NDArray[np.int32]] = []
     n_cut: list[int] = []
     owners: list[int] = []
     spans: list[tuple[int, int]] = []
-    for document, text in enumerate(documents.texts):
-        if tokens.n_cut[document] and key.long_documents in ("chunk", "mean"):
-            windows, parts = windows_of(text, prompt, key.chunk_overlap, tokenizer)
+    for number, (document, start, stop) in enumerate(texts):
+        if number in left_out:
+            continue
+        if tokens.n_cut[number] and key.long_documents in ("chunk", "mean"):
+            windows, parts = windows_of(documents.texts[document][start:stop], key.prompt, key.chunk_overlap, tokenizer)
         else:
-            windows, parts = [(0, len(text))], None
-        spans += windows
+            windows, parts = [(0, stop - start)], None
+        spans += [(start + first, start + last) for first, last in windows]
         owners += [document] * len(windows)
-        ids += [parts.of(part) for part in range(len(windows))] if parts else [tokens.of(document)]
-        n_cut += parts.n_cut.tolist() if parts else [int(tokens.n_cut[document])]
+        ids += [parts.of(part) for part in range(len(windows))] if parts else [tokens.of(number)]
+        n_cut += parts.n_cut.tolist() if parts else [int(tokens.n_cut[number])]
     return Pieces(Tokens.join(ids, np.array(n_cut, np.int64)), np.array(owners, np.int64), np.array(spans, np.int64).reshape(-1, 2))
+
+
+def text_spans(documents: Documents) -> list[tuple[int, int, int]]:
+    """(document, start, stop): the characters of each whole text, and of each string of a document that came as a list of them."""
+    spans: list[tuple[int, int, int]] = []
+    for document, text in enumerate(documents.texts):
+        ends = documents.chunk_ends.get(document, (len(text),))
+        spans += [(document, start, stop) for start, stop in pairwise((0, *ends))]
+    return spans
+
+
+def unseen_strings(
+    documents: Documents, texts: list[tuple[int, int, int]], tokens: Tokens, key: VectorKey, tokenizer: Tokenizer
+) -> set[int]:
+    """Which of these texts the model sees nothing of, while it sees another string of the same list. They are no chunks."""
+    if not documents.chunk_ends:
+        return set()
+    seen = shows_text(tokens, key, tokenizer)
+    seen_documents = {document for number, (document, _, _) in enumerate(texts) if seen[number]}
+    return {number for number, (document, _, _) in enumerate(texts) if not seen[number] and document in seen_documents}
 
 
 def windows_of(text: str, prompt: str, overlap: int, tokenizer: Tokenizer) -> tuple[list[tuple[int, int]], Tokens]:
@@ -75,7 +101,7 @@ def windows_of(text: str, prompt: str, overlap: int, tokenizer: Tokenizer) -> tu
 def prepare_rows(shard: Shard, documents: Documents, pieces: Pieces, policy: LongDocuments) -> Prepared:
     """The rows of the data file without their vectors, and the token ids of their pieces."""
     lengths, n_cut = pieces.tokens.lengths, pieces.tokens.n_cut
-    rows, content = documents.rows, binary_of(content_hashes(documents.texts))
+    rows, content = documents.rows, binary_of(document_hashes(documents.texts, documents.chunk_ends))
     owners, numbers = pieces.documents, documents.numbers
     if policy == "chunk":
         rows, content = chunk_rows(rows, content, documents.texts, pieces)
@@ -171,16 +197,21 @@ def empty_reasons(prepared: Prepared, key: VectorKey, tokenizer: Tokenizer) -> d
     """(reason, detail) of each document of which the model would see nothing, by row of the shard.
 
     Zero-width characters, NUL and soft hyphens have no token in many tokenizers. Such a document would get the vector of the empty text."""
+    seen = shows_text(prepared.tokens, key, tokenizer)
+    empty = np.setdiff1d(prepared.numbers, prepared.numbers[prepared.owners[seen]])
+    detail = "the model has no token for it, beyond those of the prompt, the template and white space"
+    return {int(number): ("empty_text", detail) for number in empty}
+
+
+def shows_text(tokens: Tokens, key: VectorKey, tokenizer: Tokenizer) -> npt.NDArray[np.bool_]:
+    """Which texts give the model a token beyond those of the prompt, the template and white space."""
     spaces = tokenizer.own_ids(" ")
     blank = tokenizer.encode(["".join(literal for literal, _ in template_pieces(key.template, key.text_columns))], key.prompt).flat
     blank = blank[~np.isin(blank, spaces)]
-    tokens = prepared.tokens
     is_shown = ~np.isin(tokens.flat, spaces)
     n_shown = np.diff(np.concatenate([np.zeros(1, np.int64), np.cumsum(is_shown)])[tokens.offsets])
-    shows_text = n_shown != len(blank)
-    for piece in np.flatnonzero(~shows_text):
-        ids = tokens.of(int(piece))
-        shows_text[piece] = not np.array_equal(ids[~np.isin(ids, spaces)], blank)
-    empty = np.setdiff1d(prepared.numbers, prepared.numbers[prepared.owners[shows_text]])
-    detail = "the model has no token for it, beyond those of the prompt, the template and white space"
-    return {int(number): ("empty_text", detail) for number in empty}
+    seen: npt.NDArray[np.bool_] = n_shown != len(blank)
+    for text in np.flatnonzero(~seen):
+        ids = tokens.of(int(text))
+        seen[text] = not np.array_equal(ids[~np.isin(ids, spaces)], blank)
+    return seen
