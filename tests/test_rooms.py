@@ -50,8 +50,10 @@ ONLY_IN = {
     "marshal": set[str](),
     "shelve": set[str](),
     "huggingface_hub": {"embedding/hub"},
+    "deltalake": {"source/delta"},
+    "pyiceberg": {"source/iceberg"},
 }
-TOP_LEVEL_FREE = {"ray", "vllm", "torch", "huggingface_hub"}  # imported inside functions: they take seconds
+TOP_LEVEL_FREE = {"ray", "vllm", "torch", "huggingface_hub", "deltalake", "pyiceberg"}  # imported inside functions: slow, or extras
 READS_ENVIRONMENT = {
     "cli/app",
     "cluster/connect",

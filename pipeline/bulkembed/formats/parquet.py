@@ -46,7 +46,6 @@ def reading(place: ObjectVersion, names: Sequence[str], text_columns: Sequence[s
         coarse = pq.ParquetFile(file, metadata=parquet.metadata, coerce_int96_timestamp_unit="us", page_checksum_verification=True)
         known = file_layout(parquet, text_columns)
         if known.rows:
-            require_names(parquet.schema_arrow.names, names, place.uri)
             yield Reading(parquet.schema_arrow, batches(parquet, coarse, names), lambda: known)
         else:
             yield Reading(None, iter(()), lambda: known)

@@ -150,10 +150,11 @@ def write_held_scan(job: Job, held: dict[str, Scan], object_id: str) -> str:
 
 
 def first_rows(scan: Scan, rows: int) -> Scan:
-    """What a scan of the object's first rows would be. The layout stays that of the whole object."""
+    """What a scan of the object's first rows would be, without deleted ones. The layout stays that of the whole object."""
     if rows >= scan.counts.rows:
         return scan
-    keys = scan.keys.take(scan.keys.rows < rows)
-    rejects = scan.rejects.filter(pc.less(scan.rejects["row"], rows))
+    border = np.sort(np.concatenate([scan.keys.rows, scan.rejects["row"].to_numpy()]))[rows]
+    keys = scan.keys.take(scan.keys.rows < border)
+    rejects = scan.rejects.filter(pc.less(scan.rejects["row"], int(border)))
     text_bytes = scan.counts.text_bytes * rows // scan.counts.rows
     return replace(scan, keys=keys, rejects=rejects, counts=ScanCounts(rows, len(keys), rejects.num_rows, text_bytes))

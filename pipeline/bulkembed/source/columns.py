@@ -27,6 +27,7 @@ from bulkembed.source.column_types import (
 )
 from bulkembed.source.documents import LIST_HINT, LIST_POLICIES
 from bulkembed.source.layout import layout_of
+from bulkembed.source.live_files import require_table_columns
 from bulkembed.source.objects import SourceObject
 from bulkembed.storage.store import Store
 
@@ -129,14 +130,16 @@ def no_rows(source: str) -> SourceError:
 def require_columns(recipe: Recipe, item: SourceObject, layout: Layout) -> None:
     """Raises ObjectError where an object lacks a column, or has a text column that is no text. JSON rows are checked one by one."""
     if layout.schema is not None and layout.rows:
-        require_in_schema(recipe, item.uri, layout.schema)
+        require_in_schema(recipe, item, layout.schema)
 
 
-def require_in_schema(recipe: Recipe, uri: str, source: pa.Schema) -> None:
+def require_in_schema(recipe: Recipe, item: SourceObject, source: pa.Schema) -> None:
     """Raises ObjectError as `require_columns` does. `source`: the columns of an object that has rows."""
-    require_names(source.names, recipe.source_columns, uri)
+    if item.table:
+        require_table_columns(item.table.columns, recipe.source_columns, source, item.uri)
+    require_names(source.names, recipe.source_columns, item.uri)
     for name in recipe.vector_key.text_columns:
-        require_text(source.field(name), recipe.vector_key.long_documents, uri)
+        require_text(source.field(name), recipe.vector_key.long_documents, item.uri)
 
 
 def require_text(field: pa.Field, policy: LongDocuments, uri: str) -> None:

@@ -13,15 +13,19 @@ from bulkembed.formats.format import ObjectVersion
 from bulkembed.formats.known import SUFFIXES, format_named
 from bulkembed.records import Failure
 from bulkembed.shards import FormatName
+from bulkembed.source.live_files import Table, TableFile
 from bulkembed.source.table_folders import refuse_tables
+from bulkembed.source.tables import open_table
 from bulkembed.storage.compression import CODECS, codec_of
 from bulkembed.storage.listing import BROKEN, NOT_UTF8, LeftOut, StoredObject
 from bulkembed.storage.store import Store
+from bulkembed.storage.uris import join
 
 EXPECTED = f"{', '.join(SUFFIXES)} (JSON lines also with {' or '.join(CODECS)})"
 HIDDEN_SIGNS = (".", "_")
 SUFFIX = re.compile(r"(\.[a-z][a-z0-9]{0,9}){1,2}$")
 MAX_EXAMPLES, MAX_SUFFIXES = 3, 5
+TABLE_FOLDERS = ("_delta_log/", "metadata/")  # hold a table's own records
 # Names that cannot be read and may be documents. They fail the run, as a corrupt object does.
 UNREADABLE = {
     BROKEN: "a symbolic link that leads nowhere; mend it or remove it",
@@ -43,6 +47,12 @@ class SourceObject:
     version: str  # the store's ETag, else size and modification time
     format: FormatName
     id: str  # sorts in source order: readable part of the path, then a hash of path and version
+    table: TableFile | None = field(default=None, compare=False)  # what the table says of it, where the source is one
+
+    @property
+    def dead_rows(self) -> int:
+        """How many of its rows the table has deleted."""
+        return len(self.table.dead_rows) if self.table else 0
 
     def in_store(self, store: Store) -> ObjectVersion:
         return ObjectVersion(store, self.uri, self.version, self.relative_path)
@@ -68,10 +78,16 @@ class SourceListing:
     failures: list[Failure] = field(default_factory=list)  # names that may be documents and cannot be read
     left_out: list[LeftOutNames] = field(default_factory=list)
     links: list[tuple[str, str]] = field(default_factory=list)  # symbolic links that were followed, and what they lead to
+    tables: list[str] = field(default_factory=list)  # sources that are tables: the place, the version and the format
 
 
 def source_listing(store: Store, source: str) -> SourceListing:
-    """The document files under a prefix or glob. Raises SourceError where there are none, or where they belong to a table format."""
+    """The document files under a prefix or glob. Raises SourceError where there are none, or where they belong to a table format.
+
+    A source that is the folder of a Delta or Iceberg table is its live files."""
+    table = open_table(store, source)
+    if table is not None:
+        return table_listing(store, source, table)
     try:
         listing = store.listing(source, HIDDEN_SIGNS, lambda name: format_named(name) is not None)
     except FileNotFoundError:
@@ -93,6 +109,28 @@ def source_listing(store: Store, source: str) -> SourceListing:
         ]
         raise NoDocuments("; ".join([f"source {source}: {some} {EXPECTED}", *reasons]))
     return SourceListing(sorted(objects, key=lambda item: item.id), failures, left_out, listing.links)
+
+
+def table_listing(store: Store, source: str, table: Table) -> SourceListing:
+    """The live files of a table. A file that is gone is a failure; a file that is not live is left out."""
+    there = {item.relative_path: item for item in table.listing.objects}
+    objects = [table_object(there[path], TableFile(dead, table.columns)) for path, dead in table.files.items() if path in there]
+    missing = sorted(printable(join(table.folder, path)) for path in table.files.keys() - there.keys())
+    failures = [Failure(uri, f"{table.name} lists this file, and it is not there; restore the file or the table") for uri in missing]
+    if not objects and not failures:
+        raise NoDocuments(f"source {source}: {table.name} has no files")
+    old = sorted(path for path in there.keys() - table.files.keys() if not path.startswith(TABLE_FOLDERS))
+    left_out = [LeftOutNames("not live in this version of the table", len(old), examples(old))] if old else []
+    named = f"{source}: {table.name}"
+    return SourceListing(sorted(objects, key=lambda item: item.id), failures, left_out, table.listing.links, [named])
+
+
+def table_object(stored: StoredObject, table: TableFile) -> SourceObject:
+    """A live file of a table. Its id also changes when other rows of it are deleted."""
+    dead = table.dead_rows
+    version = f"{stored.version}\0{hashlib.sha256(dead.tobytes()).hexdigest()}" if len(dead) else stored.version
+    identity = object_id(stored.relative_path, version)
+    return SourceObject(stored.uri, stored.relative_path, stored.size, stored.version, "parquet", identity, table)
 
 
 def source_objects(store: Store, source: str) -> list[SourceObject]:

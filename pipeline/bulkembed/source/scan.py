@@ -6,8 +6,10 @@ keys of all rows, the rejects, and one batch of rows."""
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import compress
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from bulkembed import row_keys, schema, stopping
@@ -36,9 +38,9 @@ def scan_object(store: Store, item: SourceObject, recipe: Recipe, carried: pa.Sc
         texts = recipe.vector_key.text_columns
         with FORMATS[item.format].reading(item.in_store(store), recipe.source_columns, texts) as reading:
             if reading.schema is not None:
-                require_in_schema(recipe, item.uri, reading.schema)
+                require_in_schema(recipe, item, reading.schema)
             documents = scan_batches(reading.batches, item, recipe, carried)
-            return scan_of(reading.layout(), documents, carried)
+            return scan_of(reading.layout(), documents, carried, item.dead_rows)
 
     try:
         scan = store.retrying(read, f"reading {item.uri}")
@@ -58,12 +60,18 @@ def scan_batches(batches: Iterable[Rows], item: SourceObject, recipe: Recipe, ca
         object_rows = range(first, first + len(rows))
         columns = row_columns(rows, recipe, carried, item.uri, object_rows)
         documents = split_rows(columns, recipe, carried, item.uri, object_rows)
-        keys.append(keys_of_documents(documents, recipe, first))
+        live = is_live(documents.numbers + first, item)
+        keys.append(keys_of_documents(documents, recipe, first).take(live))
         if documents.rejects.num_rows:
-            rejects.append(documents.rejects)
-        text_bytes += len("".join(documents.texts).encode())
+            rejects.append(documents.rejects.filter(pa.array(is_live(documents.rejects["row"].to_numpy(), item))))
+        text_bytes += len("".join(compress(documents.texts, live.tolist())).encode())
         first = object_rows.stop
     return keys, rejects, text_bytes
+
+
+def is_live(rows: npt.NDArray[np.int64], item: SourceObject) -> npt.NDArray[np.bool_]:
+    """(n,): whether each of these rows of an object is live. Tables delete rows without writing the object anew."""
+    return ~np.isin(rows, item.table.dead_rows) if item.table else np.ones(len(rows), np.bool_)
 
 
 def keys_of_documents(documents: Documents, recipe: Recipe, first_row: int) -> Keys:
@@ -77,10 +85,11 @@ def keys_of_documents(documents: Documents, recipe: Recipe, first_row: int) -> K
     )
 
 
-def scan_of(layout: Layout, batches: tuple[list[Keys], list[pa.Table], int], carried: pa.Schema) -> Scan:
+def scan_of(layout: Layout, batches: tuple[list[Keys], list[pa.Table], int], carried: pa.Schema, dead_rows: int) -> Scan:
+    """`dead_rows`: how many rows of the object the table has deleted."""
     keys, text_bytes = Keys.concat(batches[0]), batches[2]
     rejects = pa.concat_tables([schema.empty_table(schema.rejects_schema(carried.field("id").type)), *batches[1]])
     counts = ScanCounts(len(keys) + rejects.num_rows, len(keys), rejects.num_rows, text_bytes)
-    if counts.rows != layout.rows:
-        raise AssertionError(f"{counts.rows} rows were read, and the layout has {layout.rows}")
+    if counts.rows + dead_rows != layout.rows:
+        raise AssertionError(f"{counts.rows} live and {dead_rows} deleted rows were read, and the layout has {layout.rows}")
     return Scan(layout, keys, rejects, counts)

@@ -1,4 +1,6 @@
-"""A listing -> SourceError where it contains a table of another system. The files of such a table also hold deleted and replaced rows."""
+"""A listing -> SourceError where it contains a table of another system. The files of such a table also hold deleted and replaced rows.
+
+A source that is itself the folder of a Delta or Iceberg table has been opened before: see tables."""
 
 from __future__ import annotations
 
@@ -11,6 +13,10 @@ from bulkembed.storage.listing import Listing
 from bulkembed.storage.store import Store
 from bulkembed.storage.uris import canonical, join
 
+EXPORT = "export its live rows to a folder of Parquet files and name that"
+NAME_FOLDER = "name the folder of each table as a source of its own"
+# What to do about a table in the format. docs/input.md says why Lance is not read.
+ADVICE = {"Delta": NAME_FOLDER, "Hudi": EXPORT, "Lance": EXPORT, "Iceberg": NAME_FOLDER}
 MARKERS = {"_delta_log": "Delta", ".hoodie": "Hudi", "_versions": "Lance", "metadata": "Iceberg"}
 PROBE_THREADS = 16
 MAX_FOLDERS_ABOVE, MAX_FOLDERS_PROBED = 4, 64  # each costs a store four requests
@@ -25,7 +31,7 @@ def refuse_tables(store: Store, source: str, listing: Listing) -> None:
             if kind:
                 raise SourceError(
                     f"source {source}: {folder} is a table in {kind} format; read file by file it would give deleted and "
-                    "replaced rows too: export its live rows to a folder of Parquet files and name that, or name one live file"
+                    f"replaced rows too: {ADVICE[kind]}, or name one live file"
                 )
 
 

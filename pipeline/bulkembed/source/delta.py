@@ -1,0 +1,116 @@
+"""A Delta table -> its live files.
+
+The log is copied to a local folder, where deltalake reads it. So the table is read with the store's own settings and retries."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from bulkembed.source.live_files import Rows, Table, TableColumns, UnreadableTable
+from bulkembed.storage.listing import Listing
+from bulkembed.storage.store import Store
+from bulkembed.storage.uris import join
+
+LOG, SIDECARS, HINT = "_delta_log", "_sidecars", "_last_checkpoint"
+VERSION = re.compile(r"[0-9]{20}(?=\.)")
+DELETION_VECTORS = re.compile(r"(.*/)?deletion_vector_[0-9a-f-]{36}\.bin")
+COPY_THREADS = 16
+ELSEWHERE = "is a partition column, whose values are in the table's log and not in its files; write it as an ordinary column too"
+
+
+def read_delta(store: Store, folder: str) -> Table:
+    """The newest version of a Delta table. Raises UnreadableTable, and ImportError where the package is missing."""
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError
+
+    with TemporaryDirectory() as mirror:
+        try:
+            copy_files(store, folder, log_files(store, folder), Path(mirror))
+            table = DeltaTable(mirror)
+            live = live_paths(table)
+            listing = store.listing(folder)  # after the log, so that it has all files of that version
+            dead = dead_rows(store, folder, listing, table, Path(mirror))
+        except (DeltaError, OSError, ValueError) as error:
+            raise UnreadableTable(f"{folder}: deltalake cannot read this Delta table: {str(error).splitlines()[0]}") from error
+    nothing = np.zeros(0, np.int64)
+    files = {path: dead.get(path, nothing) for path in live}
+    outside = dict.fromkeys(table.metadata().partition_columns, ELSEWHERE)
+    schema = orjson.loads(table.schema().to_json())
+    columns = TableColumns(renamed=dict(renamed_columns(schema)), outside=outside)
+    return Table(f"version {table.version()} of the Delta table", folder, files, columns, listing)
+
+
+def log_files(store: Store, folder: str) -> list[str]:
+    """The files of the log from the newest checkpoint on, by their paths below the folder."""
+    names = store.names(join(folder, LOG))
+    first = 0
+    if HINT in names:
+        first = int(orjson.loads(store.read(join(folder, LOG, HINT)))["version"])
+    wanted = [name for name in names if (number := VERSION.match(name)) and int(number[0]) >= first and not name.endswith(".crc")]
+    sidecars = store.names(join(folder, LOG, SIDECARS)) if SIDECARS in names else []
+    return [f"{LOG}/{name}" for name in wanted] + [f"{LOG}/{SIDECARS}/{name}" for name in sidecars]
+
+
+def copy_files(store: Store, folder: str, paths: Iterable[str], mirror: Path) -> None:
+    def copy(path: str) -> None:
+        (mirror / path).parent.mkdir(parents=True, exist_ok=True)
+        (mirror / path).write_bytes(store.read(join(folder, path)))
+
+    with ThreadPoolExecutor(COPY_THREADS) as pool:
+        for _ in pool.map(copy, paths):
+            pass
+
+
+def live_paths(table: Any) -> list[str]:
+    """Paths below the table's folder. Raises ValueError where a file lies elsewhere, as those of a shallow clone do."""
+    encoded: list[str] = pa.table(table.get_add_actions())["path"].to_pylist()
+    absolute = next((path for path in encoded if "://" in path or path.startswith("/")), None)
+    if absolute is not None:
+        raise ValueError(f"its file {absolute} lies in another folder, as those of a shallow clone do; make a deep clone")
+    return [unquote(path) for path in encoded]
+
+
+def dead_rows(store: Store, folder: str, listing: Listing, table: Any, mirror: Path) -> dict[str, Rows]:
+    """The rows that deletion vectors mark, by the path of their file."""
+    if "deletionVectors" not in (table.protocol().reader_features or []):
+        return {}
+    vectors = [item.relative_path for item in listing.objects if DELETION_VECTORS.fullmatch(item.relative_path)]
+    copy_files(store, folder, vectors, mirror)
+    root = f"{mirror.resolve()}/"
+    dead = {}
+    for batch in pa.RecordBatchReader.from_stream(table.deletion_vectors()):
+        for uri, kept in zip(batch["filepath"].to_pylist(), batch["selection_vector"], strict=True):
+            is_kept = kept.values.to_numpy(zero_copy_only=False)
+            dead[unquote(urlsplit(uri).path).removeprefix(root)] = np.flatnonzero(~is_kept)
+    return dead
+
+
+def renamed_columns(schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Columns that have another name in the files, or a field in them has, and why they are not read."""
+    for column in schema["fields"]:
+        physical = next(physical_names(column), None)
+        if physical is not None:
+            yield column["name"], f"is stored under another name ({physical}); copy the table to one without column mapping"
+
+
+def physical_names(value: Any) -> Iterator[str]:
+    """The stored names in a column's part of a schema that are not its own names."""
+    if isinstance(value, dict):
+        name = value.get("metadata", {}).get("delta.columnMapping.physicalName", value.get("name"))
+        if name != value.get("name"):
+            yield name
+        for part in ("type", "fields", "elementType", "keyType", "valueType"):
+            yield from physical_names(value.get(part))
+    elif isinstance(value, list):
+        for each in value:
+            yield from physical_names(each)

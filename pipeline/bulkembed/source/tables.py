@@ -1,0 +1,34 @@
+"""A source that is one table -> its live files. Tables of formats that are not read are refused by name."""
+
+from __future__ import annotations
+
+import posixpath
+
+from bulkembed.errors import SourceError
+from bulkembed.source.delta import read_delta
+from bulkembed.source.iceberg import METADATA, read_iceberg
+from bulkembed.source.live_files import Table
+from bulkembed.source.table_folders import table_at
+from bulkembed.storage.store import Store
+
+METADATA_SUFFIX = ".metadata.json"
+
+
+def open_table(store: Store, source: str) -> Table | None:
+    """The table whose folder the source is, or whose metadata file (Iceberg); None where it is no table that is read.
+
+    Raises SourceError where its live rows cannot be told, or the extra is missing."""
+    if source.startswith(("http://", "https://")):
+        return None  # an HTTP server may answer for every name
+    folder, name = source, None
+    if source.endswith(METADATA_SUFFIX) and posixpath.basename(posixpath.dirname(source)) == METADATA:
+        folder, name = posixpath.dirname(posixpath.dirname(source)), posixpath.basename(source)
+    kind = table_at(store, folder)[1]
+    try:
+        if kind == "Delta" and name is None:
+            return read_delta(store, folder)
+        if kind == "Iceberg" or (kind and name):
+            return read_iceberg(store, folder, name)
+    except ImportError as error:
+        raise SourceError(f"source {source}: a table in {kind} format is read with the extra: pip install 'bulkembed[tables]'") from error
+    return None

@@ -1,0 +1,267 @@
+"""Sources that are Delta or Iceberg tables: the live rows, or one line that says why not."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable, write_deltalake
+from pyiceberg.manifest import DataFileContent
+
+from bulkembed.errors import ObjectError, SourceError
+from bulkembed.source.objects import NoDocuments, source_listing
+from bulkembed.source.scan import scan_object
+from bulkembed.storage.store import Store
+from tests.support.listing import left_out, paths
+from tests.support.models import recipe
+from tests.support.reading import carried_of, config
+from tests.support.tables import FolderCatalog, change_log, delete_rows, log_actions, mark_deleted, protocol, rows, upload
+
+STORE = Store()
+Maker = Callable[[Path], None]  # of a table in a folder
+
+
+def live_ids(store: Store, source: str) -> list[int]:
+    """The ids of the documents that a source gives, sorted: each is read with its row."""
+    cfg, found = config(), []
+    listing = source_listing(store, source)
+    assert not listing.failures
+    carried = carried_of(listing.objects, cfg) if not store.settings else pa.schema([pa.field("id", pa.int64(), nullable=False)])
+    for item in listing.objects:
+        scan = scan_object(store, item, recipe(cfg), carried)
+        with store.open(item.uri) as file:
+            ids = pq.ParquetFile(file).read()["id"].to_pylist()
+        assert scan.counts.rows == len(scan.keys) + scan.rejects.num_rows
+        found += [ids[row] for row in scan.keys.rows]
+    return sorted(found)
+
+
+def delta_table(folder: Path) -> None:
+    """Rows 1 to 8 in two files, of which 2 and 7 are deleted by rewriting; row 3 has another text now."""
+    write_deltalake(folder, rows(1, 2, 3, 4))
+    write_deltalake(folder, rows(5, 6, 7, 8), mode="append")
+    DeltaTable(folder).delete("id in (2, 7)")
+    DeltaTable(folder).update(updates={"text": "'another text'"}, predicate="id = 3")
+
+
+def iceberg_table(folder: Path) -> None:
+    """The same rows."""
+    table = FolderCatalog().create(folder, rows(1).schema)
+    table.append(rows(1, 2, 3, 4))
+    table.append(rows(5, 6, 7, 8))
+    table.delete("id = 2")
+    file = next(task.file.file_path for task in table.scan().plan_files() if task.file.record_count == 4)
+    delete_rows(table, [(file, 2)])
+    assert sorted(table.scan().to_arrow()["id"].to_pylist()) == [1, 3, 4, 5, 6, 8]
+
+
+NAMES: dict[Maker, str] = {
+    delta_table: "version 3 of the Delta table",
+    iceberg_table: r"snapshot \d+ \(metadata/\S+\) of the Iceberg table",
+}
+
+
+@pytest.mark.parametrize("make", NAMES)
+def test_a_table_is_its_live_rows(place: tuple[Store, str], tmp_path: Path, make: Maker) -> None:
+    make(tmp_path / "made")
+    store, root = place
+    source = upload(tmp_path / "made", store, f"{root}/t")
+    assert live_ids(store, source) == [1, 3, 4, 5, 6, 8]
+    listing = source_listing(store, source)
+    assert re.match(f"{re.escape(source)}: {NAMES[make]}", listing.tables[0])
+    assert list(left_out(listing)) == ["not live in this version of the table"]
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_the_log_is_read_from_its_newest_checkpoint_on(tmp_path: Path, checkpoint: bool) -> None:
+    delta_table(tmp_path / "t")
+    if checkpoint:
+        DeltaTable(tmp_path / "t").create_checkpoint()
+        for number in range(3):
+            (tmp_path / "t" / "_delta_log" / f"{number:020d}.json").unlink()
+    write_deltalake(tmp_path / "t", rows(9), mode="append")
+    assert live_ids(STORE, str(tmp_path / "t")) == [1, 3, 4, 5, 6, 8, 9]
+
+
+@pytest.mark.parametrize("inline", [False, True])
+def test_deletion_vectors_are_applied_and_change_the_object(tmp_path: Path, inline: bool) -> None:
+    write_deltalake(tmp_path / "t", rows(1, 2, 3, 4))
+    write_deltalake(tmp_path / "t", rows(5), mode="append")
+    file = log_actions(tmp_path / "t", "add")[0]["path"]
+    before = {item.id for item in source_listing(STORE, str(tmp_path / "t")).objects}
+    mark_deleted(tmp_path / "t", file, [0, 2], inline)
+    assert live_ids(STORE, str(tmp_path / "t")) == [2, 4, 5]
+    mark_deleted(tmp_path / "t", file, [0, 2, 3], inline)
+    assert live_ids(STORE, str(tmp_path / "t")) == [2, 5]
+    assert len(before & {item.id for item in source_listing(STORE, str(tmp_path / "t")).objects}) == 1
+
+
+def test_names_of_partitions_are_those_on_disk(tmp_path: Path) -> None:
+    table = pa.concat_tables([rows(number, day=day) for number, day in enumerate(["a b/ü", "x%20y", "_z=1"])])
+    write_deltalake(tmp_path / "t", table, partition_by=["day"])
+    assert live_ids(STORE, str(tmp_path / "t")) == [0, 1, 2]
+
+
+def asked_for(source: Path, *names: str) -> None:
+    """Looks for the types of kept columns, as the first run does, and reads every object."""
+    cfg = config(keep_columns=names)
+    objects = source_listing(STORE, str(source)).objects
+    carried = carried_of(objects, cfg)
+    for item in objects:
+        scan_object(STORE, item, recipe(cfg), carried)
+
+
+def test_partition_columns_and_renamed_columns_of_delta_are_refused_where_they_are_asked_for(tmp_path: Path) -> None:
+    write_deltalake(tmp_path / "t", rows(1, day="2026-11-26", lang="en"), partition_by=["day"])
+    asked_for(tmp_path / "t", "lang")
+    with pytest.raises(SourceError, match="column 'day' is a partition column, whose values are in the table's log"):
+        asked_for(tmp_path / "t", "day")
+    (meta,) = log_actions(tmp_path / "t", "metaData")
+    schema = json.loads(meta["schemaString"])
+    for number, field in enumerate(schema["fields"]):
+        stored = "col-1" if field["name"] == "lang" else field["name"]
+        field["metadata"] = {"delta.columnMapping.id": number, "delta.columnMapping.physicalName": stored}
+    mapped = meta | {"schemaString": json.dumps(schema), "configuration": {"delta.columnMapping.mode": "name"}}
+    change_log(tmp_path / "t", protocol("columnMapping"), {"metaData": mapped})
+    asked_for(tmp_path / "t")
+    with pytest.raises(SourceError, match=r"column 'lang' is stored under another name \(col-1\)"):
+        asked_for(tmp_path / "t", "lang")
+
+
+def test_renamed_columns_of_iceberg_are_refused_in_files_that_have_the_old_name(tmp_path: Path) -> None:
+    table = FolderCatalog().create(tmp_path / "t", rows(1, lang="en", where="here").schema)
+    table.append(rows(1, lang="en", where="here"))
+    with table.update_schema() as update:
+        update.rename_column("lang", "language")
+        update.delete_column("where")
+    with table.update_schema(allow_incompatible_changes=True) as update:
+        update.add_column("where", update._schema.find_type("text"))
+    asked_for(tmp_path / "t")
+    with pytest.raises(SourceError, match="column 'language' is called 'lang' in this file; rewrite"):
+        asked_for(tmp_path / "t", "language")
+    with pytest.raises(SourceError, match="column 'where' is another column in this file"):
+        asked_for(tmp_path / "t", "where")
+
+
+def test_partition_columns_of_iceberg_are_read_from_the_files(tmp_path: Path) -> None:
+    table = FolderCatalog().create(tmp_path / "t", rows(1, lang="en").schema)
+    with table.update_spec() as update:
+        update.add_identity("lang")
+    table.append(rows(1, 2, lang="en"))
+    asked_for(tmp_path / "t", "lang")
+
+
+def damage_log(folder: Path) -> None:
+    write_deltalake(folder, rows(1))
+    (folder / "_delta_log" / f"{1:020d}.json").write_text("damaged\n")
+
+
+def unknown_feature(folder: Path) -> None:
+    write_deltalake(folder, rows(1))
+    change_log(folder, protocol("holograms"))
+
+
+def shallow_clone(folder: Path) -> None:
+    write_deltalake(folder, rows(1))
+    (add,) = log_actions(folder, "add")
+    change_log(folder, {"add": add | {"path": "s3://another/place/a.parquet"}})
+
+
+def equality_deletes(folder: Path) -> None:
+    table = FolderCatalog().create(folder, rows(1).schema)
+    table.append(rows(1, 2))
+    delete_rows(table, [("x", 1)], DataFileContent.EQUALITY_DELETES)
+
+
+def orc_deletes(folder: Path) -> None:
+    table = FolderCatalog().create(folder, rows(1).schema)
+    table.append(rows(1, 2))
+    delete_rows(table, [("x", 1)], format="ORC")
+
+
+def two_newest(folder: Path) -> None:
+    FolderCatalog().create(folder, rows(1).schema).append(rows(1))
+    newest = max((folder / "metadata").glob("*.metadata.json"))
+    newest.with_name("00001-other.metadata.json").write_bytes(newest.read_bytes())
+
+
+UNREADABLE: dict[Maker, str] = {
+    damage_log: "deltalake cannot read this Delta table: .*Json error",
+    unknown_feature: "Feature 'holograms' is not supported",
+    shallow_clone: "s3://another/place/a.parquet lies in another folder, as those of a shallow clone do; make a deep clone",
+    equality_deletes: "pyiceberg cannot read this Iceberg table: PyIceberg does not yet support equality deletes",
+    orc_deletes: "its delete file .* is ORC; compact the table",
+    two_newest: "have the same number; name the one that the catalog has as the source",
+}
+
+
+@pytest.mark.parametrize("make", UNREADABLE, ids=lambda make: make.__name__)
+def test_what_cannot_be_read_rightly_is_one_line(tmp_path: Path, make: Maker) -> None:
+    make(tmp_path / "t")
+    with pytest.raises(SourceError, match=UNREADABLE[make]) as caught:
+        source_listing(STORE, str(tmp_path / "t"))
+    assert caught.value.exit_code == 2 and "\n" not in str(caught.value) and f"{tmp_path}/t" in str(caught.value)
+
+
+def test_a_metadata_file_names_a_version_of_an_iceberg_table(tmp_path: Path) -> None:
+    table = FolderCatalog().create(tmp_path / "t", rows(1).schema)
+    table.append(rows(1, 2))
+    first = table.metadata_location
+    table.append(rows(3))
+    assert live_ids(STORE, first) == [1, 2]
+    assert live_ids(STORE, table.metadata_location) == live_ids(STORE, str(tmp_path / "t")) == [1, 2, 3]
+
+
+def test_a_live_file_that_is_gone_is_a_failure_and_an_empty_table_has_no_documents(tmp_path: Path) -> None:
+    write_deltalake(tmp_path / "t", rows(1))
+    write_deltalake(tmp_path / "t", rows(2), mode="append")
+    gone = log_actions(tmp_path / "t", "add")[0]["path"]
+    (tmp_path / "t" / gone).unlink()
+    listing = source_listing(STORE, str(tmp_path / "t"))
+    assert len(paths(listing)) == 1
+    assert [(failure.where, failure.reason[:40]) for failure in listing.failures] == [
+        (f"{tmp_path}/t/{gone}", "version 1 of the Delta table lists this ")
+    ]
+    DeltaTable(tmp_path / "t").delete()
+    with pytest.raises(NoDocuments, match="version 2 of the Delta table has no files"):
+        source_listing(STORE, str(tmp_path / "t"))
+
+
+@pytest.mark.parametrize(("make", "package"), [(delta_table, "deltalake"), (iceberg_table, "pyiceberg")])
+def test_without_the_extra_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Any, package: str) -> None:
+    make(tmp_path / "t")
+    for module in (package, f"{package}.table", f"{package}.serializers", f"{package}.catalog.noop"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(SourceError, match=r"pip install 'bulkembed\[tables\]'") as caught:
+        source_listing(STORE, str(tmp_path / "t"))
+    assert caught.value.exit_code == 2
+
+
+def test_a_moved_iceberg_table_is_read_where_it_is(tmp_path: Path) -> None:
+    iceberg_table(tmp_path / "before")
+    shutil.move(tmp_path / "before", tmp_path / "t")
+    assert live_ids(STORE, str(tmp_path / "t")) == [1, 3, 4, 5, 6, 8]
+
+
+def test_an_unreadable_column_fails_only_its_file(tmp_path: Path) -> None:
+    table = FolderCatalog().create(tmp_path / "t", rows(1).schema)
+    table.append(rows(1))
+    with table.update_schema() as update:
+        update.rename_column("text", "body")
+    table.append(rows(2).rename_columns(["id", "body"]))
+    cfg = config(text_columns=("body",))
+    outcomes: list[object] = []
+    for item in source_listing(STORE, str(tmp_path / "t")).objects:
+        try:
+            outcomes.append(scan_object(STORE, item, recipe(cfg), pa.schema([pa.field("id", pa.int64(), nullable=False)])).counts.documents)
+        except ObjectError as error:
+            outcomes.append(str(error).partition(": ")[2])
+    assert sorted(map(str, outcomes))[0] == "1" and "column 'body' is called 'text' in this file" in str(outcomes)
