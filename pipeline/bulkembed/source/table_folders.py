@@ -44,7 +44,7 @@ def suspects(listing: Listing) -> Iterator[str]:
     root = canonical(listing.root)  # the folders above a symbolic link are those above its target
     if root.startswith(("http://", "https://")):
         return  # an HTTP server may answer for every name
-    above = [root, *folders_above(root)]
+    above = [*([root] if listing.is_glob else []), *folders_above(root)]  # any other root has been looked at: see tables
     inside: set[str] = set()
     for folder in unseen_folders(listing):
         inside |= {folder, *folders_above(folder)}.difference(above)
@@ -77,7 +77,7 @@ def table_at(store: Store, folder: str) -> tuple[str, str | None]:
 
 def has_marker(store: Store, folder: str, marker: str) -> bool:
     place = join(folder, marker)
-    names = set(store.names(place)) - {marker} if store.stands(place) else set()  # a file is its own and only name
+    names = set(store.names(place)) - {marker}  # a local file is its own and only name
     if marker == "_versions":
         return any(name.endswith(".manifest") for name in names)
     if marker == "metadata":
