@@ -146,6 +146,25 @@ def test_killed_anywhere_the_same_command_goes_on(tmp_path: Path, output: str, m
     assert problems(output) == [] and set(tombstones(STORE, output)) == {1, 2}
 
 
+def test_any_later_call_erases_what_a_killed_one_has_listed(output: str) -> None:
+    add_erasure(STORE, output, "forget", row_keys.id_hashes(pa.chunked_array([["a3", "b1"]])))  # killed after its first write
+    done = forget(STORE, output, id_file("a9"))
+    assert (done.ids, done.found, done.documents, done.expired) == (1, 1, 3, [1, 2])
+    assert not {"a3", "b1", "a9"} & set(read_dataset(output)["id"].to_pylist())
+    assert problems(output) == []
+
+
+def test_ids_that_were_taken_back_return_where_others_are_erased_meanwhile(tmp_path: Path, qwen: str, output: str) -> None:
+    forget(STORE, output, id_file("a3", "a4"))
+    remember(STORE, output, id_file("a3"))
+    forget(STORE, output, id_file("a9"))
+    in_one_process(simulated(tmp_path / "in", output, qwen)).require_complete()
+    held = set(read_dataset(output)["id"].to_pylist())
+    assert "a3" in held and not {"a4", "a9"} & held
+    current = current_snapshot(STORE, output)
+    assert current is not None and (current.documents, current.forgotten, current.erasure) == (33, 2, 3)
+
+
 def test_chunks_of_a_document_leave_together(tmp_path: Path, qwen: str) -> None:
     write_rows(tmp_path / "in", "a", ["x", "y", "z"], "many words " * 60)
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, long_documents="chunk")

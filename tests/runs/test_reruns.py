@@ -228,6 +228,32 @@ def test_ids_that_are_erased_during_a_run_are_not_published(cfg: RunConfig) -> N
     assert problems(cfg.output) == []
 
 
+def test_an_id_that_is_erased_on_the_night_it_comes_is_not_published(cfg: RunConfig) -> None:
+    in_one_process(cfg)
+    write_jsonl(Path(cfg.source, "c.jsonl"), [{"id": number, "text": f"new {number}", "lang": "en"} for number in (98, 99)])
+    run(cfg, lambda progress: None, Meanwhile(lambda: forget(STORE, cfg.output, id_file(99)))).require_complete()
+    assert ids(cfg) == [*range(40), 98]
+    assert (current(cfg).forgotten, current(cfg).erasure) == (1, 1)
+
+
+class Before(Meanwhile):
+    """Does something else on the same output before its own shards."""
+
+    def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | LostAttempt]:
+        act, self.act = self.act, lambda: None
+        act()
+        yield from super().run(shards, job)
+
+
+def test_what_another_run_has_embedded_and_published_first_is_in_the_dataset_once(cfg: RunConfig) -> None:
+    in_one_process(cfg)
+    write_jsonl(Path(cfg.source, "c.jsonl"), [{"id": number, "text": f"new {number}", "lang": "en"} for number in range(100, 130)])
+    other = cfg.model_copy(update={"shards": cfg.shards.model_copy(update={"max_rows": 7})})  # its files have other names
+    run(cfg, lambda progress: None, Before(lambda: in_one_process(other).require_complete())).require_complete()
+    assert ids(cfg) == [*range(40), *range(100, 130)]
+    assert problems(cfg.output) == []
+
+
 def test_what_can_be_read_is_embedded_beside_an_object_that_cannot(cfg: RunConfig) -> None:
     in_one_process(cfg)
     Path(cfg.source, "b.jsonl").unlink()

@@ -62,7 +62,8 @@ class Snapshot(Draft):
 
 
 class ParentMoved(BulkembedError):
-    """Another run has published onto this line since the draft was planned. The difference must be taken again, from `newest`."""
+    """Another run has published onto this line since the draft was planned, or ids were erased. The difference must be taken again,
+    from `newest`."""
 
     def __init__(self, newest: Snapshot | None) -> None:
         super().__init__(f"snapshot {newest.number if newest else 0} was published since this run was planned; run again")

@@ -26,7 +26,8 @@ def complete(job: Job, plan: RunPlan, night: Night, published: Collection[str], 
     `check` is called just before the snapshot is written.
 
     Raises ParentMoved where another run has published on this line, HeldBack where too many documents would leave."""
-    embedded = sorted(set(published) - set(night.carried) - {change.file.name for change in night.changes})
+    # Those of before the night was planned again are carried or rewritten, or another run has published their documents.
+    embedded = sorted(set(published).difference(plan.asked.published, night.carried, (change.file.name for change in night.changes)))
     tonight = rejected_in(job, embedded)
     twin_changes, twin_rejects = twins_of(job, night, embedded, tonight, work)
     changes = [*night.changes, *twin_changes]

@@ -56,8 +56,9 @@ def forget(store: Store, output: str, file: IdFile) -> Forgotten:
     """Erases the ids of a file.
 
     Raises ConfigError where the file holds what is no id of this dataset, SourceError where there is no dataset."""
-    count, erased = ids_of(store, output, file)
-    number, seen = add_erasure(store, output, "forget", erased), Seen()
+    count, ids = ids_of(store, output, file)
+    number, seen = add_erasure(store, output, "forget", ids), Seen()
+    erased = forgotten(store, output, number)  # with the ids of an earlier call that was killed: the new snapshots heed the whole list
     for snapshot in snapshots(store, output):
         look_at(store, output, snapshot.fingerprint, snapshot_files(store, output, snapshot), erased, seen)
     published, documents = [], 0
@@ -67,8 +68,8 @@ def forget(store: Store, output: str, file: IdFile) -> Forgotten:
         documents += dropped
     heads.refresh_head(store, output)
     expired = list(bury_holders(store, output, seen))
-    found = [holder.ids for holder in seen.values() if holder is not None]
-    n_found = len(np.unique(np.concatenate([row_keys.no_hashes(), *found]), axis=0))
+    held = np.concatenate([row_keys.no_hashes(), *(holder.ids for holder in seen.values() if holder is not None)])
+    n_found = len(np.unique(held[are_in(held, ids)], axis=0))
     tagged = {name: number for name, number in tags(store, output).items() if number in expired}
     return Forgotten(count, n_found, documents, published, expired, tagged)
 
@@ -116,7 +117,8 @@ def erase(store: Store, output: str, newest: Snapshot, erased: Hashes, number: i
             return None, 0
         dropped = sum(len(holder.ids) for holder in holders.values())
         values = {item.name: getattr(newest, item.name) for item in fields(Draft)}
-        changes = {"parent": newest.number, "run_key": None, "erasure": number, "forgotten": newest.forgotten + dropped}
+        heeded = newest.erasure if lacks_rows(store, output, newest, erased) else number
+        changes = {"parent": newest.number, "run_key": None, "erasure": heeded, "forgotten": newest.forgotten + dropped}
         token = newest.manifest
         files = without(store, output, newest, manifests.read_files(store, output, token), holders)
         sources, rejected = manifests.read_sources(store, output, token), manifests.read_rejected(store, output, token)
@@ -126,6 +128,12 @@ def erase(store: Store, output: str, newest: Snapshot, erased: Hashes, number: i
         except ParentMoved as moved:
             newest = moved.newest or newest
     raise StorageError(f"{output}: {MAX_ATTEMPTS} runs published onto this line first; try again")
+
+
+def lacks_rows(store: Store, output: str, snapshot: Snapshot, erased: Hashes) -> bool:
+    """Whether ids have left the list since the snapshot was made. Then it goes on to heed its older list, so that the next run looks for
+    their rows."""
+    return not are_in(forgotten(store, output, snapshot.erasure), erased).all()
 
 
 def bury_holders(store: Store, output: str, seen: Seen) -> Iterator[int]:

@@ -7,8 +7,9 @@ from dataclasses import replace
 from functools import partial
 
 from bulkembed.dataset import file_keys, heads, snapshots
+from bulkembed.dataset.erasures import newest_erasure
 from bulkembed.dataset.manifests import DataFile, Rejected
-from bulkembed.dataset.snapshots import Draft, Snapshot
+from bulkembed.dataset.snapshots import Draft, ParentMoved, Snapshot
 from bulkembed.errors import BulkembedError
 from bulkembed.runs.exchange import REQUESTS
 from bulkembed.runs.job import Job
@@ -33,7 +34,7 @@ def publish(
     `erasure`: number of the list of erased ids that it heeds; `unreadable`: objects that it does without. `check` is called just before
     the snapshot is written.
 
-    Raises ParentMoved where another run has published on this line since the night was planned."""
+    Raises ParentMoved where another run has published on this line since the night was planned, or ids were erased."""
     require_every_row(night, files, rejected)
     parent = night.base.parent
     if parent is not None and is_same(job, night, parent, files, erasure, unreadable):
@@ -53,9 +54,13 @@ def publish(
         forgotten=night.forgotten,
         unreadable=list(unreadable),
     )
-    snapshot = snapshots.publish_snapshot(
-        job.store, job.cfg.output, draft, files, night.sources, rejected, lambda parent, following: check()
-    )
+
+    def guard(parent: Snapshot | None, following: Snapshot) -> None:
+        check()
+        if newest_erasure(job.store, job.cfg.output) != following.erasure:
+            raise ParentMoved(parent)
+
+    snapshot = snapshots.publish_snapshot(job.store, job.cfg.output, draft, files, night.sources, rejected, guard)
     heads.refresh_head(job.store, job.cfg.output)
     return snapshot
 
