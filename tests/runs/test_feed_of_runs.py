@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import bulkembed
+from bulkembed.errors import SourceError
 from tests.support.feeds import apply, copy_of, multiset, read
 from tests.support.nights import Upstream
 from tests.support.runs import in_one_process, simulated
@@ -37,3 +38,16 @@ def test_feeds_follow_the_nights_of_a_corpus(tmp_path: Path, qwen: str, long_doc
     held = {row["id"] for row in copy}
     gone = [row for row in read(tmp_path / "all", "deletes") if row["id"] not in held]
     assert {row["id"] for row in gone if row["reason"] != "deleted"} == {row["id"] for row in gone} & empty != set()
+
+
+def test_no_feed_leads_to_or_from_a_trial(tmp_path: Path, qwen: str) -> None:
+    upstream = Upstream(seed=1, documents=30)
+    upstream.rows[0]["text"] = ""  # a trial keeps no reasons of rejects
+    upstream.write(tmp_path / "in")
+    in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen)).require_complete()
+    for limit in (20, 10):
+        in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen, limit=limit)).require_complete()
+    for first, last in ((1, 2), (2, 1), (2, 3)):
+        with pytest.raises(SourceError, match=rf"snapshot [23] is a trial \(--limit [12]0\).*load snapshot {last} anew \(--from 0\)"):
+            bulkembed.changes(tmp_path / "out", tmp_path / "feed", first, last)
+    assert bulkembed.changes(tmp_path / "out", tmp_path / "feed", 0, 3).rows == len(copy_of(tmp_path / "out", 3))

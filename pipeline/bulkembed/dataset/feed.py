@@ -118,6 +118,12 @@ def require_outside(output: str, folder: str) -> None:
 
 
 def require_one_line(old: Snapshot | None, new: Snapshot) -> None:
+    trial = next((snapshot for snapshot in (old, new) if snapshot is not None and snapshot.limited), None)
+    if old is not None and trial is not None:
+        raise SourceError(
+            f"changes: snapshot {trial.number} is a trial (--limit {trial.limit}), and a feed leads between whole snapshots; "
+            f"load snapshot {new.number} anew (--from 0)"
+        )
     if old is not None and old.line != new.line:
         raise SourceError(
             f"changes: snapshots {old.number} and {new.number} are of different lines ({old.line} and {new.line}), so that no row of one "
