@@ -38,7 +38,7 @@ def test_a_linked_file_has_the_version_of_what_it_leads_to(tmp_path: Path) -> No
     (item,) = source_listing(Store(), str(tmp_path / "in")).objects
     assert item.uri == f"{tmp_path}/in/a.jsonl"
     assert item.version == Store().version(item.uri)
-    with Store().open_lines(item.uri, item.version) as file:
+    with Store().open_stream(item.uri, item.version) as file:
         assert file.read() == ROW
     fill(tmp_path, "blob", data=ROW * 2)
     assert item.version != Store().version(item.uri)

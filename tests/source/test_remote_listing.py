@@ -39,7 +39,7 @@ def test_keys_that_differ_by_a_slash_are_two_objects(bucket: tuple[Store, str]) 
     found = source_listing(store, f"{root}/in")
     assert len({item.id for item in found.objects}) == 2
     for item in found.objects:
-        with store.open_lines(item.uri, item.version) as file:
+        with store.open_stream(item.uri, item.version) as file:
             assert file.read() == ROW
 
 

@@ -24,7 +24,7 @@ class RunConfig(Section):
 
     source: Annotated[str, AfterValidator(absolute_place)] = Field(
         examples=["s3://corpus/docs"],
-        description="Location of the documents: one object, a prefix or a glob. Parquet, or JSON lines, plain, .gz or .zst.",
+        description="Location of the documents: one object, a prefix or a glob. Parquet, or JSON lines, plain or compressed.",
     )
     output: Annotated[str, AfterValidator(absolute_place)] = Field(
         examples=["s3://corpus/vectors"], description="Location of the dataset: a URI of its own, not inside the source."

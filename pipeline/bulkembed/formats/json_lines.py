@@ -6,7 +6,6 @@ one. Lines that may hold such a number are therefore parsed again by Python's ow
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Context, Decimal, InvalidOperation, Overflow
 from itertools import islice
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import orjson
 
@@ -22,7 +21,7 @@ from bulkembed.errors import ObjectError
 from bulkembed.formats import rows
 from bulkembed.formats.format import Format, ObjectVersion, Reading
 from bulkembed.formats.rows import JsonRows
-from bulkembed.formats.text_lines import BYTE_ORDER_MARK, MAX_LINE_BYTES, LineIndex, read_lines, seek_first_line
+from bulkembed.formats.text_lines import BYTE_ORDER_MARK, MAX_LINE_BYTES, LineIndex, TextFile, open_text
 from bulkembed.records import Reasons
 from bulkembed.scans import Layout
 from bulkembed.shards import Part
@@ -54,9 +53,9 @@ def reading(place: ObjectVersion, names: Sequence[str], text_columns: Sequence[s
 @contextmanager
 def opened(place: ObjectVersion) -> Iterator[LineIndex]:
     """The lines of an object. Raises ObjectError where it holds JSON of another form."""
-    with place.store.open_lines(place.uri, place.version) as file:
-        require_lines(file, place.uri)
-        yield LineIndex(file)
+    with open_text(place.store, place.uri, place.version) as text:
+        require_lines(text, place.uri)
+        yield LineIndex(text)
 
 
 def line_batches(lines: Iterable[tuple[bytes, int]]) -> Iterator[list[tuple[bytes, int]]]:
@@ -76,9 +75,8 @@ def line_batches(lines: Iterable[tuple[bytes, int]]) -> Iterator[list[tuple[byte
 def part_rows(store: Store, part: Part, names: Sequence[str], row_bytes: float) -> JsonRows:
     """The rows of a part. The lines between them are read and not parsed."""
     expected_bytes = int(row_bytes * (part.skip + part.stop - part.start))
-    with store.open_lines(part.uri, part.version, expected_bytes) as file:
-        file.seek(part.offset or seek_first_line(file))
-        not_blank = ((line, length) for line, length in read_lines(file) if not line.isspace())
+    with open_text(store, part.uri, part.version, expected_bytes, part.offset) as text:
+        not_blank = ((line, length) for line, length in text.lines if not line.isspace())
         lines = islice(not_blank, part.skip, part.skip + part.stop - part.start)
         if part.picks is None:
             return rows_of_lines(lines, names)
@@ -93,15 +91,15 @@ def rows_of_lines(lines: Iterable[tuple[bytes, int]], names: Sequence[str]) -> J
     return JsonRows(values, reasons)
 
 
-def require_lines(file: BinaryIO, uri: str) -> None:
+def require_lines(text: TextFile, uri: str) -> None:
     """Raises ObjectError where a file starts with a JSON array, or with an object that continues on the next line."""
-    first, line_end, _ = cast("io.BufferedReader", file).peek(1).removeprefix(BYTE_ORDER_MARK).lstrip().partition(b"\n")
+    first, line_end, _ = text.file.peek(1).lstrip().partition(text.line_end)
     first = first.rstrip()
     # In a file named .jsonl, a line that starts with a bracket is a bad row, unless it is clearly the start of an array.
     is_array = first.startswith(b"[") and (codec_of(uri)[0].endswith(".json") or first == b"[" or first.endswith(b","))
     if is_array or (line_end and first == b"{"):
-        kind = "JSON array" if is_array else "JSON object over several lines"
-        raise ObjectError(f"{uri}: is one {kind}, not JSON lines; write one object a line, or give a glob that leaves it out")
+        kind, command = ("JSON array", "jq -c '.[]'") if is_array else ("JSON object over several lines", "jq -c")
+        raise ObjectError(f"{uri}: is one {kind}, not JSON lines; write one object a line, as {command} does, or name a source without it")
 
 
 @dataclass(frozen=True)
@@ -218,4 +216,4 @@ def restore_digits(rows: list[dict[str, Any]], lines: list[bytes], names: Iterab
             rows[number] = parse_exactly(lines[number])
 
 
-JSON_LINES = Format("jsonl", (".jsonl", ".ndjson", ".json"), (), layout, reading, part_rows)
+JSON_LINES = Format("jsonl", (".jsonl", ".jsonlines", ".ndjson", ".json"), (), layout, reading, part_rows)

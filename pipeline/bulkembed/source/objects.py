@@ -21,7 +21,7 @@ from bulkembed.storage.listing import BROKEN, NOT_UTF8, LeftOut, StoredObject
 from bulkembed.storage.store import Store
 from bulkembed.storage.uris import join
 
-EXPECTED = f"{', '.join(SUFFIXES)} (JSON lines also with {' or '.join(CODECS)})"
+EXPECTED = f"{', '.join(SUFFIXES)} (all but Parquet also with {', '.join(CODECS)})"
 HIDDEN_SIGNS = (".", "_")
 SUFFIX = re.compile(r"(\.[a-z][a-z0-9]{0,9}){1,2}$")
 MAX_EXAMPLES, MAX_SUFFIXES = 3, 5

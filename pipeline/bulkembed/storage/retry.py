@@ -12,9 +12,9 @@ from typing import TypeVar
 
 import pyarrow as pa
 import tenacity
-from backports.zstd import ZstdError
 
 from bulkembed.errors import StorageError
+from bulkembed.storage.compression import DAMAGED
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ FINAL_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, IsADirector
 FINAL_ERROR_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.EFBIG, errno.ENOSYS}
 DAMAGED_REQUEST_CODES = {"IncompleteBody", "BadDigest"}  # the request was damaged on its way; other invalid requests stay invalid
 # What libraries raise for bytes that are not of the format that the name says.
-CORRUPT = (pa.ArrowException, OSError, EOFError, zlib.error, ZstdError)
+CORRUPT = (pa.ArrowException, OSError, EOFError, zlib.error, *DAMAGED)
 FINAL_NAMES = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "InvalidEndpoint"}
 
 

@@ -22,7 +22,6 @@ import orjson
 from fsspec.implementations.local import LocalFileSystem
 
 from bulkembed.errors import ConfigError, ObjectError, SourceError, StorageError
-from bulkembed.storage.compression import codec_of, decompress
 from bulkembed.storage.listing import WILD, LeftOut, Listing, NameTest, StoredObject, Tree, any_name, below, fixed_part, list_tree
 from bulkembed.storage.local_files import link, put_local, remove_tree
 from bulkembed.storage.local_tree import LocalTree
@@ -171,17 +170,14 @@ class Store:
         Raises ObjectError where the object is gone, or has another version than `expected_version`."""
         return self._open(uri, expected_version, cache_type="none")
 
-    def open_lines(self, uri: str, expected_version: str | None = None, expected_bytes: int = 0) -> BinaryIO:
-        """As `open`, for reading from front to back. The file is decompressed as its suffix says.
+    def open_stream(self, uri: str, expected_version: str | None = None, expected_bytes: int = 0) -> io.BufferedReader:
+        """As `open`, for reading from front to back.
 
         `expected_bytes`: an estimate of what will be read, so that it is one GET; 0 where that is unknown."""
-        codec = codec_of(uri)[1]
-        # A compressed object is always read from its start, so that the estimate says nothing.
-        known = expected_bytes and not codec
-        ahead_bytes = min(max(expected_bytes, MIN_READ_AHEAD_BYTES), MAX_READ_AHEAD_BYTES) if known else READ_AHEAD_BYTES
+        ahead_bytes = min(max(expected_bytes, MIN_READ_AHEAD_BYTES), MAX_READ_AHEAD_BYTES) if expected_bytes else READ_AHEAD_BYTES
         file = self._open(uri, expected_version, cache_type="readahead", block_size=ahead_bytes)
         # fsspec's own files split lines in Python. The buffer does it in C.
-        return cast(BinaryIO, io.BufferedReader(decompress(file, codec), 1 << 20))
+        return io.BufferedReader(cast(Any, file), 1 << 20)
 
     def _open(self, uri: str, expected_version: str | None, **reading: Any) -> BinaryIO:
         filesystem, path = self._locate(uri)
