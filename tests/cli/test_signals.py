@@ -165,7 +165,7 @@ def test_a_signal_while_the_model_loads_ends_the_run(tmp_path: Path, qwen: str) 
 def test_a_second_signal_while_the_snapshot_is_published_ends_the_run(tmp_path: Path, qwen: str) -> None:
     """The first one leaves the publishing its time."""
     stuck = "lambda *_: (print('publishing', flush=True), time.sleep(600))"
-    patches = f"import time; from bulkembed.dataset import snapshots; snapshots.publish_snapshot = {stuck}"
+    patches = f"import time; from bulkembed.dataset import publishing; publishing.publish_snapshot = {stuck}"
     arguments = [str(each) for each in run(tmp_path, qwen)]
     in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen, keep_columns=[]))
     for folder in ("snapshots", "heads"):

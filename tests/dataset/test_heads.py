@@ -15,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from bulkembed.dataset import heads, paths
 from bulkembed.dataset.current_txt import read_current
 from bulkembed.dataset.manifests import read_files, read_sources
-from bulkembed.dataset.snapshots import Draft, ParentMoved, Snapshot, current_snapshot, newest_of_line, snapshot_files, snapshots
+from bulkembed.dataset.publishing import ParentMoved
+from bulkembed.dataset.snapshots import Draft, Snapshot, current_snapshot, newest_of_line, snapshot_files, snapshots
 from bulkembed.dataset.tombstones import bury
 from bulkembed.errors import SourceError, StorageError
 from bulkembed.storage.store import Store

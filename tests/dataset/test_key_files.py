@@ -58,8 +58,10 @@ def test_a_scan_comes_back(tmp_path: Path, documents: int, rejects: int) -> None
     assert keys.owners.tolist() == [0] * documents + [1] * documents
     assert key_files.read_layout(STORE, output, "line", "a") == scan.layout
     assert key_files.read_scan_counts(STORE, output, "line", ["a", "b"]) == [scan.counts] * 2
-    assert key_files.scanned(STORE, output, "line") == {"a", "b"}
-    assert key_files.scanned(STORE, output, "other") == set()
+    for more in (0, key_files.MAX_LOOKS):
+        wanted = ["c", "b", *(f"d{number}" for number in range(more))]
+        assert key_files.scanned(STORE, output, "line", wanted) == {"b"}
+        assert key_files.scanned(STORE, output, "other", wanted) == set()
     rejects_uri = paths.rejects_uri(output, "line", "a")
     assert STORE.stands(rejects_uri) == (rejects > 0)
     if rejects:

@@ -10,11 +10,12 @@ import pytest
 from bulkembed.dataset import heads
 from bulkembed.dataset.current_txt import current_text
 from bulkembed.dataset.manifests import read_files, read_rejected, read_sources
+from bulkembed.dataset.publishing import ParentMoved
+from bulkembed.dataset.run_keys import find_run_key
 from bulkembed.dataset.snapshots import (
-    ParentMoved,
+    View,
     ancestors,
     current_snapshot,
-    find_run_key,
     newest_dataset,
     newest_of_line,
     snapshot_files,
@@ -96,12 +97,12 @@ def test_a_run_key_is_found_however_old_and_after_a_crash(tmp_path: Path) -> Non
     first = publish_files(STORE, output, "a", run_key="2026-11-01/x")
     (marker,) = tmp_path.glob("_meta/run_keys/l/*.json")
     marker.unlink()  # as if the run had died before it
-    assert find_run_key(STORE, output, "l", "2026-11-01/x") == first.number
+    assert find_run_key(View(STORE, output), "l", "2026-11-01/x") == first.number
     for parent in range(1, 4):
         publish_files(STORE, output, "a", parent=parent)
-    assert find_run_key(STORE, output, "l", "2026-11-01/x") == 1
-    assert find_run_key(STORE, output, "l", "2026-11-02") is None
-    assert find_run_key(STORE, output, "other", "2026-11-01/x") is None
+    assert find_run_key(View(STORE, output), "l", "2026-11-01/x") == 1
+    assert find_run_key(View(STORE, output), "l", "2026-11-02") is None
+    assert find_run_key(View(STORE, output), "other", "2026-11-01/x") is None
 
 
 @pytest.mark.parametrize("where", ["local", "s3"])
@@ -125,9 +126,8 @@ def test_racing_runs_take_numbers_in_a_line(where: str, tmp_path: Path, request:
     current = current_snapshot(store, output)
     assert current is not None
     assert current.line == snapshot_of(store, output, 1).line
-    assert (
-        store.read(f"{output}/current.txt") == current_text(store, output, current) == f"{output}/data/{current.line}/a.parquet\n".encode()
-    )
+    expected = f"{output}/data/{current.line}/a.parquet\n".encode()
+    assert store.read(f"{output}/current.txt") == current_text(View(store, output), current) == expected
 
 
 def test_a_lost_answer_to_a_write_that_went_through_is_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

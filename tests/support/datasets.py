@@ -17,7 +17,8 @@ from bulkembed.dataset import paths
 from bulkembed.dataset.key_files import write_scan
 from bulkembed.dataset.manifests import DataFile, Rejected, SourceVersion
 from bulkembed.dataset.parquet_file import data_table, parquet_bytes
-from bulkembed.dataset.snapshots import Draft, Snapshot, newest_of_line, publish_snapshot
+from bulkembed.dataset.publishing import publish_snapshot
+from bulkembed.dataset.snapshots import Draft, Snapshot, newest_of_line
 from bulkembed.forms import vector_columns
 from bulkembed.records import VectorForm, parse_forms
 from bulkembed.row_keys import Keys, content_hashes, id_hashes

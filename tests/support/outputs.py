@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from bulkembed.dataset import manifests, paths
 from bulkembed.dataset.heads import refresh_head
 from bulkembed.dataset.manifests import DataFile, SourceVersion
-from bulkembed.dataset.snapshots import Draft, Snapshot, newest_of_line, publish_snapshot, snapshot_files
+from bulkembed.dataset.publishing import publish_snapshot
+from bulkembed.dataset.snapshots import Draft, Snapshot, newest_of_line, snapshot_files
 from bulkembed.storage.store import Store
 
 DATA = b"x" * 1000

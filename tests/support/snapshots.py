@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from bulkembed.dataset.manifests import DataFile, SourceVersion
-from bulkembed.dataset.snapshots import Draft, Snapshot, publish_snapshot
+from bulkembed.dataset.publishing import publish_snapshot
+from bulkembed.dataset.snapshots import Draft, Snapshot
 from bulkembed.storage.store import Store
 
 DRAFT: dict[str, Any] = {"parent": 0, "line": "l", "fingerprint": "f", "source": "s", "limit": None, "run_key": None, "provenance": {}}

@@ -165,7 +165,7 @@ def embed(run: "Callable[..., Summary | None]", seen: "Seen") -> "Summary | None
 def show_summary(summary: "Summary", seconds: float, seen: "Seen") -> None:
     from bulkembed.report import run_text
 
-    seen.end(summary, summary.is_current())
+    seen.end(summary, summary.is_current)
     out.print(run_text.summary_text(summary.job, summary, seconds), markup=False)
 
 

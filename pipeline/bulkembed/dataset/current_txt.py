@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from bulkembed.dataset import paths
-from bulkembed.dataset.snapshots import Snapshot, current_snapshot, data_files
+from bulkembed.dataset.snapshots import Snapshot, View, current_snapshot, uris_of
 from bulkembed.storage.store import Store
 
 
-def current_text(store: Store, output: str, snapshot: Snapshot) -> bytes:
+def current_text(view: View, snapshot: Snapshot) -> bytes:
     """The content of current.txt: one URI a line, in UTF-8."""
-    return "".join(f"{uri}\n" for uri in data_files(store, output, snapshot)).encode()
+    return "".join(f"{uri}\n" for uri in uris_of(view.output, snapshot, view.manifest(snapshot).names)).encode()
 
 
-def write_current(store: Store, output: str) -> None:
-    """Makes current.txt list the files of the current snapshot.
+def write_current(view: View) -> Snapshot | None:
+    """Makes current.txt list the files of the current snapshot, which it returns. `view`: a new look.
 
     It looks for the current snapshot again after each write: another command may have published meanwhile, and an older list may
     have replaced a newer one."""
-    while (current := current_snapshot(store, output)) is not None:
-        text = current_text(store, output, current)
-        if read_current(store, output) != text:
-            store.put(paths.current_uri(output), text)
-        if is_current(store, output, current):
-            return
+    while view.current is not None and not lists_current(view):
+        view.store.put(paths.current_uri(view.output), current_text(view, view.current))
+        view = view.again()
+    return view.current
+
+
+def lists_current(view: View) -> bool:
+    """Whether current.txt lists the files of the snapshot that is current in this view."""
+    return view.current is not None and read_current(view.store, view.output) == current_text(view, view.current)
 
 
 def read_current(store: Store, output: str) -> bytes | None:
@@ -34,7 +37,7 @@ def read_current(store: Store, output: str) -> bytes | None:
 
 def current_differs(store: Store, output: str, snapshot: Snapshot) -> bool:
     """Whether current.txt does not list the files of this snapshot, although it is current."""
-    return read_current(store, output) != current_text(store, output, snapshot) and is_current(store, output, snapshot)
+    return read_current(store, output) != current_text(View(store, output), snapshot) and is_current(store, output, snapshot)
 
 
 def is_current(store: Store, output: str, snapshot: Snapshot) -> bool:

@@ -7,34 +7,36 @@ from __future__ import annotations
 from dataclasses import fields
 
 from bulkembed.dataset import manifests, paths
-from bulkembed.dataset.current_txt import write_current
-from bulkembed.dataset.head_records import create_head, move_head, newest_head
-from bulkembed.dataset.snapshots import (
-    Draft,
-    ParentMoved,
-    Snapshot,
-    newest_of_line,
-    numbers_of,
-    publish_snapshot,
-    read_snapshot,
-    snapshot_files,
-    snapshot_of,
-)
+from bulkembed.dataset.current_txt import lists_current, write_current
+from bulkembed.dataset.head_records import create_head, move_head
+from bulkembed.dataset.publishing import ParentMoved, publish_snapshot
+from bulkembed.dataset.snapshots import Draft, Snapshot, View, newest_of_line, snapshot_files, snapshot_of
 from bulkembed.errors import SourceError, StorageError
 from bulkembed.storage.store import Store
 
 MAX_ATTEMPTS = 100
 
 
-def refresh_head(store: Store, output: str) -> None:
-    """Writes the head where there is none yet, then current.txt. A run calls it first and last: one before it may have died between.
+def refresh_head(store: Store, output: str) -> Snapshot | None:
+    """Writes the head where there is none yet, then current.txt. Returns the current snapshot.
 
-    The first head is of the line of the first snapshot, whoever writes it."""
-    taken = numbers_of(store, output).taken
-    if taken and newest_head(store, output) is None:
-        first = read_snapshot(store, output, taken[0])
+    A run calls it last, and first as `keep_head`: one before it may have died between. The first head is of the line of the first
+    snapshot, whoever writes it."""
+    view = View(store, output)
+    if view.numbers.taken and view.head is None:
+        first = view.snapshot(view.numbers.taken[0])
         create_head(store, output, 1, first.line, first.limit, "the first snapshot")
-    write_current(store, output)
+        view = view.again()
+    return write_current(view)
+
+
+def keep_head(view: View) -> Snapshot | None:
+    """As `refresh_head`, where the output was looked at before.
+
+    An old view can only confirm what stands there: whoever has published since then writes head and list too."""
+    if view.current is None and not view.numbers.taken:
+        return None
+    return view.current if view.head is not None and lists_current(view) else refresh_head(view.store, view.output)
 
 
 def publish(store: Store, output: str, number: int) -> Snapshot:
@@ -47,7 +49,7 @@ def publish(store: Store, output: str, number: int) -> Snapshot:
         return rollback(store, output, number)
     require_whole(store, output, wanted)
     move_head(store, output, wanted.line, wanted.limit, f"publish of snapshot {number}")
-    write_current(store, output)
+    write_current(View(store, output))
     return wanted
 
 
@@ -61,7 +63,7 @@ def rollback(store: Store, output: str, number: int) -> Snapshot:
     if newest is not None and newest.number != number:
         wanted = publish_again(store, output, wanted, newest)
     move_head(store, output, wanted.line, wanted.limit, f"rollback to snapshot {number}")
-    write_current(store, output)
+    write_current(View(store, output))
     return wanted
 
 

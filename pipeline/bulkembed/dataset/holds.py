@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bulkembed.dataset.live_leases import LiveLease, live_leases
 from bulkembed.dataset.pins import pins
-from bulkembed.dataset.snapshots import Snapshot, current_snapshot, numbers_of, read_snapshot
+from bulkembed.dataset.snapshots import Snapshot, View, current_snapshot, read_snapshot
 from bulkembed.dataset.tags import tags
 from bulkembed.dataset.tombstones import tombstones
 from bulkembed.storage.store import Store
@@ -35,7 +35,7 @@ class State:
 
 def look(store: Store, output: str, now: float, known: Mapping[int, Snapshot]) -> State:
     """The state of an output. `known`: records that were read before, and cannot have changed."""
-    numbers = [number for number in numbers_of(store, output).taken if number not in known]
+    numbers = [number for number in View(store, output).numbers.taken if number not in known]
     with ThreadPoolExecutor(READ_THREADS) as pool:
         records = {**known, **dict(zip(numbers, pool.map(lambda number: read_snapshot(store, output, number), numbers), strict=True))}
     expired = tombstones(store, output)

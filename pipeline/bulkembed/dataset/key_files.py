@@ -25,6 +25,7 @@ from bulkembed.storage.store import Store
 
 T = TypeVar("T")
 
+MAX_LOOKS = 64  # at one key file each; a listing has a thousand names in a request
 READ_THREADS = 16  # the threads wait for the store, and compute little
 VERSION = "1"  # of the format, which includes how values are hashed
 ROWS_PER_GROUP = 1 << 20
@@ -46,10 +47,14 @@ class KeyFooter:
     layout: Layout
 
 
-def scanned(store: Store, output: str, line: str) -> set[str]:
-    """Ids of the object versions that have a key file, by one listing."""
-    names = store.names(paths.keys_folder(output, line))
-    return {name.removesuffix(".parquet") for name in names if name.endswith(".parquet")}
+def scanned(store: Store, output: str, line: str, object_ids: Sequence[str]) -> set[str]:
+    """Which of these object versions have a key file: by a look at each where they are few, else by a listing of all key files."""
+    if len(object_ids) > MAX_LOOKS:
+        names = store.names(paths.keys_folder(output, line))
+        return {name.removesuffix(".parquet") for name in names if name.endswith(".parquet")}.intersection(object_ids)
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        stand = pool.map(lambda object_id: store.stands(paths.keys_uri(output, line, object_id)), object_ids)
+        return {object_id for object_id, there in zip(object_ids, stand, strict=True) if there}
 
 
 def write_scan(store: Store, output: str, line: str, object_id: str, scan: Scan) -> None:

@@ -6,8 +6,9 @@ to that snapshot alone."""
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -20,6 +21,8 @@ from bulkembed.errors import StorageError
 from bulkembed.storage.retry import CORRUPT, describe_error
 from bulkembed.storage.store import Store
 from bulkembed.storage.uris import join
+
+T = TypeVar("T")
 
 PART_ROWS = 100_000
 PART_BYTES = 64 << 20  # of `contents`, which are 4 bytes a document
@@ -88,7 +91,11 @@ def next_part(entries: Iterator[Entry]) -> list[Entry]:
 
 
 def part_uri(output: str, token: str, kind: type[Entry], number: int) -> str:
-    return join(paths.manifest_folder(output, token), f"{KINDS[kind]}-{number:05d}.parquet")
+    return join(paths.manifest_folder(output, token), part_name(kind, number))
+
+
+def part_name(kind: type[Entry], number: int) -> str:
+    return f"{KINDS[kind]}-{number:05d}.parquet"
 
 
 def parquet_bytes(kind: type[Entry], part: list[Entry]) -> bytes:
@@ -107,41 +114,91 @@ def stands(store: Store, output: str, token: str) -> bool:
     return store.stands(part_uri(output, token, DataFile, 0))
 
 
+class Manifest:
+    """What a snapshot lists. Each part is read at most once, when it is first asked for.
+
+    Raises StorageError where parts are missing or damaged, or list another number of files than the snapshot says."""
+
+    def __init__(self, store: Store, output: str, token: str, n_files: int) -> None:
+        self.store, self.folder, self.n_files = store, paths.manifest_folder(output, token), n_files
+
+    @cached_property
+    def files(self) -> list[DataFile]:
+        """In the order of their names."""
+        return self.complete(list(entries(DataFile, self.tables(DataFile, None))))
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The names of the data files, ascending. `contents`, which are most of the bytes, are not kept."""
+        if "files" in vars(self):
+            return [item.name for item in self.files]
+        return self.complete(texts("name", self.tables(DataFile, ["name"])))
+
+    @cached_property
+    def sources(self) -> list[SourceVersion]:
+        """In source order."""
+        return list(entries(SourceVersion, self.tables(SourceVersion, None)))
+
+    @cached_property
+    def rejected(self) -> list[Rejected]:
+        return list(entries(Rejected, self.tables(Rejected, None)))
+
+    @cached_property
+    def listed(self) -> list[str]:
+        """Names of the parts of all kinds."""
+        return self.store.names(self.folder)
+
+    def tables(self, kind: type[Entry], columns: list[str] | None) -> Iterator[pa.Table]:
+        return listed_tables(self.store, self.folder, self.listed, kind, columns)
+
+    def complete(self, items: list[T]) -> list[T]:
+        if len(items) != self.n_files:
+            raise StorageError(f"{self.folder}: is damaged: {len(items)} files of {self.n_files}")
+        return items
+
+
 def read_files(store: Store, output: str, token: str) -> Iterator[DataFile]:
     """The data files of a manifest, in the order of their names."""
-    return read_entries(store, output, token, DataFile)
+    return entries(DataFile, tables(store, output, token, DataFile, None))
 
 
 def read_sources(store: Store, output: str, token: str) -> Iterator[SourceVersion]:
     """The object versions of a manifest, in source order."""
-    return read_entries(store, output, token, SourceVersion)
+    return entries(SourceVersion, tables(store, output, token, SourceVersion, None))
 
 
 def read_rejected(store: Store, output: str, token: str) -> Iterator[Rejected]:
-    return read_entries(store, output, token, Rejected)
+    return entries(Rejected, tables(store, output, token, Rejected, None))
 
 
 def read_names(store: Store, output: str, token: str) -> list[str]:
-    """The names of the data files of a manifest. `contents`, which are most of its bytes, are not read."""
-    return [name for table in tables(store, output, token, DataFile, ["name"]) for name in table["name"].to_pylist()]
+    """The names of the data files of a manifest. `contents`, which are most of its bytes, are not kept."""
+    return texts("name", tables(store, output, token, DataFile, ["name"]))
 
 
 def read_source_ids(store: Store, output: str, token: str) -> list[str]:
     """The ids of the object versions of a manifest."""
-    return [name for table in tables(store, output, token, SourceVersion, ["object_id"]) for name in table["object_id"].to_pylist()]
+    return texts("object_id", tables(store, output, token, SourceVersion, ["object_id"]))
 
 
-def read_entries(store: Store, output: str, token: str, kind: type[Entry]) -> Iterator[Entry]:
-    for table in tables(store, output, token, kind, None):
-        for record in table.to_pylist():
-            yield kind(**record)
+def entries(kind: type[Entry], parts: Iterable[pa.Table]) -> Iterator[Entry]:
+    return (kind(**record) for table in parts for record in table.to_pylist())
+
+
+def texts(column: str, parts: Iterable[pa.Table]) -> list[str]:
+    return [text for table in parts for text in table[column].to_pylist()]
 
 
 def tables(store: Store, output: str, token: str, kind: type[Entry], columns: list[str] | None) -> Iterator[pa.Table]:
-    """The parts of a manifest in turn. Raises StorageError where one is missing or damaged."""
+    """The parts of a kind in turn. Raises StorageError where one is missing or damaged."""
     folder = paths.manifest_folder(output, token)
-    names = [name for name in store.names(folder) if name.startswith(f"{KINDS[kind]}-")]
-    if not names or names != [part_uri(output, token, kind, number).rpartition("/")[2] for number in range(len(names))]:
+    return listed_tables(store, folder, store.names(folder), kind, columns)
+
+
+def listed_tables(store: Store, folder: str, listed: Sequence[str], kind: type[Entry], columns: list[str] | None) -> Iterator[pa.Table]:
+    """As `tables`, of a manifest whose folder is listed."""
+    names = [name for name in listed if name.startswith(f"{KINDS[kind]}-")]
+    if not names or names != [part_name(kind, number) for number in range(len(names))]:
         raise StorageError(f"{folder}: parts of this manifest are missing ({KINDS[kind]})")
     for name in names:
         yield read_part(store, join(folder, name), columns)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bulkembed.dataset.paths import current_uri, rejects_folder
-from bulkembed.dataset.snapshots import current_snapshot
 from bulkembed.records import Counts
 from bulkembed.report.formatting import duration, lines, size
 from bulkembed.runs import calibration
@@ -156,7 +155,7 @@ def dataset_rows(job: Job, summary: Summary) -> list[tuple[str, str]]:
     if snapshot is None:
         return [("dataset", "no snapshot: this run is incomplete")]
     trial = f", a trial of {snapshot.limit:,} rows" if snapshot.limit else ""
-    current = current_snapshot(job.store, output)
+    current = summary.current
     if current is None or current.number == snapshot.number:
         said = "as before" if snapshot == summary.plan.base.parent else "which is current"
         dataset = ("dataset", f"snapshot {snapshot.number}: {snapshot.documents:,} documents{trial}, {said}")

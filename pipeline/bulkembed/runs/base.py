@@ -9,10 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from bulkembed.config.recipe import Recipe
-from bulkembed.dataset import manifests, snapshots
-from bulkembed.dataset.erasures import newest_erasure
 from bulkembed.dataset.manifests import DataFile, Rejected, SourceVersion
-from bulkembed.dataset.snapshots import Snapshot
+from bulkembed.dataset.snapshots import Snapshot, View
 from bulkembed.runs.buckets import Prefixes, among
 from bulkembed.runs.job import Job
 from bulkembed.runs.matching import BASE, FOREIGN, ORPHAN
@@ -35,6 +33,7 @@ class Candidate(NamedTuple):
 class Base:
     """The parent snapshot, and what can be used of it. Without a parent everything is empty."""
 
+    view: View  # of the output, when the run was planned
     parent: Snapshot | None = None
     is_usable: bool = False  # its keys and files stand, so that only the difference from it is looked at
     files: dict[str, DataFile] = field(default_factory=dict)  # of the parent, by name: those that stand
@@ -48,28 +47,23 @@ class Base:
         return self.parent.number if self.parent else 0
 
 
-def open_base(job: Job) -> Base:
+def open_base(job: Job, view: View) -> Base:
     """The newest snapshot of the job's line. A trial with a limit has a line of its own."""
-    store, output = job.store, job.cfg.output
-    parent = snapshots.newest_of_line(store, output, job.line, limited=job.cfg.limit is not None)
+    parent = view.newest_of_line(job.line, limited=job.cfg.limit is not None)
     standing = job.ledger.sizes()
     if parent is None:
-        return Base(standing=standing)
-    rejected = {item.content_hash: item for item in manifests.read_rejected(store, output, parent.manifest)}
+        return Base(view, standing=standing)
+    listed = view.manifest(parent)
+    # Those of a trial say nothing: another limit takes other rows of the same version.
+    sources = {item.object_id: item for item in listed.sources} if job.cfg.limit is None else {}
+    rejected = {item.content_hash: item for item in listed.rejected}
     if parent.fingerprint != job.fingerprint:  # other int8 ranges: its vectors are of no use
-        return Base(parent, sources=sources_of(job, parent), rejected=rejected, standing=standing)
-    files = {item.name: item for item in manifests.read_files(store, output, parent.manifest)}
+        return Base(view, parent, sources=sources, rejected=rejected, standing=standing)
+    files = {item.name: item for item in listed.files}
     damaged = [name for name, item in files.items() if standing.get(name) != item.data_bytes]
-    usable = not damaged and job.cfg.limit is None and parent.erasure == newest_erasure(store, output)
+    usable = not damaged and job.cfg.limit is None and parent.erasure == view.erasure
     intact = {name: item for name, item in files.items() if name not in set(damaged)}
-    return Base(parent, usable, intact, damaged, sources_of(job, parent), rejected, standing)
-
-
-def sources_of(job: Job, parent: Snapshot) -> dict[str, SourceVersion]:
-    """The object versions of the parent. Those of a trial say nothing: another limit takes other rows of the same version."""
-    if job.cfg.limit is not None:
-        return {}
-    return {item.object_id: item for item in manifests.read_sources(job.store, job.cfg.output, parent.manifest)}
+    return Base(view, parent, usable, intact, damaged, sources, rejected, standing)
 
 
 def candidates(job: Job, base: Base, wanted: Prefixes, published: Collection[str]) -> list[Candidate]:
@@ -82,7 +76,7 @@ def candidates(job: Job, base: Base, wanted: Prefixes, published: Collection[str
     loose = orphans(job, base, listed.keys()) | (set(published) - listed.keys())
     receipts = job.ledger.read_receipts(sorted(loose))
     found += [Candidate(job.fingerprint, each.shard, ORPHAN, each.counts.documents, each.counts.vectors) for each in receipts]
-    return found if base.parent else [*found, *foreign(job, wanted)]
+    return found if base.parent else [*found, *foreign(job, base.view, wanted)]
 
 
 def candidate(fingerprint: str, item: DataFile, state: int) -> Candidate:
@@ -95,13 +89,12 @@ def may_hold(item: DataFile, wanted: Prefixes) -> bool:
 
 def relatives(job: Job, base: Base) -> dict[str, DataFile]:
     """Files of the newest whole and the newest limited snapshot of this line. A trial and the whole share vectors."""
-    store, output = job.store, job.cfg.output
-    found = (snapshots.newest_of_line(store, output, job.line, limited=limited) for limited in (True, False))
+    found = (base.view.newest_of_line(job.line, limited=limited) for limited in (True, False))
     files = (
         item
         for snapshot in found
         if snapshot is not None and snapshot.fingerprint == job.fingerprint
-        for item in manifests.read_files(store, output, snapshot.manifest)
+        for item in base.view.manifest(snapshot).files
     )
     return {item.name: item for item in files if base.standing.get(item.name) == item.data_bytes}
 
@@ -109,32 +102,31 @@ def relatives(job: Job, base: Base) -> dict[str, DataFile]:
 def orphans(job: Job, base: Base, known: Collection[str]) -> set[str]:
     """Names of embedded files that no snapshot of this line lists: an aborted run left them."""
     left = {name for name in job.ledger.done() if name in base.standing and FileName.parse(name).kind in EMBEDDED} - set(known)
-    for snapshot in reversed(snapshots.snapshots(job.store, job.cfg.output)):
+    for snapshot in base.view.newest_first():
         if not left:
             break
         if snapshot.fingerprint == job.fingerprint:
-            left -= set(manifests.read_names(job.store, job.cfg.output, snapshot.manifest))
+            left -= set(base.view.manifest(snapshot).names)
     return left
 
 
-def foreign(job: Job, wanted: Prefixes) -> list[Candidate]:
+def foreign(job: Job, view: View, wanted: Prefixes) -> list[Candidate]:
     """The files of the newest snapshot of another line from which this line's vectors can be had without the model."""
-    store, output = job.store, job.cfg.output
-    for snapshot in newest_of_other_lines(job, {job.line}):
+    for snapshot in newest_of_other_lines(view, {job.line}):
         try:
             recipe = Recipe.from_texts(snapshot.provenance)
         except ValueError:
             continue  # another version of bulkembed made it
         if job.recipe.derivable_from(recipe, job.cfg.derive):
-            files = manifests.read_files(store, output, snapshot.manifest)
+            files = view.manifest(snapshot).files
             return [candidate(snapshot.fingerprint, item, FOREIGN) for item in files if may_hold(item, wanted)]
     return []
 
 
-def newest_of_other_lines(job: Job, lines: Collection[str]) -> Iterator[Snapshot]:
+def newest_of_other_lines(view: View, lines: Collection[str]) -> Iterator[Snapshot]:
     """The newest snapshot of each line but these, newest first. A trial stands for a line only where it has no whole snapshot."""
     seen = set(lines)
-    newest_first = sorted(snapshots.snapshots(job.store, job.cfg.output), key=lambda item: (item.limited, -item.number))
+    newest_first = sorted(view.newest_first(), key=lambda item: (item.limited, -item.number))
     for snapshot in newest_first:
         if snapshot.line not in seen:
             seen.add(snapshot.line)

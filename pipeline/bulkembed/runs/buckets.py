@@ -54,19 +54,26 @@ class Partitions:
     mapper: Mapper
 
 
-@dataclass(frozen=True)
+@dataclass
 class Workplace:
     """Who can work on the keys of a run, and where the keys of many documents lie meanwhile."""
 
     mapper: Callable[[int], Mapper]  # what runs functions on so many bytes
     exchange: Exchange
+    is_used: bool = False  # whether keys may lie in the exchange
 
     def partitions(self, documents: int) -> Partitions:
         """As many buckets as so many keys need. Few keys stay in this process."""
         buckets = max(1, -(-documents // PARTITION_ROWS))
         if buckets == 1:
             return Partitions(1, MemoryExchange(), LocalMapper(1))
+        self.is_used = True
         return Partitions(buckets, self.exchange, self.mapper(documents * KEY_BYTES))
+
+    def clear(self) -> None:
+        """Removes the keys. A night of few documents has none to remove, and does not ask the store."""
+        if self.is_used:
+            self.exchange.remove()
 
     def after_embedding(self, partitions: Partitions) -> Partitions:
         """The same buckets with a new mapper. Tasks of the old one would wait for ever for the cores that embedding actors hold."""

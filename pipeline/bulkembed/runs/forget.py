@@ -14,8 +14,9 @@ from bulkembed import row_keys
 from bulkembed.dataset import heads, manifests
 from bulkembed.dataset.erasures import add_erasure, are_in, forgotten
 from bulkembed.dataset.holds import newest_of_lines
+from bulkembed.dataset.publishing import ParentMoved, publish_snapshot
 from bulkembed.dataset.receipts import Ledger
-from bulkembed.dataset.snapshots import Draft, ParentMoved, Snapshot, publish_snapshot, snapshot_files, snapshots
+from bulkembed.dataset.snapshots import Draft, Snapshot, snapshot_files, snapshots
 from bulkembed.dataset.tags import tags
 from bulkembed.dataset.tombstones import bury
 from bulkembed.errors import ConfigError, SourceError, StorageError

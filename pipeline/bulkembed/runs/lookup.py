@@ -14,7 +14,8 @@ from bulkembed.config.recipe import EngineDtype, Recipe
 from bulkembed.config.resolution import resolve
 from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset.receipts import Ledger, fingerprints
-from bulkembed.dataset.snapshots import Snapshot, find_run_key, newest_of_line, snapshots
+from bulkembed.dataset.run_keys import find_run_key
+from bulkembed.dataset.snapshots import Snapshot, View
 from bulkembed.embedding import hardware, model_files
 from bulkembed.errors import ConfigError, HeldBack, SourceError, StorageError
 from bulkembed.records import Counts, Failure, Model
@@ -95,28 +96,29 @@ def open_job(cfg: RunConfig, retried: Collection[str] = ()) -> tuple[Job, RunPla
     refuse_overlap(store, cfg.source, cfg.output)
     model = model_files.describe(cfg.model, cfg.revision)
     recipe = resolve(cfg, model, hardware.resolved_dtype(cfg.engine.dtype, cfg.ray.address))
+    view = View(store, cfg.output)
     with blaming_output(cfg.output):
         runs = set(fingerprints(store, cfg.output))
         recipe = recipe_of_started_run(cfg, recipe, store, runs)
         int8_ranges = calibration.newest_of_recipe(recipe, Ledger(store, cfg.output, recipe.fingerprint))
-        repeated = None if retried else earlier_run(cfg, store, recipe.line)
+        repeated = None if retried else earlier_run(cfg, view, recipe.line)
     require_short_prompt(model, recipe)
-    listing = listed_source(cfg, store, recipe) if repeated is None else SourceListing()
+    listing = listed_source(cfg, view, recipe) if repeated is None else SourceListing()
     carried = carried_schema(cfg, recipe, listing, recipe.line in runs)
     job = Job(cfg, model, recipe, carried)
     if repeated is not None:
-        return job, repeated_plan(job, repeated)
+        return job, repeated_plan(job, view, repeated)
     if int8_ranges is None:
-        return job, plan_run(job, listing, retried)
+        return job, plan_run(job, view, listing, retried)
     with_ranges = calibration.with_int8_ranges(job, int8_ranges)
-    plan = plan_run(with_ranges, listing, retried)
+    plan = plan_run(with_ranges, view, listing, retried)
     # Provisional ranges serve while nothing is embedded. Otherwise they are measured again, on every row.
-    return (with_ranges, plan) if int8_ranges.is_final or not plan.pending else (job, plan_run(job, listing, retried))
+    return (with_ranges, plan) if int8_ranges.is_final or not plan.pending else (job, plan_run(job, view, listing, retried))
 
 
-def plan_run(job: Job, listing: SourceListing, retried: Collection[str]) -> RunPlan:
+def plan_run(job: Job, view: View, listing: SourceListing, retried: Collection[str]) -> RunPlan:
     with blaming_output(job.cfg.output):
-        base, versions = open_base_for(job, retried), Versions.of(job)
+        base, versions = open_base_for(job, view, retried), Versions.of(job, view)
     plan = RunPlan(listing, versions, base, Asked(retried), [], list(listing.failures), None)
     if is_unchanged(base, listing):
         return replace(plan, night=still_night(base, listing))
@@ -125,9 +127,9 @@ def plan_run(job: Job, listing: SourceListing, retried: Collection[str]) -> RunP
     return read_source(job, plan, None)
 
 
-def open_base_for(job: Job, retried: Collection[str]) -> Base:
+def open_base_for(job: Job, view: View, retried: Collection[str]) -> Base:
     """What the run builds on. Rejects are tried again wherever they are in the source, so every document of it is looked at."""
-    base = open_base(job)
+    base = open_base(job, view)
     return replace(base, is_usable=False) if retried else base
 
 
@@ -151,8 +153,9 @@ def require_short_prompt(model: Model, recipe: Recipe) -> None:
         raise ConfigError(f"prompt: takes more than half of the {limit} tokens of a document")
 
 
-def listed_source(cfg: RunConfig, store: Store, recipe: Recipe) -> SourceListing:
+def listed_source(cfg: RunConfig, view: View, recipe: Recipe) -> SourceListing:
     """What is there. Raises HeldBack where nothing is, or a required name is missing, and a dataset could be emptied."""
+    store = view.store
     try:
         missing = [name for name in cfg.require if not store.stands(join(store.root(cfg.source), name))]
         if missing:
@@ -162,7 +165,7 @@ def listed_source(cfg: RunConfig, store: Store, recipe: Recipe) -> SourceListing
     except StorageError as error:
         raise SourceError(f"source: {error}") from error
     except NoDocuments as error:
-        parent = newest_of_line(store, cfg.output, recipe.line, limited=False)
+        parent = view.newest_of_line(recipe.line, limited=False)
         if parent is None or cfg.limit is not None:
             raise
         raise HeldBack(
@@ -189,19 +192,18 @@ def is_unchanged(base: Base, listing: SourceListing) -> bool:
     return base.is_usable and {item.id for item in listing.objects} == base.sources.keys()
 
 
-def earlier_run(cfg: RunConfig, store: Store, line: str) -> Snapshot | None:
+def earlier_run(cfg: RunConfig, view: View, line: str) -> Snapshot | None:
     """The snapshot that a run of the same run key has published. Where that has expired, the newest of the line."""
-    number = find_run_key(store, cfg.output, line, cfg.run_key) if cfg.run_key is not None else None
+    number = find_run_key(view, line, cfg.run_key) if cfg.run_key is not None else None
     if number is None:
         return None
-    published = next((item for item in snapshots(store, cfg.output) if item.number == number), None)
-    return published or newest_of_line(store, cfg.output, line, limited=False)
+    return view.snapshot(number) if number in view.numbers.live else view.newest_of_line(line, limited=False)
 
 
-def repeated_plan(job: Job, repeated: Snapshot) -> RunPlan:
+def repeated_plan(job: Job, view: View, repeated: Snapshot) -> RunPlan:
     """The plan of a run whose run key has been there before. It does nothing, and does not look at the source."""
     with blaming_output(job.cfg.output):
-        base, versions = open_base(job), Versions.of(job)
+        base, versions = open_base(job, view), Versions.of(job, view)
     return RunPlan(SourceListing(), versions, base, Asked(), [], [], still_night(base, SourceListing()), repeated=repeated)
 
 
@@ -249,9 +251,10 @@ def with_guards(job: Job, plan: RunPlan) -> RunPlan:
 
 def plan_again(job: Job, plan: RunPlan, published: Collection[str], work: Workplace) -> RunPlan:
     """The plan on what is there now. `published`: names of files that this run has published meanwhile."""
-    work.exchange.remove()  # keys of the plan before
-    versions = replace(Versions.of(job), held=plan.versions.held, known=plan.versions.known)
-    base = open_base_for(job, plan.asked.retried)
+    work.clear()  # keys of the plan before
+    view = plan.base.view.again()
+    versions = replace(Versions.of(job, view), held=plan.versions.held, known=plan.versions.known)
+    base = open_base_for(job, view, plan.asked.retried)
     # Objects that could not be read are read again.
     fresh = RunPlan(plan.listing, versions, base, Asked(plan.asked.retried, published), [], list(plan.listing.failures), None)
     return read_source(job, fresh, work)

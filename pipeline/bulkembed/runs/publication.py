@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from bulkembed.dataset import file_keys, heads, snapshots
+from bulkembed.dataset import file_keys, publishing
 from bulkembed.dataset.erasures import newest_erasure
 from bulkembed.dataset.manifests import DataFile, Rejected
-from bulkembed.dataset.snapshots import Draft, ParentMoved, Snapshot
+from bulkembed.dataset.publishing import ParentMoved
+from bulkembed.dataset.run_keys import mark_run_key
+from bulkembed.dataset.snapshots import Draft, Snapshot, identity_of
 from bulkembed.errors import BulkembedError
 from bulkembed.runs.exchange import REQUESTS
 from bulkembed.runs.job import Job
@@ -39,8 +41,7 @@ def publish(
     parent = night.base.parent
     if parent is not None and is_same(job, night, parent, files, erasure, unreadable):
         if job.cfg.run_key is not None:
-            snapshots.mark_run_key(job.store, job.cfg.output, replace(parent, run_key=job.cfg.run_key))
-        heads.refresh_head(job.store, job.cfg.output)
+            mark_run_key(job.store, job.cfg.output, replace(parent, run_key=job.cfg.run_key))
         return parent
     draft = Draft(
         parent=night.base.number,
@@ -60,14 +61,12 @@ def publish(
         if newest_erasure(job.store, job.cfg.output) != following.erasure:
             raise ParentMoved(parent)
 
-    snapshot = snapshots.publish_snapshot(job.store, job.cfg.output, draft, files, night.sources, rejected, guard)
-    heads.refresh_head(job.store, job.cfg.output)
-    return snapshot
+    return publishing.publish_snapshot(job.store, job.cfg.output, draft, files, night.sources, rejected, guard)
 
 
 def is_same(job: Job, night: Night, parent: Snapshot, files: Sequence[DataFile], erasure: int, unreadable: Sequence[str]) -> bool:
     """Whether a new snapshot would say what the parent says."""
-    identity = snapshots.identity_of(item.object_id for item in night.sources)
+    identity = identity_of(item.object_id for item in night.sources)
     names = {item.name for item in files}
     return (
         (parent.fingerprint, parent.source, parent.source_identity) == (job.fingerprint, absolute(job.cfg.source), identity)

@@ -24,9 +24,10 @@ class RejectedRows:
 
 def rejected_in(job: Job, names: Iterable[str]) -> RejectedRows:
     """Reads the rejects of these files. Rows that have no content hash are rejects of their scan, which counts them."""
-    written = {name.removesuffix(".parquet") for name in job.store.names(job.ledger.rejects_folder)}
+    wanted = set(names)
+    written = {name.removesuffix(".parquet") for name in job.store.names(job.ledger.rejects_folder)} if wanted else set()
     rows = []
-    for name in sorted(written.intersection(names)):
+    for name in sorted(written.intersection(wanted)):
         table = schema.table_of(job.store.read(job.ledger.rejects_uri(name)), ["content_hash", "reason", "detail"])
         rows += [row for row in table.to_pylist() if row["content_hash"] is not None]
     return RejectedRows([row["content_hash"] for row in rows], {row["content_hash"]: (row["reason"], row["detail"]) for row in rows})

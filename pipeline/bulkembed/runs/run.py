@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bulkembed import stopping
 from bulkembed.config.run_config import RunConfig
@@ -13,7 +13,8 @@ from bulkembed.dataset import heads
 from bulkembed.dataset.leases import Lease, lease
 from bulkembed.dataset.manifests import new_token
 from bulkembed.dataset.paths import exchange_folder
-from bulkembed.dataset.snapshots import ParentMoved, Snapshot, current_snapshot
+from bulkembed.dataset.publishing import ParentMoved
+from bulkembed.dataset.snapshots import Snapshot
 from bulkembed.errors import ConfigError, HeldBack, IncompleteError, StorageError
 from bulkembed.records import Counts, Failure, LostAttempt, Sampled
 from bulkembed.runs import calibration
@@ -42,6 +43,7 @@ class Summary:
     plan: RunPlan
     progress: Progress
     snapshot: Snapshot | None  # None where the run is incomplete
+    current: Snapshot | None = None  # what readers got when the run looked last
 
     @property
     def night(self) -> NightCounts:
@@ -52,10 +54,10 @@ class Summary:
     def failures(self) -> list[Failure]:
         return [*self.plan.failures, *self.progress.failures]
 
+    @property
     def is_current(self) -> bool:
-        """Whether readers get its snapshot, by the store as it is now."""
-        current = current_snapshot(self.job.store, self.job.cfg.output)
-        return self.snapshot is not None and current is not None and current.number == self.snapshot.number
+        """Whether readers get its snapshot."""
+        return self.snapshot is not None and self.current is not None and self.current.number == self.snapshot.number
 
     def require_complete(self) -> None:
         """Raises IncompleteError naming what failed."""
@@ -86,12 +88,14 @@ def finish(
 
     Raises InterruptedRun where a signal ended it early, HeldBack where nothing may be published over the parent."""
     if plan.repeated is not None:
-        return Summary(job, plan, Progress(), plan.repeated)
-    heads.refresh_head(job.store, job.cfg.output)  # an earlier run may have died between its snapshot and current.txt
+        return Summary(job, plan, Progress(), plan.repeated, plan.base.view.current)
+    current = heads.keep_head(plan.base.view)  # an earlier run may have died between its snapshot and current.txt
     refuse_held_back(plan.held_back, "embedded or published")
     stopping.stop.grace_seconds = job.cfg.grace_seconds
     with workplace(job, executor) as work:
-        return attempts(job, plan, report, executor, tell, held.check if held else nothing, work)
+        summary = attempts(job, plan, report, executor, tell, held.check if held else nothing, work)
+        is_new = summary.snapshot is not None and summary.snapshot != summary.plan.base.parent
+        return replace(summary, current=heads.refresh_head(job.store, job.cfg.output) if is_new else current)
 
 
 def attempts(
@@ -132,7 +136,7 @@ def workplace(job: Job, executor: Executor) -> Iterator[Workplace]:
         yield work
     finally:
         try:
-            work.exchange.remove()
+            work.clear()
         except StorageError as error:  # the run has its own outcome
             log.warning("%s: keys of this run are left there until `bulkembed gc`: %s", folder, error)
 

@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 
 from bulkembed import stopping
 from bulkembed.dataset import key_files
-from bulkembed.dataset.erasures import are_in, forgotten, newest_erasure
+from bulkembed.dataset.erasures import are_in, forgotten
 from bulkembed.dataset.manifests import SourceVersion
+from bulkembed.dataset.snapshots import View
 from bulkembed.errors import BulkembedError, ConfigError
 from bulkembed.records import Failure
 from bulkembed.row_keys import Hashes, Keys, no_hashes
@@ -28,20 +29,24 @@ class Versions:
     """The keys of object versions: those in key files, and those that this process has read and not yet written."""
 
     job: Job
-    stored: set[str] = field(default_factory=set)  # ids of object versions with a key file
+    looked_up: set[str] = field(default_factory=set)  # ids of object versions that may have a key file
+    stored: set[str] = field(default_factory=set)  # of them, that have one
     held: dict[str, Scan] = field(default_factory=dict)  # by id
     known: dict[str, ScanCounts] = field(default_factory=dict)  # counts by id, as far as they were looked at
     erasure: int = 0  # number of the newest list of erased ids
     erased: Hashes = field(default_factory=no_hashes)  # hashes of the ids on it
 
     @classmethod
-    def of(cls, job: Job) -> Versions:
-        store, output = job.store, job.cfg.output
-        erasure = newest_erasure(store, output)
-        return cls(job, key_files.scanned(store, output, job.line), erasure=erasure, erased=forgotten(store, output, erasure))
+    def of(cls, job: Job, view: View) -> Versions:
+        """Nothing is read yet, except the erased ids where there are any."""
+        erased = forgotten(job.store, job.cfg.output, view.erasure) if view.erasure else no_hashes()
+        return cls(job, erasure=view.erasure, erased=erased)
 
     def missing(self, objects: Sequence[SourceObject]) -> list[SourceObject]:
         """The objects whose keys are not known."""
+        unknown = [item.id for item in objects if item.id not in self.looked_up]
+        self.stored |= key_files.scanned(self.job.store, self.job.cfg.output, self.job.line, unknown)
+        self.looked_up.update(unknown)
         return [item for item in objects if item.id not in self.stored and item.id not in self.held]
 
     def read(self, objects: Sequence[SourceObject], mapper: Mapper) -> list[Failure]:
@@ -58,7 +63,6 @@ class Versions:
     def read_rows(self, objects: Sequence[SourceObject], limit: int) -> tuple[list[SourceObject], list[Failure]]:
         """Reads objects in turn until they have so many rows, and holds the keys of these rows alone. Returns those objects."""
         read, failures, left = [], [], limit
-        self.stored = set()  # key files hold the keys of whole objects
         for item in objects:
             if left <= 0:
                 break
