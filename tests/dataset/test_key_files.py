@@ -43,7 +43,7 @@ def some_scan(documents: int, rejects: int = 0) -> Scan:
         },
         schema=schema.rejects_schema(pa.string()),
     )
-    layout = Layout([documents, rejects], [10 * documents, 0], [3, 10 * documents], pa.schema([]))
+    layout = Layout([documents, rejects], [10 * documents, 0], [3, 10 * documents], None)
     return Scan(layout, keys, rejected, ScanCounts(documents + rejects, documents, rejects, 10 * documents))
 
 

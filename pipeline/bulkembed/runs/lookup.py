@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -15,7 +15,7 @@ from bulkembed.config.resolution import resolve
 from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset.receipts import Ledger, fingerprints
 from bulkembed.dataset.run_keys import find_run_key
-from bulkembed.dataset.snapshots import Snapshot, View
+from bulkembed.dataset.snapshots import Snapshot, View, identity_of
 from bulkembed.embedding import hardware, model_files
 from bulkembed.errors import ConfigError, HeldBack, SourceError, StorageError
 from bulkembed.records import Counts, Failure, Model
@@ -156,16 +156,21 @@ def require_short_prompt(model: Model, recipe: Recipe) -> None:
 def listed_source(cfg: RunConfig, view: View, recipe: Recipe) -> SourceListing:
     """What is there. Raises HeldBack where nothing is, or a required name is missing, and a dataset could be emptied."""
     store = view.store
+    with blaming_output(cfg.output):
+        parent = view.newest_of_line(recipe.line, limited=False)
+
+    def is_known(objects: Sequence[SourceObject]) -> bool:
+        return parent is not None and parent.source_identity == identity_of(item.id for item in objects)
+
     try:
         missing = [name for name in cfg.require if not store.stands(join(store.root(cfg.source), name))]
         if missing:
             raise HeldBack(f"held back: nothing was embedded or published: {cfg.source} has no {missing[0]}, which --require asks for")
-        listing = source_listing(store, cfg.source)
+        listing = source_listing(store, cfg.source, is_known)
         refuse_linked_output(listing.links, cfg.output)
     except StorageError as error:
         raise SourceError(f"source: {error}") from error
     except NoDocuments as error:
-        parent = view.newest_of_line(recipe.line, limited=False)
         if parent is None or cfg.limit is not None:
             raise
         raise HeldBack(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bulkembed.errors import SourceError
@@ -58,6 +58,9 @@ class SourceObject:
         return ObjectVersion(store, self.uri, self.version, self.relative_path)
 
 
+IsKnown = Callable[[Sequence[SourceObject]], bool]
+
+
 @dataclass(frozen=True)
 class LeftOutNames:
     """Names below the source that are not read, for one reason."""
@@ -81,18 +84,22 @@ class SourceListing:
     tables: list[str] = field(default_factory=list)  # sources that are tables: the place, the version and the format
 
 
-def source_listing(store: Store, source: str) -> SourceListing:
+def nothing_known(objects: Sequence[SourceObject]) -> bool:
+    return False
+
+
+def source_listing(store: Store, source: str, is_known: IsKnown = nothing_known) -> SourceListing:
     """The document files under a prefix or glob. Raises SourceError where there are none, or where they belong to a table format.
 
-    A source that is the folder of a Delta or Iceberg table is its live files."""
-    table = open_table(store, source)
-    if table is not None:
-        return table_listing(store, source, table)
+    A source that is the folder of a Delta or Iceberg table is its live files. `is_known`: whether just these objects have been read
+    before. Then the folders above and between them, which were looked at for that, are not looked at again."""
     try:
         listing = store.listing(source, HIDDEN_SIGNS, lambda name: format_named(name) is not None)
     except FileNotFoundError:
         raise NoDocuments(f"source {source}: nothing there; expected {EXPECTED}") from None
-    refuse_tables(store, source, listing)
+    table = open_table(store, source, listing)
+    if table is not None:
+        return table_listing(store, source, table)
     objects, others = [], []
     for stored in listing.objects:
         document = source_object(stored)
@@ -100,6 +107,9 @@ def source_listing(store: Store, source: str) -> SourceListing:
             others.append(stored)
         else:
             objects.append(document)
+    objects.sort(key=lambda item: item.id)
+    if not objects or not is_known(objects):
+        refuse_tables(store, source, listing)
     failures = [Failure(printable(item.uri), UNREADABLE[item.reason]) for item in listing.left_out if may_be_document(item)]
     left_out = left_out_names(others, [item for item in listing.left_out if not may_be_document(item)])
     if not objects:
@@ -108,7 +118,7 @@ def source_listing(store: Store, source: str) -> SourceListing:
             f"left out {names}" for names in left_out
         ]
         raise NoDocuments("; ".join([f"source {source}: {some} {EXPECTED}", *reasons]))
-    return SourceListing(sorted(objects, key=lambda item: item.id), failures, left_out, listing.links)
+    return SourceListing(objects, failures, left_out, listing.links)
 
 
 def table_listing(store: Store, source: str, table: Table) -> SourceListing:

@@ -37,14 +37,11 @@ def refuse_tables(store: Store, source: str, listing: Listing) -> None:
 
 def suspects(listing: Listing) -> Iterator[str]:
     """URIs of folders that may be tables: first by the names in the listing, then the folders above and between the objects."""
-    names = [item.uri for item in listing.objects] + [item.uri for item in listing.left_out]
-    marked = {posixpath.dirname(name[:-1]) for name in names if name.endswith("/") and posixpath.basename(name[:-1]) in MARKERS}
-    marked |= {posixpath.dirname(posixpath.dirname(name)) for name in names if name.endswith((".metadata.json", ".lance"))}
-    yield from sorted(marked)
+    yield from sorted(marked_folders(listing))
     root = canonical(listing.root)  # the folders above a symbolic link are those above its target
     if root.startswith(("http://", "https://")):
         return  # an HTTP server may answer for every name
-    above = [*([root] if listing.is_glob else []), *folders_above(root)]  # any other root has been looked at: see tables
+    above = [*([root] if listing.is_glob else []), *folders_above(root)]  # the listing of a folder shows all that is in it
     inside: set[str] = set()
     for folder in unseen_folders(listing):
         inside |= {folder, *folders_above(folder)}.difference(above)
@@ -52,6 +49,13 @@ def suspects(listing: Listing) -> Iterator[str]:
         yield from [*above[: MAX_FOLDERS_ABOVE + 1], *sorted(inside)][:MAX_FOLDERS_PROBED]
     else:
         yield from (*above, *sorted(inside))
+
+
+def marked_folders(listing: Listing) -> set[str]:
+    """The folders in which the listing shows what a table has."""
+    names = [item.uri for item in listing.objects] + [item.uri for item in listing.left_out]
+    marked = {posixpath.dirname(name[:-1]) for name in names if name.endswith("/") and posixpath.basename(name[:-1]) in MARKERS}
+    return marked | {posixpath.dirname(posixpath.dirname(name)) for name in names if name.endswith((".metadata.json", ".lance"))}
 
 
 def unseen_folders(listing: Listing) -> set[str]:

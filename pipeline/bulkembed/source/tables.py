@@ -8,14 +8,17 @@ from bulkembed.errors import SourceError
 from bulkembed.source.delta import read_delta
 from bulkembed.source.iceberg import METADATA, read_iceberg
 from bulkembed.source.live_files import Table
-from bulkembed.source.table_folders import table_at
+from bulkembed.source.table_folders import marked_folders, table_at
+from bulkembed.storage.listing import Listing
 from bulkembed.storage.store import Store
 
 METADATA_SUFFIX = ".metadata.json"
 
 
-def open_table(store: Store, source: str) -> Table | None:
+def open_table(store: Store, source: str, listing: Listing) -> Table | None:
     """The table whose folder the source is, or whose metadata file (Iceberg); None where it is no table that is read.
+
+    `listing`: of the source. A folder of which it shows nothing that a table has is not looked at.
 
     Raises SourceError where its live rows cannot be told, or the extra is missing."""
     if source.startswith(("http://", "https://")):
@@ -23,6 +26,8 @@ def open_table(store: Store, source: str) -> Table | None:
     folder, name = source, None
     if source.endswith(METADATA_SUFFIX) and posixpath.basename(posixpath.dirname(source)) == METADATA:
         folder, name = posixpath.dirname(posixpath.dirname(source)), posixpath.basename(source)
+    elif listing.root.rstrip("/") not in marked_folders(listing):
+        return None
     kind = table_at(store, folder)[1]
     try:
         if kind == "Delta" and name is None:
