@@ -16,7 +16,7 @@ TABLES = {
     "Delta": ("_delta_log/00000000000000000000.json", "part-0.parquet"),
     "Hudi": (".hoodie/hoodie.properties", "a/part-0.parquet"),
     "Lance": ("_versions/1.manifest", "data/0.lance"),
-    "Iceberg": ("metadata/v1.metadata.json", "data/dt=1/part-0.parquet"),
+    "Iceberg": ("metadata/a.avro", "metadata/v1.metadata.json", "data/dt=1/part-0.parquet"),
 }
 
 
@@ -25,7 +25,7 @@ def test_a_folder_of_a_table_format_is_refused_by_name(place: tuple[Store, str],
     store, root = place
     names = TABLES[kind]
     fill(root, *(f"lake/t/{name}" for name in names), "lake/a.jsonl", store=store)
-    folder = names[1].rpartition("/")[0]
+    folder = names[-1].rpartition("/")[0]
     sources = ["lake", *([] if kind in READ else ["lake/t"]), "lake/t/**", f"lake/t/{folder}/*", f"lake/*/{folder}/*", "lake/**/*.parquet"]
     for source in sources + ([f"lake/t/{folder}"] if folder else []):
         with pytest.raises(SourceError, match=f"lake/t is a table in {kind} format") as caught:

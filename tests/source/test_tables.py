@@ -6,10 +6,13 @@ import json
 import re
 import shutil
 import sys
+import tempfile
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -265,3 +268,36 @@ def test_an_unreadable_column_fails_only_its_file(tmp_path: Path) -> None:
         except ObjectError as error:
             outcomes.append(str(error).partition(": ")[2])
     assert sorted(map(str, outcomes))[0] == "1" and "column 'body' is called 'text' in this file" in str(outcomes)
+
+
+def test_an_empty_iceberg_table_and_a_link_to_a_table_are_tables(tmp_path: Path) -> None:
+    FolderCatalog().create(tmp_path / "empty", rows(1).schema)
+    with pytest.raises(NoDocuments, match=r"no snapshot \(metadata/00000-\S+\) of the Iceberg table has no files"):
+        source_listing(STORE, str(tmp_path / "empty"))
+    delta_table(tmp_path / "t")
+    (tmp_path / "link").symlink_to("t")
+    assert live_ids(STORE, str(tmp_path / "link")) == [1, 3, 4, 5, 6, 8]
+
+
+def test_files_that_name_deleted_rows_are_not_called_left_out(tmp_path: Path) -> None:
+    iceberg_table(tmp_path / "ice")
+    write_deltalake(tmp_path / "t", rows(1, 2))
+    mark_deleted(tmp_path / "t", log_actions(tmp_path / "t", "add")[0]["path"], [0])
+    named = [
+        name for folder in ("ice", "t") for _, names in left_out(source_listing(STORE, str(tmp_path / folder))).values() for name in names
+    ]
+    assert [name for name in named if "delet" in name] == []
+    assert len(named) == 1  # what the delete in Iceberg has rewritten
+
+
+def test_deletion_vectors_stay_within_the_local_copy(s3: dict[str, Any], bucket: tuple[Store, str], tmp_path: Path) -> None:
+    store, root = bucket
+    write_deltalake(tmp_path / "t", rows(1, 2))
+    mark_deleted(tmp_path / "t", log_actions(tmp_path / "t", "add")[0]["path"], [0])
+    source = upload(tmp_path / "t", store, f"{root}/t")
+    name = f"deletion_vector_{uuid.uuid4()}.bin"
+    boto3.client("s3", endpoint_url=s3["endpoint_url"], aws_access_key_id=s3["key"], aws_secret_access_key=s3["secret"]).put_object(
+        Bucket="corpus", Key=f"{root.removeprefix('s3://corpus/')}/t/../{name}", Body=b"x"
+    )
+    assert live_ids(store, source) == [2]
+    assert not Path(tempfile.gettempdir(), name).exists()

@@ -16,6 +16,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
+from bulkembed.errors import BulkembedError
 from bulkembed.source.live_files import Rows, Table, TableColumns, UnreadableTable
 from bulkembed.storage.listing import Listing
 from bulkembed.storage.store import Store
@@ -31,7 +32,6 @@ ELSEWHERE = "is a partition column, whose values are in the table's log and not 
 def read_delta(store: Store, folder: str) -> Table:
     """The newest version of a Delta table. Raises UnreadableTable, and ImportError where the package is missing."""
     from deltalake import DeltaTable
-    from deltalake.exceptions import DeltaError
 
     with TemporaryDirectory() as mirror:
         try:
@@ -39,15 +39,18 @@ def read_delta(store: Store, folder: str) -> Table:
             table = DeltaTable(mirror)
             live = live_paths(table)
             listing = store.listing(folder)  # after the log, so that it has all files of that version
-            dead = dead_rows(store, folder, listing, table, Path(mirror))
-        except (DeltaError, OSError, ValueError) as error:
+            vectors = deletion_vectors(listing)
+            dead = dead_rows(store, folder, vectors, table, Path(mirror))
+        except BulkembedError:
+            raise
+        except Exception as error:  # deltalake raises anything where a log is damaged
             raise UnreadableTable(f"{folder}: deltalake cannot read this Delta table: {str(error).splitlines()[0]}") from error
     nothing = np.zeros(0, np.int64)
     files = {path: dead.get(path, nothing) for path in live}
     outside = dict.fromkeys(table.metadata().partition_columns, ELSEWHERE)
     schema = orjson.loads(table.schema().to_json())
     columns = TableColumns(renamed=dict(renamed_columns(schema)), outside=outside)
-    return Table(f"version {table.version()} of the Delta table", folder, files, columns, listing)
+    return Table(f"version {table.version()} of the Delta table", folder, files, columns, listing, vectors)
 
 
 def log_files(store: Store, folder: str) -> list[str]:
@@ -80,11 +83,15 @@ def live_paths(table: Any) -> list[str]:
     return [unquote(path) for path in encoded]
 
 
-def dead_rows(store: Store, folder: str, listing: Listing, table: Any, mirror: Path) -> dict[str, Rows]:
-    """The rows that deletion vectors mark, by the path of their file."""
+def deletion_vectors(listing: Listing) -> list[str]:
+    """Paths of files of deletion vectors, live or not."""
+    return [path for item in listing.objects if DELETION_VECTORS.fullmatch(path := item.relative_path) and ".." not in path.split("/")]
+
+
+def dead_rows(store: Store, folder: str, vectors: list[str], table: Any, mirror: Path) -> dict[str, Rows]:
+    """The rows that deletion vectors mark, by the path of their file. `vectors`: the files that hold them."""
     if "deletionVectors" not in (table.protocol().reader_features or []):
         return {}
-    vectors = [item.relative_path for item in listing.objects if DELETION_VECTORS.fullmatch(item.relative_path)]
     copy_files(store, folder, vectors, mirror)
     root = f"{mirror.resolve()}/"
     dead = {}

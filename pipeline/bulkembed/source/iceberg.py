@@ -65,7 +65,8 @@ def read_iceberg(store: Store, folder: str, metadata_name: str | None = None) ->
         raise UnreadableTable(f"{uri}: pyiceberg cannot read this Iceberg table: {str(error).splitlines()[0]}") from error
     snapshot = metadata.current_snapshot_id
     version = f"{'no snapshot' if snapshot is None else f'snapshot {snapshot}'} ({METADATA}/{name}) of the Iceberg table"
-    return Table(version, folder, files, columns_of(metadata), store.listing(folder))
+    deletes = {place_of(item.file_path).removeprefix(join(folder, "")) for task in tasks for item in task.delete_files}
+    return Table(version, folder, files, columns_of(metadata), store.listing(folder), deletes)
 
 
 def newest_metadata(store: Store, folder: str) -> str:
@@ -82,12 +83,13 @@ def newest_metadata(store: Store, folder: str) -> str:
 
 def place_in(folder: str, location: str) -> Callable[[str], str]:
     """A function from a name in the metadata to its URI in `folder`. `location`: where the table was when it was written."""
-    before = (f"{location.rstrip('/')}/", f"{canonical(location)}/")
+    here, canonical_here = f"{location.rstrip('/')}/", f"{canonical(location)}/"
 
     def place_of(name: str) -> str:
-        for spelling, prefix in zip((name, canonical(name)), before, strict=True):
-            if spelling.startswith(prefix):
-                return join(folder, spelling.removeprefix(prefix))
+        if name.startswith(here):
+            return join(folder, name.removeprefix(here))
+        if canonical(name).startswith(canonical_here):
+            return join(folder, canonical(name).removeprefix(canonical_here))
         raise ValueError(f"its file {name} lies outside of the table's folder {location}")
 
     return place_of

@@ -46,6 +46,7 @@ class Table:
     files: Mapping[str, Rows]  # live files by their path below the folder, and the deleted rows of each
     columns: TableColumns
     listing: Listing  # what is in the folder
+    deletes: Collection[str] = ()  # files that only name deleted rows, by their path below the folder
 
 
 def require_table_columns(columns: TableColumns, names: Collection[str], schema: pa.Schema, uri: str) -> None:

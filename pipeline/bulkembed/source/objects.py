@@ -129,7 +129,7 @@ def table_listing(store: Store, source: str, table: Table) -> SourceListing:
     failures = [Failure(uri, f"{table.name} lists this file, and it is not there; restore the file or the table") for uri in missing]
     if not objects and not failures:
         raise NoDocuments(f"source {source}: {table.name} has no files")
-    old = sorted(path for path in there.keys() - table.files.keys() if not path.startswith(TABLE_FOLDERS))
+    old = sorted(path for path in there.keys() - table.files.keys() - {*table.deletes} if not path.startswith(TABLE_FOLDERS))
     left_out = [LeftOutNames("not live in this version of the table", len(old), examples(old))] if old else []
     named = f"{source}: {table.name}"
     return SourceListing(sorted(objects, key=lambda item: item.id), failures, left_out, table.listing.links, [named])

@@ -19,6 +19,7 @@ NAME_FOLDER = "name the folder of each table as a source of its own"
 ADVICE = {"Delta": NAME_FOLDER, "Hudi": EXPORT, "Lance": EXPORT, "Iceberg": NAME_FOLDER}
 MARKERS = {"_delta_log": "Delta", ".hoodie": "Hudi", "_versions": "Lance", "metadata": "Iceberg"}
 PROBE_THREADS = 16
+MAX_METADATA_BYTES = 64 << 10  # of a metadata file, which tell that it is one
 MAX_FOLDERS_ABOVE, MAX_FOLDERS_PROBED = 4, 64  # each costs a store four requests
 
 
@@ -85,6 +86,12 @@ def has_marker(store: Store, folder: str, marker: str) -> bool:
     if marker == "_versions":
         return any(name.endswith(".manifest") for name in names)
     if marker == "metadata":
-        described = any(name.endswith(".metadata.json") for name in names)
-        return described and (any(name.endswith(".avro") for name in names) or store.stands(join(folder, "data")))
+        described = sorted(name for name in names if name.endswith(".metadata.json"))
+        return bool(described) and (any(name.endswith(".avro") for name in names) or describes_table(store, join(place, described[0])))
     return bool(names)
+
+
+def describes_table(store: Store, uri: str) -> bool:
+    """Whether this is the metadata of an Iceberg table. A table without rows has nothing but that."""
+    start = store.read_start(uri, MAX_METADATA_BYTES)
+    return b'"format-version"' in start or b'"table-uuid"' in start
