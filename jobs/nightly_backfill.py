@@ -30,7 +30,7 @@ from bulkembed.__main__ import main
 class NightlyConfig:
     """The keys of a run that a team wants every night. None: as the --config file, an option, or bulkembed has it."""
 
-    source: str | None = None
+    source: str | tuple[str, ...] | None = None
     output: str | None = None
     model: str | None = None
     require: tuple[str, ...] = ()  # names such as _SUCCESS that the source's writer leaves last

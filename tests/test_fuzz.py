@@ -75,7 +75,7 @@ def read_all(path: Path, model: str) -> int:
     store = Store()
     cfg = RunConfig.model_validate({"source": str(path), "output": "none", "model": model, "keep_columns": ["lang"]})
     (item,) = objects.source_objects(store, str(path))
-    carried = carried_columns(store, [item], recipe(cfg), cfg.source)
+    carried = carried_columns(store, [item], recipe(cfg), cfg.source_text)
     found, _ = planning.plan(store, [item], lambda item, layout: None, [], Bounds(13, 1 << 40))
     shards = [reader.read_documents(store, shard, recipe(cfg), carried) for shard in found]
     return sum(len(shard.texts) + shard.rejects.num_rows for shard in shards)

@@ -13,9 +13,10 @@ and what a run leaves as it was in the process of its caller. The command line i
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,10 +39,11 @@ from bulkembed.runs import estimate
 from bulkembed.runs.estimate import Estimate, Prices
 from bulkembed.runs.forget import Forgotten
 from bulkembed.runs.job import Job
-from bulkembed.runs.lookup import RunPlan, open_job, read_source, recipe_of, with_layouts
+from bulkembed.runs.lookup import RunPlan, open_job, read_source, with_layouts
 from bulkembed.runs.night import NightCounts
 from bulkembed.runs.places import Place, Storage, located, place_of
 from bulkembed.runs.progress import Progress
+from bulkembed.runs.recall import recipe_of
 from bulkembed.runs.run import Summary, finish, lease_of
 from bulkembed.source.objects import LeftOutNames
 from bulkembed.upkeep import forget, gc, plan_gc, remember, tag, untag
@@ -144,7 +146,7 @@ class Plan:
 
     @property
     def failures(self) -> list[Failure]:
-        """Objects that cannot be read. A run embeds the others, and publishes no snapshot."""
+        """Objects that cannot be read. A run embeds the others, and publishes no snapshot unless `skip_unreadable` is set."""
         return self.work.failures
 
     @property
@@ -283,7 +285,7 @@ def verify(
     *,
     storage: Storage | None = None,
     sample: int | None = None,
-    source: Place | None = None,
+    source: Place | Sequence[Place] | None = None,
     model: str | None = None,
     seed: int = 0,
     on_problem: Callable[[str], None] | None = None,
@@ -291,7 +293,8 @@ def verify(
 ) -> Verification:
     """Reads the current snapshot again, or this one: bytes and rows against receipts and manifest, schemas, footers, vectors, current.txt.
 
-    `sample`: so many random rows are embedded again from `source`, and compared. `on_problem` gets each problem when it is found.
+    `sample`: so many random rows are embedded again from `source`, one place or several, and compared. `on_problem` gets each problem
+    when it is found.
     Raises SourceError, ModelError or ConfigError; a problem of the data is no error."""
     if (sample is None) != (source is None):
         raise ConfigError("sample: needs the source, which is read with a sample alone")
@@ -311,6 +314,7 @@ def verify(
     report(problems_of(store, ledger, found))
     again = None
     if sample is not None and source is not None:
-        again = resample_dataset(store, output, found, place_of("source", source), model, sample, seed)
+        places = [source] if isinstance(source, str | PathLike) else source
+        again = resample_dataset(store, output, found, [place_of("source", place) for place in places], model, sample, seed)
         report(again.problems)
     return Verification(found, problems, again)

@@ -63,7 +63,7 @@ def run_tune(name: str, budget: float, documents: int) -> Changes:
     cfg = config(name, documents)
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / "engine.toml"
-        command = [sys.executable, "-m", "bulkembed", "tune", "--source", cfg.source, "--model", cfg.model, "--budget", str(budget)]
+        command = [sys.executable, "-m", "bulkembed", "tune", "--source", cfg.source_text, "--model", cfg.model, "--budget", str(budget)]
         command += ["--documents", str(documents), "--max-tokens", str(cfg.max_tokens), "--write", str(written)]
         run_command([*command, "--set", f"engine.dtype={cfg.engine.dtype}"], os.environ)
         changes: Changes = tomllib.loads(written.read_text(encoding="utf-8"))["engine"]

@@ -53,12 +53,12 @@ def test_nights_of_all_kinds(tmp_path: Path, night: Any) -> None:
     assert counts(still, "snapshot", "parent", "documents", "embedded", "tokens", "added", "reused") == [1, 1, 100, 0, 0, 0, 0]
     rows = [{"id": 5, "text": "new", "lang": "en"}, {"id": 6, "text": "new", "lang": "en"}, {"id": 7, "text": "", "lang": "en"}]
     write_jsonl(tmp_path / "in" / "tonight.jsonl", [*rows, {"id": 8, "text": "0", "lang": "xx"}])
-    names = ("snapshot", "parent", "documents", "embedded", "reused", "added", "changed", "deleted", "rejected", "duplicates")
+    names = ("snapshot", "parent", "documents", "embedded", "reused", "added", "changed", "deleted", "rejected", "duplicates", "left_out")
     dry = night("--dry-run")
     assert "to do        embed 1 documents" in dry.stderr and "estimate     exactly" in dry.stderr
     planned, second = only_line(dry), only_line(night())
-    assert counts(second, *names) == [2, 1, 103, 1, 1, 3, 0, 0, 1, 1]
-    assert counts(planned, *names) == [None, 1, None, 1, 1, 3, 0, 0, 1, 1]
+    assert counts(second, *names) == [2, 1, 103, 1, 1, 3, 0, 0, 1, 1, 0]
+    assert counts(planned, *names) == [None, 1, None, 1, 1, 3, 0, 0, 1, 1, 0]
     assert (planned["line"], planned["tokens"]) == (second["line"], None)
     shutil.rmtree(tmp_path / "in")  # a repeat does not look at the source
     repeated = only_line(night("--run-key", "monday"))

@@ -116,7 +116,8 @@ def test_a_template_of_a_shell_is_the_run_of_the_file(tmp_path: Path, qwen: str,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["plan", "--source", "one", "--source", "two"], "--source: is given 2 times, and takes one value"),
+        (["plan", "--model", "one", "--model", "two"], "--model: is given 2 times, and takes one value"),
+        (["plan", *RUN, "--source", "in/"], "source: '.*/in' is named twice"),
         (["plan", "--template", "a", "--template=b"], "--template: is given 2 times"),
         (["run", "--limit", "1", "--limit", "1", "--limit", "1"], "--limit: is given 3 times"),
         (["search", "--output", "o", "--query", "q", "-k", "3", "-k", "4"], "-k: is given 2 times"),
@@ -181,13 +182,13 @@ def test_commands_on_a_dataset_take_its_places_from_the_configuration_of_the_run
     path = tmp_path / "run.toml"
     path.write_text(CONFIG)
     at = places([path], None)
-    assert (at.output, at.source, at.model) == ("s3://corpus/vectors", "s3://corpus/docs", "org/model")
+    assert (at.output, at.sources, at.model) == ("s3://corpus/vectors", ("s3://corpus/docs",), "org/model")
     assert at.store.settings == {"anon": True, "client_kwargs": {"region_name": "eu"}}
     at = places([path], ["storage.anon=false"], output="s3://other/vectors", model="other/model")
-    assert (at.output, at.source, at.model) == ("s3://other/vectors", "s3://corpus/docs", "other/model")
+    assert (at.output, at.sources, at.model) == ("s3://other/vectors", ("s3://corpus/docs",), "other/model")
     assert at.store.settings == {"anon": False, "client_kwargs": {"region_name": "eu"}}
     at = places(None, None, output="out")
-    assert (at.output, at.source, at.model) == (str(Path.cwd() / "out"), None, None)
+    assert (at.output, at.sources, at.model) == (str(Path.cwd() / "out"), (), None)
 
 
 @pytest.mark.parametrize("command", [["status"], ["files"], ["verify"], ["search", "--query", "x"]])

@@ -155,7 +155,7 @@ def test_a_run_writes_the_keys_that_a_scan_of_its_source_finds(tmp_path: Path, q
         cfg = simulated(tmp_path / "in" / source, tmp_path / source, qwen, keep_columns=kept)
         in_one_process(cfg).require_complete()
         job = open_job(cfg)[0]
-        (item,) = source_objects(STORE, str(cfg.source))
+        (item,) = source_objects(STORE, str(cfg.source_text))
         scanned = scan_object(STORE, item, job.recipe, job.carried)
         files = [file_keys.keys_of_file(STORE, str(path), kept).keys for path in sorted((tmp_path / source).glob("data/*/*"))]
         assert len(files) >= 2
@@ -169,7 +169,7 @@ def test_a_document_that_a_run_has_cut_has_the_key_of_its_scan(tmp_path: Path, q
     cfg = simulated(tmp_path / "a.jsonl", tmp_path / "out", qwen, long_documents="chunk", chunk_tokens=16, chunk_overlap=0)
     in_one_process(cfg).require_complete()
     job = open_job(cfg)[0]
-    (item,) = source_objects(STORE, str(cfg.source))
+    (item,) = source_objects(STORE, str(cfg.source_text))
     scanned = scan_object(STORE, item, job.recipe, job.carried)
     (path,) = (tmp_path / "out").glob("data/*/*")
     found = file_keys.keys_of_file(STORE, str(path), ["lang"])

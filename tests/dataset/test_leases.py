@@ -167,7 +167,7 @@ def test_a_nightly_beside_another_one_ends_with_one_line(tmp_path: Path, qwen: s
     write_small_corpus(tmp_path / "in")
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, keep_columns=[])
     held_elsewhere(STORE, cfg.output, line=open_job(cfg)[0].recipe.line)
-    flags = ["--source", cfg.source, "--output", cfg.output, "--model", qwen, "--max-tokens", "64", "--set", "engine.kind=simulated"]
+    flags = ["--source", cfg.source_text, "--output", cfg.output, "--model", qwen, "--max-tokens", "64", "--set", "engine.kind=simulated"]
     for if_running, code in (("skip", 0), ("fail", 1)):
         with pytest.raises(SystemExit) as ended:
             main(["run", *flags, "--if-running", if_running])

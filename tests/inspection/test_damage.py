@@ -15,7 +15,7 @@ from bulkembed.dataset.snapshots import newest_dataset
 from bulkembed.embedding.model_files import describe
 from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.inspection.resample import Resample, resample
-from bulkembed.runs.lookup import recall_job
+from bulkembed.runs.recall import recall_job
 from bulkembed.source.objects import source_objects
 from bulkembed.storage.store import Store
 from tests.support.corpora import write_corpus

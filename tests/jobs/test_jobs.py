@@ -107,7 +107,7 @@ def test_the_teams_keys_lie_below_files_and_options(tmp_path: Path, config: Path
     done = in_process(*nightly_backfill.arguments(["--config", str(config), "--max-deletes", "5"], {}), defaults=team.keys())
     assert done.returncode == 0, done.stderr
     (cfg,) = seen
-    assert (cfg.source, cfg.require, cfg.max_deletes, cfg.dims) == (f"{tmp_path}/in", ("_SUCCESS",), 5, (32,))
+    assert (cfg.source_text, cfg.require, cfg.max_deletes, cfg.dims) == (f"{tmp_path}/in", ("_SUCCESS",), 5, (32,))
     assert (cfg.shards.max_rows, cfg.shards.text_mib) == (30, 9)
     wrong = in_process("run", "--config", config, defaults=nightly_backfill.NightlyConfig(more={"dimss": 3}).keys())
     assert (wrong.returncode, "dimss: unknown key; did you mean dims?" in wrong.stderr) == (2, True)

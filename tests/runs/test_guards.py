@@ -41,7 +41,7 @@ def snapshot(documents: int) -> Snapshot:
         parent=0,
         line="l",
         fingerprint="f",
-        source="in",
+        sources=["in"],
         limit=None,
         run_key=None,
         provenance={},
@@ -176,7 +176,7 @@ def test_a_source_that_moved_embeds_nothing_and_a_part_of_it_is_held_back(tmp_pa
             in_one_process(simulated(tmp_path / source, tmp_path / "out", qwen))
     assert number_of_snapshots(tmp_path) == 1
     assert embedded(simulated(tmp_path / "moved", tmp_path / "out", qwen)) == 0
-    assert newest_dataset(Store(), str(tmp_path / "out"))[1].source == f"{tmp_path}/moved"
+    assert newest_dataset(Store(), str(tmp_path / "out"))[1].sources == [f"{tmp_path}/moved"]
 
 
 @pytest.mark.parametrize("files", [1, 2, 3])

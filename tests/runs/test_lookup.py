@@ -19,7 +19,8 @@ from bulkembed.dataset.snapshots import newest_dataset
 from bulkembed.embedding.model_files import describe
 from bulkembed.errors import SourceError
 from bulkembed.inspection.verify import verify
-from bulkembed.runs.lookup import open_job, recall_job
+from bulkembed.runs.lookup import open_job
+from bulkembed.runs.recall import recall_job
 from bulkembed.storage.store import Store
 from tests.support.corpora import write_corpus, write_jsonl
 from tests.support.runs import in_one_process, simulated

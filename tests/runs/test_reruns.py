@@ -65,7 +65,7 @@ def spoil(path: Path) -> None:
 
 def test_the_same_source_again_does_nothing_and_reads_no_data(cfg: RunConfig) -> None:
     first = in_one_process(cfg).snapshot
-    for folder in (cfg.source, f"{cfg.output}/data", f"{cfg.output}/_meta/keys"):
+    for folder in (cfg.source_text, f"{cfg.output}/data", f"{cfg.output}/_meta/keys"):
         for path in Path(folder).rglob("*.*"):
             spoil(path)
     files = files_below(cfg.output)
@@ -98,7 +98,7 @@ def test_a_run_key_makes_a_repeat_do_nothing(cfg: RunConfig) -> None:
     tonight = cfg.model_copy(update={"run_key": "2026-11-26"})
     first = in_one_process(tonight).snapshot
     assert first is not None and first.run_key == "2026-11-26"
-    write_jsonl(Path(cfg.source, "c.jsonl"), [{"id": 99, "text": "new", "lang": "en"}])
+    write_jsonl(Path(cfg.source_text, "c.jsonl"), [{"id": 99, "text": "new", "lang": "en"}])
     files = files_below(cfg.output)
     summary, count = complete_run(tonight)
     assert (summary.snapshot, count, files_below(cfg.output)) == (first, 0, files)
@@ -111,7 +111,7 @@ def test_a_run_key_is_marked_also_where_nothing_changed(cfg: RunConfig) -> None:
     first = in_one_process(cfg).snapshot
     tonight = cfg.model_copy(update={"run_key": "2026-11-26"})
     assert complete_run(tonight)[0].snapshot == first
-    write_jsonl(Path(cfg.source, "c.jsonl"), [{"id": 99, "text": "new", "lang": "en"}])
+    write_jsonl(Path(cfg.source_text, "c.jsonl"), [{"id": 99, "text": "new", "lang": "en"}])
     assert complete_run(tonight)[0].snapshot == first
 
 
@@ -130,7 +130,7 @@ class Sick(CountingEmbedder):
 
 def test_rejects_of_the_engine_are_remembered_by_content_until_they_are_tried_again(cfg: RunConfig) -> None:
     poison = open_job(cfg)[0].tokenizer.encode(["text 7"]).of(0).astype("int32").tobytes()
-    write_jsonl(Path(cfg.source, "c.jsonl"), [{"id": 77, "text": "text 7", "lang": "en"}])
+    write_jsonl(Path(cfg.source_text, "c.jsonl"), [{"id": 77, "text": "text 7", "lang": "en"}])
     sick = Sick(poison)
     summary = run(cfg, lambda progress: None, LocalExecutor(sick))
     assert sick.seen.count(poison) == len(sick.seen) - 39 == 2, "a bad vector is asked for once more, and its twin not at all"
@@ -138,8 +138,8 @@ def test_rejects_of_the_engine_are_remembered_by_content_until_they_are_tried_ag
     assert (summary.snapshot.documents, summary.snapshot.rejects) == (39, 2), "its twin is rejected with it"
     rows = [*corpus(40), {"id": 77, "text": "text 7", "lang": "de"}]  # the reject has another kept column
     for name in ("a", "b", "c"):
-        Path(cfg.source, f"{name}.jsonl").unlink()
-    write_jsonl(Path(cfg.source, "x.jsonl"), [*rows[::-1], {"id": 99, "text": "new", "lang": "en"}])
+        Path(cfg.source_text, f"{name}.jsonl").unlink()
+    write_jsonl(Path(cfg.source_text, "x.jsonl"), [*rows[::-1], {"id": 99, "text": "new", "lang": "en"}])
     again, count = complete_run(cfg)
     assert count == 1, "only the new text is tried"
     assert again.snapshot is not None
@@ -162,7 +162,7 @@ def test_rejects_of_an_aborted_run_are_remembered(cfg: RunConfig) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(cfg, lambda progress: None, Meanwhile(die, Sick(poison)))
     assert snapshots(STORE, cfg.output) == []
-    Path(cfg.source, "b.jsonl").rename(Path(cfg.source, "c.jsonl"))
+    Path(cfg.source_text, "b.jsonl").rename(Path(cfg.source_text, "c.jsonl"))
     summary, count = complete_run(cfg)
     assert (count, summary.night.remembered) == (0, 1)
     assert summary.snapshot is not None
@@ -179,9 +179,9 @@ def test_erased_ids_come_back_only_where_that_is_taken_back(cfg: RunConfig) -> N
     rest = [number for number in range(40) if number not in (3, 25)]
     assert complete_run(cfg)[1] == 0
     assert ids(cfg) == rest
-    for path in Path(cfg.source).iterdir():
+    for path in Path(cfg.source_text).iterdir():
         path.unlink()
-    write_jsonl(Path(cfg.source, "x.jsonl"), [*corpus(40)[::-1], {"id": 3, "text": "new", "lang": "en"}])
+    write_jsonl(Path(cfg.source_text, "x.jsonl"), [*corpus(40)[::-1], {"id": 3, "text": "new", "lang": "en"}])
     summary, count = complete_run(cfg)
     assert count == 0, "no text of an erased id goes to the engine"
     assert (ids(cfg), current(cfg).forgotten) == (rest, 3)
@@ -220,8 +220,8 @@ def test_the_difference_is_taken_again_where_another_run_publishes_first(cfg: Ru
 def test_ids_that_are_erased_during_a_run_are_not_published(cfg: RunConfig) -> None:
     in_one_process(cfg)
     rows = [row | {"text": f"other {row['id']}"} if row["id"] < 25 else row for row in corpus(40)]
-    write_jsonl(Path(cfg.source, "b.jsonl"), rows[20:])
-    write_jsonl(Path(cfg.source, "a.jsonl"), rows[:20])
+    write_jsonl(Path(cfg.source_text, "b.jsonl"), rows[20:])
+    write_jsonl(Path(cfg.source_text, "a.jsonl"), rows[:20])
     run(cfg, lambda progress: None, Meanwhile(lambda: forget(STORE, cfg.output, id_file(3, 30)))).require_complete()
     assert ids(cfg) == [number for number in range(40) if number not in (3, 30)]
     assert current(cfg).forgotten == 2
@@ -230,7 +230,7 @@ def test_ids_that_are_erased_during_a_run_are_not_published(cfg: RunConfig) -> N
 
 def test_an_id_that_is_erased_on_the_night_it_comes_is_not_published(cfg: RunConfig) -> None:
     in_one_process(cfg)
-    write_jsonl(Path(cfg.source, "c.jsonl"), [{"id": number, "text": f"new {number}", "lang": "en"} for number in (98, 99)])
+    write_jsonl(Path(cfg.source_text, "c.jsonl"), [{"id": number, "text": f"new {number}", "lang": "en"} for number in (98, 99)])
     run(cfg, lambda progress: None, Meanwhile(lambda: forget(STORE, cfg.output, id_file(99)))).require_complete()
     assert ids(cfg) == [*range(40), 98]
     assert (current(cfg).forgotten, current(cfg).erasure) == (1, 1)
@@ -247,7 +247,7 @@ class Before(Meanwhile):
 
 def test_what_another_run_has_embedded_and_published_first_is_in_the_dataset_once(cfg: RunConfig) -> None:
     in_one_process(cfg)
-    write_jsonl(Path(cfg.source, "c.jsonl"), [{"id": number, "text": f"new {number}", "lang": "en"} for number in range(100, 130)])
+    write_jsonl(Path(cfg.source_text, "c.jsonl"), [{"id": number, "text": f"new {number}", "lang": "en"} for number in range(100, 130)])
     other = cfg.model_copy(update={"shards": cfg.shards.model_copy(update={"max_rows": 7})})  # its files have other names
     run(cfg, lambda progress: None, Before(lambda: in_one_process(other).require_complete())).require_complete()
     assert ids(cfg) == [*range(40), *range(100, 130)]
@@ -256,17 +256,17 @@ def test_what_another_run_has_embedded_and_published_first_is_in_the_dataset_onc
 
 def test_what_can_be_read_is_embedded_beside_an_object_that_cannot(cfg: RunConfig) -> None:
     in_one_process(cfg)
-    Path(cfg.source, "b.jsonl").unlink()
-    Path(cfg.source, "b.parquet").write_bytes(b"no parquet at all")
-    write_jsonl(Path(cfg.source, "c.jsonl"), [{"id": 99, "text": "new", "lang": "en"}])
+    Path(cfg.source_text, "b.jsonl").unlink()
+    Path(cfg.source_text, "b.parquet").write_bytes(b"no parquet at all")
+    write_jsonl(Path(cfg.source_text, "c.jsonl"), [{"id": 99, "text": "new", "lang": "en"}])
     summary = in_one_process(cfg)
     assert (summary.snapshot, summary.progress.counts.documents) == (None, 1)
     with pytest.raises(IncompleteError, match=r"1 failed: .*in/b\.parquet") as incomplete:
         summary.require_complete()
     assert incomplete.value.exit_code == 1
     assert current(cfg).number == 1
-    Path(cfg.source, "b.parquet").unlink()
-    write_jsonl(Path(cfg.source, "b.jsonl"), corpus(40)[20:])
+    Path(cfg.source_text, "b.parquet").unlink()
+    write_jsonl(Path(cfg.source_text, "b.jsonl"), corpus(40)[20:])
     assert complete_run(cfg)[1] == 0, "the vector of that run is used"
     assert ids(cfg) == [*range(40), 99]
 

@@ -37,7 +37,7 @@ def cfg(tmp_path: Path, qwen: str) -> RunConfig:
 
 def write(cfg: RunConfig, **files: list[Row]) -> None:
     """Makes the source these files alone: Parquet where a name ends in p, else JSON lines."""
-    folder = Path(cfg.source)
+    folder = Path(cfg.source_text)
     folder.mkdir(exist_ok=True)
     for path in folder.iterdir():
         path.unlink()
@@ -76,7 +76,7 @@ def renamed(cfg: RunConfig, rows: list[Row]) -> None:
 
 
 def touched(cfg: RunConfig, rows: list[Row]) -> None:
-    for path in Path(cfg.source).iterdir():
+    for path in Path(cfg.source_text).iterdir():
         os.utime(path, ns=(0, path.stat().st_mtime_ns + 10**9))
 
 
@@ -201,7 +201,7 @@ def test_fewer_dims_are_cut_where_that_is_asked_for(cfg: RunConfig, derive: bool
 
 def test_a_night_of_int8_vectors_keeps_their_ranges_and_embeds_what_is_new(cfg: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "MIN_VECTORS", 30)  # the ranges of this corpus are final
-    int8 = simulated(cfg.source, cfg.output, cfg.model, vectors="64:int8,32:float16")
+    int8 = simulated(cfg.source_text, cfg.output, cfg.model, vectors="64:int8,32:float16")
     rows = corpus()
     write(int8, a=rows)
     in_one_process(int8)
@@ -217,7 +217,7 @@ def test_a_night_of_int8_vectors_keeps_their_ranges_and_embeds_what_is_new(cfg: 
 
 
 def test_a_night_of_documents_in_chunks_carries_all_windows_of_a_document(cfg: RunConfig) -> None:
-    chunked = simulated(cfg.source, cfg.output, cfg.model, **CHUNKS)
+    chunked = simulated(cfg.source_text, cfg.output, cfg.model, **CHUNKS)
     rows = [row | {"text": " ".join(f"word {row['id']}" for _ in range(20))} for row in corpus(9)]
     write(chunked, a=rows)
     windows = embedded(chunked)

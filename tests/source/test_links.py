@@ -112,7 +112,7 @@ def test_names_that_are_no_utf8_are_named(tmp_path: Path) -> None:
     found = source_listing(Store(), str(tmp_path))
     assert paths(found) == ["a.jsonl"]
     assert [(failure.where, failure.reason) for failure in found.failures] == [
-        (rf"{tmp_path}/caf\udce9.jsonl", "its name is not UTF-8; rename it")
+        (rf"{tmp_path}/caf\udce9.jsonl", "its name is not UTF-8; rename or exclude it")
     ]
     assert left_out(found) == {
         "with the suffix .csv": (1, (r"new\nline.csv",)),

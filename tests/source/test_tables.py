@@ -21,6 +21,7 @@ from pyiceberg.manifest import DataFileContent
 
 from bulkembed.errors import ObjectError, SourceError
 from bulkembed.source.objects import NoDocuments, source_listing
+from bulkembed.source.places import listing_of
 from bulkembed.source.scan import scan_object
 from bulkembed.storage.store import Store
 from tests.support.listing import left_out, paths
@@ -301,3 +302,13 @@ def test_deletion_vectors_stay_within_the_local_copy(s3: dict[str, Any], bucket:
     )
     assert live_ids(store, source) == [2]
     assert not Path(tempfile.gettempdir(), name).exists()
+
+
+def test_a_table_beside_a_folder_and_without_a_partition(tmp_path: Path) -> None:
+    write_deltalake(tmp_path / "t", pa.table({"id": [1, 2], "text": ["a", "b"], "day": ["1", "2"]}), partition_by=["day"])
+    pq.write_table(pa.table({"id": [3], "text": ["c"]}), tmp_path / "c.parquet")
+    whole = listing_of(STORE, [str(tmp_path / "t"), str(tmp_path / "c.parquet")])
+    assert (len(whole.objects), len(whole.tables)) == (3, 1)
+    part = listing_of(STORE, [str(tmp_path / "t"), str(tmp_path / "c.parquet")], ["day=1"])
+    assert {item.id for item in part.objects} == {item.id for item in whole.objects if "day=1" not in item.uri}
+    assert left_out(part) == {f"excluded by day=1, below {tmp_path}/t": (1, ("day=1/",))}

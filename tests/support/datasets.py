@@ -66,7 +66,7 @@ class Nights:
             parent=newest.number if newest else 0,
             line=self.line,
             fingerprint=self.fingerprint,
-            source="in",
+            sources=["in"],
             limit=None,
             run_key=None,
             provenance={"vectors": self.forms} | int8_ranges_to_text(ranges_of(parse_forms(self.forms.split(",")))),

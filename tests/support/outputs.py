@@ -40,7 +40,7 @@ class Output:
             self.write_keys(line, object_id)
         newest = newest_of_line(self.store, self.at, line, limit is not None)
         draft = Draft(
-            parent=newest.number if newest else 0, line=line, fingerprint=line, source="in", limit=limit, run_key=None, provenance={}
+            parent=newest.number if newest else 0, line=line, fingerprint=line, sources=["in"], limit=limit, run_key=None, provenance={}
         )
         files = [DataFile(name, 1, 1, 1, len(DATA), "", b"") for name in sorted(names)]
         sources = [SourceVersion(object_id, object_id, 1, 0) for object_id in ids]

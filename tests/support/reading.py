@@ -32,7 +32,7 @@ def shards_of(path: Path, max_rows: int = 10**6) -> list[Shard]:
 
 
 def carried_of(objects: list[SourceObject], cfg: RunConfig) -> pa.Schema:
-    return carried_columns(STORE, objects, recipe(cfg), cfg.source)
+    return carried_columns(STORE, objects, recipe(cfg), cfg.source_text)
 
 
 def read(path: Path, cfg: RunConfig, max_rows: int = 10**6) -> list[Documents]:

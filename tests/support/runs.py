@@ -34,7 +34,8 @@ OF_RAYS_PROCESSES = engine_environment(EngineConfig(kind="simulated"), 2)
 
 def simulated(source: object, output: object, model: str, **changes: Any) -> RunConfig:
     """A run with the simulated engine, small shards, and a limit of 64 tokens."""
-    values: dict[str, Any] = {"source": str(source), "output": str(output), "model": model, "max_tokens": 64, "keep_columns": ["lang"]}
+    places = source if isinstance(source, list) else str(source)
+    values: dict[str, Any] = {"source": places, "output": str(output), "model": model, "max_tokens": 64, "keep_columns": ["lang"]}
     values |= {"engine": {"kind": "simulated", "tokens_per_second": 1e7}, "shards": {"max_rows": 20}}
     return RunConfig.model_validate(values | changes)
 

@@ -55,15 +55,15 @@ def verify(
     from bulkembed.report import dataset_text
 
     at = places(config, settings, output=output, source=source, model=model)
-    if sample is None and source is not None:
+    if sample is None and source:
         raise ConfigError("source: is read only together with --sample N")
-    if sample is not None and at.source is None:
+    if sample is not None and not at.sources:
         raise ConfigError("sample: needs the source (a flag --source, or a key in the --config file)")
     verification = api.verify(
         at.output,
         storage=at.store.settings,
         sample=sample,
-        source=at.source if sample is not None else None,
+        source=at.sources if sample is not None else None,
         model=at.model,
         seed=seed,
         on_problem=lambda problem: err.print(problem, markup=False),

@@ -49,8 +49,12 @@ StorageSettings = Annotated[
 ]
 Output = Annotated[str | None, typer.Option(metavar="<string>", help="Location of the dataset. [required, here or in --config]")]
 Source = Annotated[
-    str | None,
-    typer.Option("--source", metavar="<string>", help="Documents that the dataset was made of; for --sample. [default: as in --config]"),
+    list[str] | None,
+    typer.Option(
+        "--source",
+        metavar="<string>",
+        help="Documents that the dataset was made of; for --sample. Repeatable. [default: as in --config]",
+    ),
 ]
 DatasetModel = Annotated[
     str | None,
@@ -216,12 +220,12 @@ class Places:
     """Where a dataset is, and where the documents and the model are that it was made of, if that was given."""
 
     output: str
-    source: str | None
+    sources: tuple[str, ...]  # empty where none was given
     model: str | None
     store: "Store"
 
 
-def places(config: Sequence[Path] | None, settings: Sequence[str] | None, **options: str | None) -> Places:
+def places(config: Sequence[Path] | None, settings: Sequence[str] | None, **options: str | list[str] | None) -> Places:
     """Of commands that need no more of a configuration. They take its other keys from a file, and none of them by --set."""
     from bulkembed.storage.store import Store
 
@@ -230,5 +234,5 @@ def places(config: Sequence[Path] | None, settings: Sequence[str] | None, **opti
         raise ConfigError(f"--set {others[0]}: does nothing here; this command takes keys of [storage] alone, as in storage.anon=true")
     values = read_layers(config, join_settings(without_absent(options), settings))
     cfg = validate({"source": PLACEHOLDER, "model": PLACEHOLDER} | values, settings or ())
-    source, model = cfg.source if "source" in values else None, cfg.model if "model" in values else None
-    return Places(cfg.output, source, model, Store(cfg.storage))
+    sources, model = cfg.sources if "source" in values else (), cfg.model if "model" in values else None
+    return Places(cfg.output, sources, model, Store(cfg.storage))

@@ -54,7 +54,7 @@ def show_plan(cfg: "RunConfig", prices: "Prices", call: Call) -> None:
     call.seen.begin(planned.job, planned.work)
     out.print(str(planned), markup=False)
     show_estimate(planned, prices)
-    if planned.failures:
+    if planned.failures and not cfg.skip_unreadable:
         raise typer.Exit(1)
 
 

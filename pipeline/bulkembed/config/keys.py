@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from types import NoneType
+from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
@@ -52,7 +52,7 @@ class Key:
     @property
     def repeats(self) -> bool:
         """Whether an option gives its values one by one."""
-        return get_origin(self.annotation) is tuple and get_args(self.annotation)[0] is str
+        return any(get_origin(kind) is tuple and get_args(kind)[0] is str for kind in kinds_of(self.annotation))
 
     @property
     def example_text(self) -> str:
@@ -84,6 +84,11 @@ def without_none(annotation: Any) -> Any:
     return next(kind for kind in kinds if kind is not NoneType) if NoneType in kinds else annotation
 
 
+def kinds_of(annotation: Any) -> tuple[Any, ...]:
+    """`str` and `tuple[str, ...]` of `str | tuple[str, ...]`; any other annotation alone."""
+    return get_args(annotation) if get_origin(annotation) is UnionType else (annotation,)
+
+
 def default_text(field: FieldInfo) -> str | None:
     if field.is_required():
         return None
@@ -101,6 +106,8 @@ def identity_of(field: FieldInfo) -> Identity | None:
 
 def noun(annotation: Any) -> str:
     """A type in words."""
+    if len(kinds := kinds_of(annotation)) > 1:
+        return " or ".join(map(noun, kinds))
     if get_origin(annotation) is Literal:
         return f"one of {', '.join(get_args(annotation))}"
     if get_origin(annotation) is tuple:

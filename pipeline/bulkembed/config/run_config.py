@@ -17,14 +17,28 @@ from bulkembed.records import Dtype, LongDocuments, VectorForm, parse_forms
 from bulkembed.storage.local_paths import absolute_model, absolute_place
 
 MAX_DELETES = 0.1  # share of the documents that may leave a dataset without a word from a person
+MAX_SHOWN_SOURCES = 3  # in a message
+
+
+def absolute_source(source: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    return absolute_place(source) if isinstance(source, str) else tuple(map(absolute_place, source))
+
+
+def places_of(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else value
 
 
 class RunConfig(Section):
     """What a user asks of one run. Options of `bulkembed run` and keys of its TOML file have these names."""
 
-    source: Annotated[str, AfterValidator(absolute_place)] = Field(
+    source: Annotated[str | tuple[str, ...], AfterValidator(absolute_source)] = Field(
         examples=["s3://corpus/docs"],
         description="Location of the documents: one object, a prefix or a glob. Parquet, or JSON lines, plain or compressed.",
+    )
+    exclude: tuple[str, ...] = Field(
+        default=(),
+        examples=[["tmp", "*.bak.jsonl", "raw/**/old"]],
+        description="Glob of names in the source that are not read: names at any depth, or with a slash paths below the source.",
     )
     output: Annotated[str, AfterValidator(absolute_place)] = Field(
         examples=["s3://corpus/vectors"], description="Location of the dataset: a URI of its own, not inside the source."
@@ -145,14 +159,43 @@ class RunConfig(Section):
         description="Options passed to fsspec's file systems, for source and output. They may hold credentials.",
     )
 
-    @field_validator("source", "output", "model", "revision", "id_column")
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The places of the source."""
+        return places_of(self.source)
+
+    @property
+    def source_text(self) -> str:
+        """The source as a message names it."""
+        more = len(self.sources) - MAX_SHOWN_SOURCES
+        return ", ".join(self.sources[:MAX_SHOWN_SOURCES]) + (f" and {more} more" if more > 0 else "")
+
+    @field_validator("source", mode="before")
     @classmethod
-    def not_empty(cls, value: str | None) -> str | None:
-        if value is not None and not value.strip():
+    def one_place_or_several(cls, value: Any) -> Any:
+        """A wrong type is told here. pydantic would tell it of each type that the key takes."""
+        if isinstance(value, str) or (isinstance(value, list | tuple) and value and all(isinstance(place, str) for place in value)):
+            return value
+        raise PydanticCustomError("tuple_type", "expected a string or a list of strings")
+
+    @field_validator("source", "output", "model", "revision", "id_column", "exclude")
+    @classmethod
+    def not_empty(cls, value: Any) -> Any:
+        if value is not None and not all(text.strip() for text in places_of(value)):
             raise ValueError("must not be empty")
         return value
 
-    @field_validator("id_column", "text_columns", "template", "keep_columns", "prompt", "prompt_name", "instruction")
+    @field_validator("source", "exclude")
+    @classmethod
+    def named_once(cls, value: Any) -> Any:
+        for name in duplicates(places_of(value)):
+            raise ValueError(f"{name!r} is named twice")
+        return value
+
+    @field_validator(
+        *("source", "exclude", "output", "model", "id_column", "text_columns", "template"),
+        *("keep_columns", "prompt", "prompt_name", "instruction"),
+    )
     @classmethod
     def valid_unicode(cls, value: Any) -> Any:
         """A shell passes bytes that are not UTF-8 as lone surrogates, which no footer can hold."""
@@ -164,9 +207,9 @@ class RunConfig(Section):
 
     @field_validator("source", "output", "model")
     @classmethod
-    def no_credentials(cls, value: str) -> str:
+    def no_credentials(cls, value: Any) -> Any:
         """Logs, receipts and reports show these places."""
-        if shows_credentials(value):
+        if any(map(shows_credentials, places_of(value))):
             raise PydanticCustomError("credentials", REFUSED)
         return value
 
@@ -177,6 +220,8 @@ class RunConfig(Section):
             raise ValueError("must not hold a line break: current.txt has one path a line")
         if "//" in value.partition("://")[2]:
             raise ValueError("must not hold // after its scheme: some calls of a store take that for /, others do not")
+        if "://" in value and {".", ".."} & set(value.split("/")):
+            raise ValueError("must not hold . or .. as the name of a folder: only some clients of a store take them as they are")
         return value
 
     @field_validator("dims", mode="before")

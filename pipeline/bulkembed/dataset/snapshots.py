@@ -30,13 +30,15 @@ class Draft:
     parent: int  # number of the snapshot that it was planned from; 0: none
     line: str
     fingerprint: str  # of its data files
-    source: str  # as asked for, absolute
+    sources: list[str]  # places, as asked for, absolute, sorted
     limit: int | None  # rows that the run was limited to
     run_key: str | None
     provenance: dict[str, str] = field(repr=False)
     erasure: int = 0  # number of the newest list of erased ids that it heeds (see dataset/erasures); 0: none
     forgotten: int = 0  # source rows that are no document because their ids are on that list
     unreadable: list[str] = field(default_factory=list)  # objects that could not be read, and that it does without, as was asked for
+    exclude: list[str] = field(default_factory=list)  # globs of names in the sources that were not read, as was asked for, sorted
+    left_out: list[dict[str, Any]] = field(default_factory=list)  # names that were not read: reason, count, examples
 
     @property
     def limited(self) -> bool:

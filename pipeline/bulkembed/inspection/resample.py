@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,9 +20,10 @@ from bulkembed.inspection.origins import origins_of, shard_of_origins
 from bulkembed.inspection.search import dataset_model
 from bulkembed.runs import stages
 from bulkembed.runs.job import Job
-from bulkembed.runs.lookup import recall_job
+from bulkembed.runs.recall import recall_job
 from bulkembed.shards import FileName, Part, Shard, ShardId
-from bulkembed.source.objects import SourceObject, source_objects
+from bulkembed.source.objects import SourceObject
+from bulkembed.source.places import listing_of
 from bulkembed.storage.store import Store
 from bulkembed.text import long_documents
 from bulkembed.vectors import matryoshka, quantize
@@ -50,13 +52,15 @@ class Verification:
     resample: Resample | None  # rows that were embedded again, where a sample was asked for
 
 
-def resample_dataset(store: Store, output: str, snapshot: Snapshot, source: str, model: str | None, rows: int, seed: int) -> Resample:
-    """Loads the dataset's model into this process, and compares `rows` random rows of the snapshot with the same rows of `source`.
+def resample_dataset(
+    store: Store, output: str, snapshot: Snapshot, sources: Sequence[str], model: str | None, rows: int, seed: int
+) -> Resample:
+    """Loads the dataset's model into this process, and compares `rows` random rows of the snapshot with the same rows of the sources.
 
     `model`: where the model lies, if elsewhere than when the dataset was made. Raises SourceError, ModelError or ConfigError."""
     described = dataset_model(snapshot, model)
-    job = recall_job(store, output, source, snapshot, described)
-    objects = source_objects(store, source)
+    job = recall_job(store, output, tuple(sources), snapshot, described)
+    objects = listing_of(store, sources, snapshot.exclude).objects
     with in_process.loaded(described, job.recipe.vector_key.max_tokens, job.engine) as embedder:
         return resample(job, snapshot, objects, embedder, rows, seed)
 

@@ -22,7 +22,7 @@ from bulkembed.embedding.embedder import Embedder
 from bulkembed.errors import ConfigError, ModelError
 from bulkembed.records import Model
 from bulkembed.runs.job import load_tokenizer
-from bulkembed.runs.lookup import recipe_of
+from bulkembed.runs.recall import recipe_of
 from bulkembed.storage.store import Store
 from bulkembed.text.tokenizer import Tokenizer
 from bulkembed.vectors import matryoshka, quantize

@@ -10,6 +10,7 @@ from bulkembed.inspection.resample import Resample
 from bulkembed.inspection.search import Hit
 from bulkembed.inspection.status import RunStatus
 from bulkembed.report.formatting import lines
+from bulkembed.source.objects import LeftOutNames
 
 MAX_SHOWN_CHARACTERS = 160  # of a column of a hit
 
@@ -29,8 +30,17 @@ def run_status_text(run: RunStatus) -> str:
             ("documents", f"{run.counts.documents:,}"),
             ("rejects", f"{run.counts.rejects:,}"),
             ("tokens", f"{run.counts.tokens:,}"),
+            *snapshot_rows(run.snapshot),
         ]
     )
+
+
+def snapshot_rows(snapshot: Snapshot | None) -> list[tuple[str, str]]:
+    """What the newest snapshot was made without."""
+    if snapshot is None:
+        return []
+    left_out = [("left out", str(LeftOutNames(**names))) for names in snapshot.left_out]
+    return [*left_out, *(("unreadable", name) for name in snapshot.unreadable)]
 
 
 def newest_text(run: RunStatus) -> str:

@@ -28,6 +28,7 @@ class RunLine(TypedDict):
     changed: int | None
     deleted: int | None
     rejected: int | None
+    left_out: int | None
     duplicates: int | None
     tokens: int | None
     seconds: float
@@ -79,6 +80,7 @@ def run_line(seen: Seen, exit_code: int, error: str | None) -> RunLine:
         changed=documents_of(plans, "changed"),
         deleted=documents_of(plans, "deleted"),
         rejected=snapshot.rejects if snapshot else rejects_so_far(seen),
+        left_out=sum(names.count for names in plans[-1].left_out) if plans and plans[-1].repeated is None else None,
         duplicates=documents_of(plans, "duplicates"),
         tokens=None if seen.is_dry else sum(each.counts.tokens for each in seen.all_progress),
         seconds=round(time.monotonic() - seen.started, 3),

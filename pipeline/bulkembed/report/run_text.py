@@ -27,7 +27,7 @@ def plan_text(job: Job, plan: RunPlan) -> str:
     rejects_problem = plan.too_many_rejects(cfg, Counts())
     found = f": {objects:,} objects, {size(sum(item.size for item in plan.objects))}" if plan.repeated is None else ", not looked at"
     rows = [
-        ("source", f"{cfg.source}{found}"),
+        ("source", f"{cfg.source_text}{found}"),
         *(("table", table) for table in plan.listing.tables),
         *(("left out", str(names)) for names in plan.left_out),
         ("output", f"{cfg.output} (fingerprint {'follows from the int8 ranges' if job.needs_int8_ranges else job.fingerprint})"),
@@ -145,6 +145,7 @@ def summary_text(job: Job, summary: Summary, seconds: float) -> str:
         rows.append(("recovered", f"{done.lost.total()} attempts at shards were lost and made again: {why}"))
     rows += [("table", table) for table in summary.plan.listing.tables]
     rows += [("left out", str(names)) for names in summary.plan.left_out]
+    rows += [("skipped", f"{failure.where}: {failure.reason.strip()}") for failure in summary.skipped]
     rows += [("failed", f"{failure.where}: {failure.reason.strip()}") for failure in summary.failures]
     return lines([*rows, *dataset_rows(job, summary)])
 

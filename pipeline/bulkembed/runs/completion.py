@@ -40,8 +40,7 @@ def complete(job: Job, plan: RunPlan, night: Night, published: Collection[str], 
     files = publication.data_files(job, night, names, work.mapper((plan.rows_pending + n_rewritten) * KEY_BYTES))
     rejected = all_rejected(night, tonight, twin_rejects)
     refuse_lost(job, night, rejected)
-    unreadable = [failure.where for failure in plan.failures]
-    snapshot = publication.publish(job, night, files, rejected, plan.versions.erasure, unreadable, check)
+    snapshot = publication.publish(job, plan, night, files, rejected, check)
     for name in replaced:  # no snapshot lists it, and another file has its rows
         job.ledger.remove(name)
     return snapshot

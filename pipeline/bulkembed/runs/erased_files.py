@@ -18,8 +18,8 @@ from bulkembed.errors import StorageError
 from bulkembed.records import Model
 from bulkembed.row_keys import Hashes
 from bulkembed.runs.job import Job
-from bulkembed.runs.lookup import recall_job
 from bulkembed.runs.mapper import LocalMapper
+from bulkembed.runs.recall import recall_job
 from bulkembed.runs.rewrite import FileEdit, rewrite
 from bulkembed.storage.store import Store
 
@@ -83,7 +83,7 @@ def rewritten(job: Job, snapshot: Snapshot, name: str, holder: Holder) -> DataFi
 
 def job_of(store: Store, output: str, snapshot: Snapshot) -> Job:
     """The job that made a snapshot, as far as files are rewritten without its model. Raises SourceError where another version made it."""
-    job = recall_job(store, output, snapshot.source, snapshot, model_of(snapshot.provenance))
+    job = recall_job(store, output, tuple(snapshot.sources), snapshot, model_of(snapshot.provenance))
     if job.provenance != snapshot.provenance:
         raise StorageError(f"output {output}: snapshot {snapshot.number} does not say what its vectors were made with")
     return job

@@ -6,6 +6,7 @@ from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset.snapshots import Snapshot
 from bulkembed.errors import HeldBack
 from bulkembed.records import Counts
+from bulkembed.storage.uris import canonical
 
 FEW = 10  # so many documents may leave under any share: a share of a small dataset is too strict
 REJECTS_AFTER = 10_000  # rows after which a share of rejects counts: a bad first shard does not mean a broken corpus
@@ -17,8 +18,16 @@ def held_back(parent: Snapshot | None, deletes: int, cfg: RunConfig) -> str | No
         return None
     return (
         f"{deletes:,} of {parent.documents:,} documents of snapshot {parent.number} would leave the dataset, more than "
-        f"{rule(cfg.max_deletes, cfg.allow_deletes)}; mend the source {cfg.source}, or let them go with --allow-deletes {deletes}"
+        f"{rule(cfg.max_deletes, cfg.allow_deletes)}; mend the source {cfg.source_text}{differences(parent, cfg)}, or let them go with "
+        f"--allow-deletes {deletes}"
     )
+
+
+def differences(parent: Snapshot, cfg: RunConfig) -> str:
+    """What a run asks for that its parent did not, and that lets documents go."""
+    other_places = sorted(map(canonical, cfg.sources)) != sorted(map(canonical, parent.sources))
+    asked = ["is not that of the snapshot"] * other_places + ["has another exclude"] * (sorted(cfg.exclude) != parent.exclude)
+    return f", which {' and '.join(asked)}" if asked else ""
 
 
 def refuse_fewer(current: Snapshot | None, wanted: Snapshot, max_deletes: float, allow_deletes: int | None) -> None:

@@ -9,7 +9,6 @@ from functools import cached_property, partial
 
 import pyarrow as pa
 
-from bulkembed import __version__
 from bulkembed.config.recipe import EngineDtype, Recipe
 from bulkembed.config.resolution import resolve
 from bulkembed.config.run_config import RunConfig
@@ -30,11 +29,11 @@ from bulkembed.runs.picks import bounds_of
 from bulkembed.runs.versions import Versions
 from bulkembed.shards import Shard
 from bulkembed.source import columns, planning
-from bulkembed.source.objects import LeftOutNames, NoDocuments, SourceListing, SourceObject, source_listing
+from bulkembed.source.objects import LeftOutNames, NoDocuments, SourceListing, SourceObject
+from bulkembed.source.places import listing_of
 from bulkembed.storage.store import Store
 from bulkembed.storage.uris import join
 
-NAMES_IN_PROVENANCE = {"model", "revision", "bulkembed"}  # beside the recipe; every dataset of this version says them
 MAX_BYTES_HERE = 256 << 20  # of objects that are read while planning; more is read by tasks
 HOST_DTYPES: tuple[EngineDtype, ...] = ("bfloat16", "float32")  # what an engine dtype of auto can stand for
 
@@ -93,7 +92,8 @@ def open_job(cfg: RunConfig, retried: Collection[str] = ()) -> tuple[Job, RunPla
 
     A source of which little is new is read at once, so that the plan is exact. `retried`: reasons of rejects that are embedded again."""
     store = Store(cfg.storage)
-    refuse_overlap(store, cfg.source, cfg.output)
+    for place in cfg.sources:
+        refuse_overlap(store, place, cfg.output)
     model = model_files.describe(cfg.model, cfg.revision)
     recipe = resolve(cfg, model, hardware.resolved_dtype(cfg.engine.dtype, cfg.ray.address))
     view = View(store, cfg.output)
@@ -163,10 +163,11 @@ def listed_source(cfg: RunConfig, view: View, recipe: Recipe) -> SourceListing:
         return parent is not None and parent.source_identity == identity_of(item.id for item in objects)
 
     try:
-        missing = [name for name in cfg.require if not store.stands(join(store.root(cfg.source), name))]
+        missing = [(place, name) for place in cfg.sources for name in cfg.require if not store.stands(join(store.root(place), name))]
         if missing:
-            raise HeldBack(f"held back: nothing was embedded or published: {cfg.source} has no {missing[0]}, which --require asks for")
-        listing = source_listing(store, cfg.source, is_known)
+            place, name = missing[0]
+            raise HeldBack(f"held back: nothing was embedded or published: {place} has no {name}, which --require asks for")
+        listing = listing_of(store, cfg.sources, cfg.exclude, is_known)
         refuse_linked_output(listing.links, cfg.output)
     except StorageError as error:
         raise SourceError(f"source: {error}") from error
@@ -187,7 +188,7 @@ def carried_schema(cfg: RunConfig, recipe: Recipe, listing: SourceListing, has_r
     if known is not None:
         return known
     try:
-        return columns.carried_columns(ledger.store, listing.objects, recipe, cfg.source)
+        return columns.carried_columns(ledger.store, listing.objects, recipe, cfg.source_text)
     except StorageError as error:
         raise SourceError(f"source: {error}") from error
 
@@ -243,7 +244,7 @@ def read_source(job: Job, plan: RunPlan, work: Workplace | None) -> RunPlan:
         objects = [item for item in plan.objects if item.uri not in bad]
     night = plan_night(job, plan.base, objects, plan.versions, work or in_this_process(), plan.asked)
     if not sum(item.rows for item in night.sources) and not unreadable and plan.base.parent is None:
-        raise columns.no_rows(job.cfg.source)
+        raise columns.no_rows(job.cfg.source_text)
     return with_guards(job, replace(plan, night=night, pending=night.shards, failures=[*failures, *unreadable]))
 
 
@@ -282,33 +283,3 @@ def blaming_output(output: str) -> Iterator[None]:
         yield
     except StorageError as error:
         raise ConfigError(f"output: cannot read {output}: {error}") from error
-
-
-def recipe_of(output: str, snapshot: Snapshot) -> Recipe:
-    """The recipe that a dataset was made by. Raises SourceError where another version of bulkembed made it."""
-    try:
-        recipe = Recipe.from_texts(snapshot.provenance)
-    except ValueError as error:
-        raise made_by_another_version(output, snapshot) from error
-    if recipe.fingerprint != snapshot.fingerprint or not snapshot.provenance.keys() >= NAMES_IN_PROVENANCE:
-        raise made_by_another_version(output, snapshot)
-    return recipe
-
-
-def made_by_another_version(output: str, snapshot: Snapshot) -> SourceError:
-    version = snapshot.provenance.get("bulkembed", "unknown")
-    return SourceError(
-        f"output {output}: was made by another version of bulkembed ({version}), which describes datasets differently from this one "
-        f"({__version__}); use the version that made it, or run the job again, which embeds all rows anew"
-    )
-
-
-def recall_job(store: Store, output: str, source: str, snapshot: Snapshot, model: Model) -> Job:
-    """The job that made a dataset, over a source of today. Raises SourceError where the dataset does not say how it was made."""
-    recipe = recipe_of(output, snapshot)
-    carried = Ledger(store, output, snapshot.fingerprint).read_carried_schema()
-    if carried is None:
-        raise SourceError(f"output {output}: _meta/runs/{snapshot.fingerprint}.json is missing, so how to embed again is unknown")
-    engine = recipe.vector_key.engine(recipe.vector_key.engine_kind)
-    cfg = RunConfig(source=source, output=output, model=model.name, revision=model.revision, engine=engine, storage=store.settings)
-    return Job(cfg, model, recipe, carried, snapshot.provenance["bulkembed"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+
 from bulkembed.dataset.paths import written_folders
 from bulkembed.errors import ConfigError, SourceError, StorageError
 from bulkembed.storage.store import Store
@@ -11,7 +13,7 @@ from bulkembed.storage.uris import canonical
 def refuse_overlap(store: Store, source: str, output: str) -> None:
     """Raises ConfigError where one of the two lies inside the other."""
     try:
-        root = canonical(store.root(source))
+        root = plain_place(store.root(source))
     except StorageError as error:
         raise SourceError(f"source: {error}") from error
     if overlap(root, canonical(output)):
@@ -28,6 +30,12 @@ def refuse_linked_output(links: list[tuple[str, str]], output: str) -> None:
 def overlap(read: str, output: str) -> bool:
     """Whether reading below `read` would meet files that a run writes below `output`."""
     return within(output, read) or any(within(read, folder) for folder in written_folders(output))
+
+
+def plain_place(uri: str) -> str:
+    """The canonical URI without `//`, `.` and `..` in its path: a store may take them as they are, or as a file system does."""
+    scheme, separator, path = canonical(uri).partition("://")
+    return f"{scheme}://{posixpath.normpath(path)}" if separator else scheme
 
 
 def within(inner: str, outer: str) -> bool:

@@ -15,46 +15,28 @@ from bulkembed.dataset.snapshots import Draft, Snapshot, identity_of
 from bulkembed.errors import BulkembedError
 from bulkembed.runs.exchange import REQUESTS
 from bulkembed.runs.job import Job
+from bulkembed.runs.lookup import RunPlan
 from bulkembed.runs.mapper import LocalMapper, Mapper
 from bulkembed.runs.night import Night
-from bulkembed.storage.uris import absolute
+from bulkembed.storage.uris import absolute, canonical
+
+SAID_AGAIN = ("fingerprint", "exclude", "limit", "erasure", "unreadable", "left_out")  # fields that a new snapshot would repeat
 
 FILES_PER_TASK = 64  # whose entries are read in one task: each is a few small requests
 
 
 def publish(
-    job: Job,
-    night: Night,
-    files: Sequence[DataFile],
-    rejected: Sequence[Rejected],
-    erasure: int,
-    unreadable: Sequence[str],
-    check: Callable[[], None],
+    job: Job, plan: RunPlan, night: Night, files: Sequence[DataFile], rejected: Sequence[Rejected], check: Callable[[], None]
 ) -> Snapshot:
-    """The snapshot of these files: the parent itself, if it is the same dataset of the same objects.
-
-    `erasure`: number of the list of erased ids that it heeds; `unreadable`: objects that it does without. `check` is called just before
-    the snapshot is written.
+    """The snapshot of these files: the parent itself, if it says the same. `check` is called just before the snapshot is written.
 
     Raises ParentMoved where another run has published on this line since the night was planned, or ids were erased."""
     require_every_row(night, files, rejected)
-    parent = night.base.parent
-    if parent is not None and is_same(job, night, parent, files, erasure, unreadable):
+    parent, draft = night.base.parent, draft_of(job, plan, night)
+    if parent is not None and is_same(draft, night, parent, files):
         if job.cfg.run_key is not None:
             mark_run_key(job.store, job.cfg.output, replace(parent, run_key=job.cfg.run_key))
         return parent
-    draft = Draft(
-        parent=night.base.number,
-        line=job.line,
-        fingerprint=job.fingerprint,
-        source=absolute(job.cfg.source),
-        limit=job.cfg.limit,
-        run_key=job.cfg.run_key,
-        provenance=job.provenance,
-        erasure=erasure,
-        forgotten=night.forgotten,
-        unreadable=list(unreadable),
-    )
 
     def guard(parent: Snapshot | None, following: Snapshot) -> None:
         check()
@@ -64,15 +46,33 @@ def publish(
     return publishing.publish_snapshot(job.store, job.cfg.output, draft, files, night.sources, rejected, guard)
 
 
-def is_same(job: Job, night: Night, parent: Snapshot, files: Sequence[DataFile], erasure: int, unreadable: Sequence[str]) -> bool:
+def draft_of(job: Job, plan: RunPlan, night: Night) -> Draft:
+    """What the run says of its snapshot, beside what can be counted."""
+    return Draft(
+        parent=night.base.number,
+        line=job.line,
+        fingerprint=job.fingerprint,
+        sources=sorted(map(absolute, job.cfg.sources)),
+        exclude=sorted(job.cfg.exclude),
+        limit=job.cfg.limit,
+        run_key=job.cfg.run_key,
+        provenance=job.provenance,
+        erasure=plan.versions.erasure,
+        forgotten=night.forgotten,
+        unreadable=[failure.where for failure in plan.failures],
+        left_out=[{"reason": names.reason, "count": names.count, "examples": list(names.examples)} for names in plan.left_out],
+    )
+
+
+def is_same(draft: Draft, night: Night, parent: Snapshot, files: Sequence[DataFile]) -> bool:
     """Whether a new snapshot would say what the parent says."""
-    identity = identity_of(item.object_id for item in night.sources)
     names = {item.name for item in files}
     return (
-        (parent.fingerprint, parent.source, parent.source_identity) == (job.fingerprint, absolute(job.cfg.source), identity)
+        parent.source_identity == identity_of(item.object_id for item in night.sources)
+        and sorted(map(canonical, parent.sources)) == sorted(map(canonical, draft.sources))
+        and all(getattr(parent, name) == getattr(draft, name) for name in SAID_AGAIN)
         and names == night.base.files.keys()
         and parent.files == len(names)
-        and (parent.erasure, parent.limit, parent.unreadable) == (erasure, job.cfg.limit, list(unreadable))
     )
 
 

@@ -52,7 +52,13 @@ class Summary:
 
     @property
     def failures(self) -> list[Failure]:
-        return [*self.plan.failures, *self.progress.failures]
+        """What keeps the run from being complete."""
+        return [*([] if self.job.cfg.skip_unreadable else self.plan.failures), *self.progress.failures]
+
+    @property
+    def skipped(self) -> list[Failure]:
+        """Objects that cannot be read, and that the snapshot does without, as was asked for."""
+        return self.plan.failures if self.job.cfg.skip_unreadable else []
 
     @property
     def is_current(self) -> bool:

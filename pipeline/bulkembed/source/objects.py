@@ -18,6 +18,7 @@ from bulkembed.source.table_folders import refuse_tables
 from bulkembed.source.tables import open_table
 from bulkembed.storage.compression import CODECS, codec_of
 from bulkembed.storage.listing import BROKEN, NOT_UTF8, LeftOut, StoredObject
+from bulkembed.storage.name_rules import NameRules
 from bulkembed.storage.store import Store
 from bulkembed.storage.uris import join
 
@@ -28,8 +29,8 @@ MAX_EXAMPLES, MAX_SUFFIXES = 3, 5
 TABLE_FOLDERS = ("_delta_log/", "metadata/")  # hold a table's own records
 # Names that cannot be read and may be documents. They fail the run, as a corrupt object does.
 UNREADABLE = {
-    BROKEN: "a symbolic link that leads nowhere; mend it or remove it",
-    NOT_UTF8: "its name is not UTF-8; rename it",
+    BROKEN: "a symbolic link that leads nowhere; mend, remove or exclude it",
+    NOT_UTF8: "its name is not UTF-8; rename or exclude it",
 }
 
 
@@ -70,7 +71,8 @@ class LeftOutNames:
     examples: tuple[str, ...]  # the first few
 
     def __str__(self) -> str:
-        return f"{self.count:,} {self.reason}: {', '.join(self.examples)}{', ...' if self.count > len(self.examples) else ''}"
+        names = f": {', '.join(self.examples)}{', ...' if self.count > len(self.examples) else ''}"
+        return f"{self.count:,} {self.reason}{names if self.count else ''}"
 
 
 @dataclass(frozen=True)
@@ -88,18 +90,19 @@ def nothing_known(objects: Sequence[SourceObject]) -> bool:
     return False
 
 
-def source_listing(store: Store, source: str, is_known: IsKnown = nothing_known) -> SourceListing:
+def source_listing(store: Store, source: str, exclude: Sequence[str] = (), is_known: IsKnown = nothing_known) -> SourceListing:
     """The document files under a prefix or glob. Raises SourceError where there are none, or where they belong to a table format.
 
-    A source that is the folder of a Delta or Iceberg table is its live files. `is_known`: whether just these objects have been read
-    before. Then the folders above and between them, which were looked at for that, are not looked at again."""
+    A source that is the folder of a Delta or Iceberg table is its live files. `exclude`: globs of names that are not read. `is_known`:
+    whether just these objects have been read before. Then the folders above and between them, which were looked at for that, are not
+    looked at again."""
     try:
-        listing = store.listing(source, HIDDEN_SIGNS, lambda name: format_named(name) is not None)
+        listing = store.listing(source, NameRules(HIDDEN_SIGNS, exclude), lambda name: format_named(name) is not None)
     except FileNotFoundError:
         raise NoDocuments(f"source {source}: nothing there; expected {EXPECTED}") from None
     table = open_table(store, source, listing)
     if table is not None:
-        return table_listing(store, source, table)
+        return table_listing(store, source, table, exclude)
     objects, others = [], []
     for stored in listing.objects:
         document = source_object(stored)
@@ -121,16 +124,20 @@ def source_listing(store: Store, source: str, is_known: IsKnown = nothing_known)
     return SourceListing(objects, failures, left_out, listing.links)
 
 
-def table_listing(store: Store, source: str, table: Table) -> SourceListing:
+def table_listing(store: Store, source: str, table: Table, exclude: Sequence[str] = ()) -> SourceListing:
     """The live files of a table. A file that is gone is a failure; a file that is not live is left out."""
     there = {item.relative_path: item for item in table.listing.objects}
-    objects = [table_object(there[path], TableFile(dead, table.columns)) for path, dead in table.files.items() if path in there]
-    missing = sorted(printable(join(table.folder, path)) for path in table.files.keys() - there.keys())
+    rules = NameRules(excluded=exclude)
+    excluded = {path: part for path in table.files if (part := rules.left_out_part(f"/{path}", ""))}
+    live = {path: dead for path, dead in table.files.items() if path not in excluded}
+    objects = [table_object(there[path], TableFile(dead, table.columns)) for path, dead in live.items() if path in there]
+    missing = sorted(printable(join(table.folder, path)) for path in live.keys() - there.keys())
     failures = [Failure(uri, f"{table.name} lists this file, and it is not there; restore the file or the table") for uri in missing]
     if not objects and not failures:
         raise NoDocuments(f"source {source}: {table.name} has no files")
     old = sorted(path for path in there.keys() - table.files.keys() - {*table.deletes} if not path.startswith(TABLE_FOLDERS))
     left_out = [LeftOutNames("not live in this version of the table", len(old), examples(old))] if old else []
+    left_out += left_out_names([], [LeftOut(part[1:], part[1:], reason) for part, reason in sorted(set(excluded.values()))])
     named = f"{source}: {table.name}"
     return SourceListing(sorted(objects, key=lambda item: item.id), failures, left_out, table.listing.links, [named])
 

@@ -15,11 +15,11 @@ from typing import Any, Literal, NamedTuple, Protocol
 from fsspec.utils import glob_translate
 
 from bulkembed.errors import SourceError
+from bulkembed.storage.name_rules import NameRules
 
 WILD = re.compile(r"[*?\[]")
 
 # Why a name is left out. The message has a count before it.
-HIDDEN = "hidden by a leading dot or underscore"
 AGAIN = "linked to what is listed under another name"
 BROKEN = "broken link"
 SPECIAL = "neither file nor folder"
@@ -50,9 +50,9 @@ class Entry(NamedTuple):
 
 
 class Tree(Protocol):
-    """A file system to list. It enters no folder whose name starts with one of `hidden`."""
+    """A file system to list. It enters no folder that `rules` leave out."""
 
-    hidden: tuple[str, ...]
+    rules: NameRules
     followed: list[Entry]  # the links that the listing went through
 
     def stands(self, path: str) -> bool:
@@ -70,7 +70,9 @@ class Tree(Protocol):
         ...
 
     def children(self, path: str, stem: str) -> list[Entry]:
-        """The entries directly in a folder. Names that do not start with `stem` may be missing."""
+        """The entries directly in a folder. Names that do not start with `stem` may be missing.
+
+        FileNotFoundError, or nothing, where there is no such folder."""
         ...
 
     def once(self, entries: list[Entry], root: str) -> list[Entry]:
@@ -110,12 +112,15 @@ def list_tree(tree: Tree, path: str) -> tuple[str, list[Entry]]:
 
     Returns the folder that relative names start from (or the one object), and the files and left-out names."""
     root, pattern = fixed_part(tree, path)
+    tree.rules.root = root
     if not pattern:
         return root, tree.everything(root)
     if any(part.startswith((".", "_")) for part in pattern):
-        tree.hidden = ()  # the pattern asks for them
+        tree.rules.hidden = ()  # the pattern asks for them
     try:
         return root, tree.once(list(matches(tree, root, pattern)), root)
+    except FileNotFoundError:
+        return root, []
     except ValueError as error:  # of glob_translate
         raise SourceError(f"source {path}: {error}") from None
 
@@ -152,7 +157,10 @@ def matches(tree: Tree, folder: str, pattern: list[str]) -> Iterator[Entry]:
     for entry in exact or [entry for entry in entries if one.match(entry.name)]:
         if entry.kind == "folder" and rest:
             tree.followed += [entry] if entry.linked else []
-            yield from matches(tree, entry.path, rest)
+            try:
+                yield from matches(tree, entry.path, rest)
+            except FileNotFoundError:
+                yield Entry(f"{entry.path}/", "left out", GONE)
         elif entry.kind == "folder":
             yield Entry(f"{entry.path}/", "left out", MATCHED_FOLDER)
         elif not rest or entry.path.endswith("/"):

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+HADOOP_SCHEMES = {"s3n": "s3"}  # that fsspec does not know
 LOCAL_SCHEMES = ("file://", "local://", "file:", "local:")  # that fsspec takes for the local file system
 
 
 def absolute_place(uri: str) -> str:
-    """A local path made absolute, without a scheme; any other URI as it is. Raises ValueError where `~` is nobody's home."""
+    """A local path made absolute, without a scheme; any other URI with its scheme in small letters.
+
+    Raises ValueError where `~` is nobody's home."""
+    if SCHEME.match(uri):
+        name, _, rest = uri.partition("://")
+        uri = f"{HADOOP_SCHEMES.get(name.lower(), name.lower())}://{rest}"
     scheme = next((scheme for scheme in LOCAL_SCHEMES if uri.startswith(scheme)), "")
     remote = "://" in uri and not scheme
     return uri if remote or not uri.strip() else absolute_path(uri.removeprefix(scheme))

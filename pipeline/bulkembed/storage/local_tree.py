@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bulkembed.errors import StorageError
-from bulkembed.storage.listing import AGAIN, BROKEN, GONE, HIDDEN, NOT_UTF8, SPECIAL, Entry, NameTest, any_name, below
+from bulkembed.storage.listing import AGAIN, BROKEN, GONE, NOT_UTF8, SPECIAL, Entry, NameTest, any_name, below
+from bulkembed.storage.name_rules import NameRules
 from bulkembed.storage.retry import retry
 
 Rank = Callable[[str], tuple[bool, bool]]  # of a name; a file with several names is listed under the highest
@@ -19,8 +20,8 @@ ABSENT = {errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG}
 class LocalTree:
     """Follows symbolic links, and lists every real path once."""
 
-    def __init__(self, hidden: tuple[str, ...], is_preferred: NameTest) -> None:
-        self.hidden, self.is_preferred = hidden, is_preferred
+    def __init__(self, rules: NameRules, is_preferred: NameTest) -> None:
+        self.rules, self.is_preferred = rules, is_preferred
         self.followed: list[Entry] = []
 
     def stands(self, path: str) -> bool:
@@ -57,7 +58,9 @@ class LocalTree:
         return self.everything(path) if self.stands(path) and Path(path).is_dir() else []
 
     def children(self, path: str, stem: str) -> list[Entry]:
-        if not self.stands(path or "/") or not Path(path or "/").is_dir():
+        if not self.stands(path or "/"):
+            raise FileNotFoundError(path)
+        if not Path(path or "/").is_dir():
             return []
         return self._entries(Entry(path, "folder", real=os.path.realpath(path or "/")))
 
@@ -99,8 +102,8 @@ class LocalTree:
 
     def _entry(self, item: os.DirEntry[str], real_folder: str) -> Entry:
         name, path = item.name, item.path
-        if name.startswith(self.hidden) or not (name.isascii() or is_utf8(name)):
-            reason = HIDDEN if name.startswith(self.hidden) else NOT_UTF8
+        reason = self.rules.reason(path) or ("" if name.isascii() or is_utf8(name) else NOT_UTF8)
+        if reason:
             return Entry(f"{path}/" if is_folder(item) else path, "left out", reason)
         if item.is_symlink():
             return resolve_entry(path)

@@ -10,7 +10,8 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from bulkembed.errors import SourceError, StorageError
-from bulkembed.storage.listing import HIDDEN, SLASH, SPECIAL, WILD, Entry, NameTest, any_name
+from bulkembed.storage.listing import GONE, SLASH, SPECIAL, WILD, Entry, NameTest, any_name
+from bulkembed.storage.name_rules import NameRules
 from bulkembed.storage.retry import retry
 
 HADOOP_MARKER = "_$folder$"  # how Hadoop ends the name of an empty object that stands for a folder
@@ -19,8 +20,8 @@ HADOOP_MARKER = "_$folder$"  # how Hadoop ends the name of an empty object that 
 class RemoteTree:
     """Lists any file system of fsspec except the local one."""
 
-    def __init__(self, filesystem: Any, hidden: tuple[str, ...]) -> None:
-        self.filesystem, self.hidden = filesystem, hidden
+    def __init__(self, filesystem: Any, rules: NameRules) -> None:
+        self.filesystem, self.rules = filesystem, rules
         self.followed: list[Entry] = []
         self.is_s3 = "s3" in filesystem.protocol
 
@@ -28,7 +29,10 @@ class RemoteTree:
         if not self.is_s3:
             return bool(self._ask(self.filesystem.exists, path))
         folder, _, name = path.rpartition("/")
-        return any(entry.name == name for entry in self.children(folder, name))
+        try:
+            return any(entry.name == name for entry in self.children(folder, name))
+        except FileNotFoundError:
+            return False
 
     def everything(self, path: str, is_wanted: NameTest = any_name) -> list[Entry]:
         if self.is_s3 and not path:
@@ -44,7 +48,7 @@ class RemoteTree:
         files: list[Entry] = []
         folders, entered = [path], {path}
         while folders:
-            for entry in self.children(folders.pop(), ""):
+            for entry in self._children_of(folders.pop(), path):
                 if entry.kind != "folder":
                     files.append(entry)
                 elif entry.path not in entered and entry.path.startswith(path):
@@ -59,23 +63,29 @@ class RemoteTree:
         infos = self._ask(lambda _: self.filesystem.find(folder, prefix=f"{name}/", detail=True), path)
         return self._visible(list(infos.items()), path, parents(infos))
 
+    def _children_of(self, folder: str, top: str) -> list[Entry]:
+        """The entries in a folder. One below `top` was named by a listing: it is left out by name where it is not there."""
+        try:
+            return self.children(folder, "")
+        except FileNotFoundError:
+            if folder == top:
+                raise
+            return [Entry(f"{folder}/", "left out", GONE)]
+
     def children(self, path: str, stem: str) -> list[Entry]:
         if self.is_s3 and (not path or WILD.search(path.partition("/")[0])):
             raise SourceError(f"source s3://{path or stem}: the name of a bucket cannot be a pattern")
-        try:
-            if self.is_s3 and stem:  # one request, however much else is in the folder
-                inside = self._ask(lambda place: self.filesystem.find(place, maxdepth=1, withdirs=True, prefix=stem, detail=True), path)
-                infos = inside.items()
-            else:
-                infos = [(info["name"], info) for info in self._ask(lambda place: self.filesystem.ls(place, detail=True), path)]
-        except FileNotFoundError:
-            return []
+        if self.is_s3 and stem:  # one request, however much else is in the folder
+            inside = self._ask(lambda place: self.filesystem.find(place, maxdepth=1, withdirs=True, prefix=stem, detail=True), path)
+            infos = inside.items()
+        else:
+            infos = [(info["name"], info) for info in self._ask(lambda place: self.filesystem.ls(place, detail=True), path)]
         inner = [(name, info) for name, info in infos if name.rstrip("/") != path.rstrip("/")]
         folders = {name.rstrip("/") for name, info in inner if info["type"] == "directory"}
         entries = self._visible([(name, info) for name, info in inner if info["type"] != "directory"], path, folders)
         for folder in sorted(folders):
-            is_hidden = posixpath.basename(folder).startswith(self.hidden)
-            entries.append(Entry(f"{folder}/", "left out", HIDDEN) if is_hidden else Entry(folder, "folder"))
+            reason = self.rules.reason(folder)
+            entries.append(Entry(f"{folder}/", "left out", reason) if reason else Entry(folder, "folder"))
         return entries
 
     def _object_at(self, path: str) -> list[Entry]:
@@ -99,9 +109,9 @@ class RemoteTree:
         """The files of a listing, and the left-out names with their reasons."""
         entries: dict[str, Entry] = {}
         for name, info in infos:
-            hidden = hidden_part(name, root, self.hidden)
-            if hidden is not None:
-                entries[hidden] = Entry(hidden, "left out", HIDDEN)
+            part = self.rules.left_out_part(name, root)
+            if part is not None:
+                entries[part[0]] = Entry(part[0], "left out", part[1])
             elif not is_marker(name, info, folders):
                 entries[name] = self._entry(name, info)
         return list(entries.values())
@@ -138,16 +148,6 @@ def lists_at_once(filesystem: Any) -> bool:
     kind = type(filesystem)
     own = getattr(kind, "_find", AsyncFileSystem._find) is not AsyncFileSystem._find
     return own or kind.find is not AbstractFileSystem.find
-
-
-def hidden_part(name: str, root: str, hidden: tuple[str, ...]) -> str | None:
-    """`name` up to its first hidden component below `root`; None if no component is hidden."""
-    inner = name.removeprefix(root.rstrip("/"))
-    if not inner.startswith("/") or not any(f"/{sign}" in inner for sign in hidden):
-        return None
-    parts = inner.split("/")
-    first = next(number for number, part in enumerate(parts) if part.startswith(hidden))
-    return root.rstrip("/") + "/".join(parts[: first + 1]) + ("/" if first + 1 < len(parts) else "")
 
 
 def is_marker(name: str, info: Any, folders: set[str]) -> bool:

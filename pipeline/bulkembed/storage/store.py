@@ -25,6 +25,7 @@ from bulkembed.errors import ConfigError, ObjectError, SourceError, StorageError
 from bulkembed.storage.listing import WILD, LeftOut, Listing, NameTest, StoredObject, Tree, any_name, below, fixed_part, list_tree
 from bulkembed.storage.local_files import link, put_local, remove_tree
 from bulkembed.storage.local_tree import LocalTree
+from bulkembed.storage.name_rules import NameRules
 from bulkembed.storage.object_info import VERSION_KEYS, modified_of, stored_object, version_of
 from bulkembed.storage.remote_tree import RemoteTree, names_in
 from bulkembed.storage.retry import retry
@@ -51,7 +52,7 @@ def _filesystem(protocol: str, options: bytes) -> Any:
         given["config_kwargs"] = S3_SETTINGS | given.get("config_kwargs", {})
     try:
         filesystem = fsspec.filesystem(protocol, **given)
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError, TypeError) as error:  # TypeError: it needs arguments that no URI gives
         raise SourceError(f"{protocol}://: {error}") from None
     if protocol in ("s3", "s3a"):
         filesystem.retries = 1
@@ -79,18 +80,18 @@ class Store:
         filesystem = _filesystem(protocol, b"{}" if protocol == "file" else self.options)
         return filesystem, filesystem._strip_protocol(uri)
 
-    def _tree(self, uri: str, hidden: tuple[str, ...] = (), is_preferred: NameTest = any_name) -> tuple[Tree, Callable[[str], str], str]:
+    def _tree(self, uri: str, rules: NameRules, is_preferred: NameTest = any_name) -> tuple[Tree, Callable[[str], str], str]:
         """The file system of `uri` to list, a function from a path in it to its URI, and the path of `uri`."""
         filesystem, path = self._locate(uri)
-        tree = LocalTree(hidden, is_preferred) if isinstance(filesystem, LocalFileSystem) else RemoteTree(filesystem, hidden)
+        tree = LocalTree(rules, is_preferred) if isinstance(filesystem, LocalFileSystem) else RemoteTree(filesystem, rules)
         return tree, filesystem.unstrip_protocol if "://" in uri else str, path
 
-    def listing(self, uri: str, hidden: tuple[str, ...] = (), is_preferred: NameTest = any_name) -> Listing:
+    def listing(self, uri: str, rules: NameRules | None = None, is_preferred: NameTest = any_name) -> Listing:
         """The objects below a prefix, those that a glob matches, or the one object at `uri`; and the names that are left out.
 
-        Folders whose names start with one of `hidden` are not entered. A local file with several names is listed under a preferred
-        one, if there is one. Raises StorageError where a folder cannot be listed, FileNotFoundError where nothing is there."""
-        tree, uri_of, path = self._tree(uri, hidden, is_preferred)
+        Folders that `rules` leave out are not entered. A local file with several names is listed under a preferred one, if there is one.
+        Raises StorageError where a folder cannot be listed, FileNotFoundError where nothing is there."""
+        tree, uri_of, path = self._tree(uri, rules or NameRules(), is_preferred)
         root, entries = list_tree(tree, path)
         entries.sort(key=lambda entry: entry.path)
         return Listing(
@@ -109,7 +110,7 @@ class Store:
         """All objects below a folder, sorted by URI; empty where there is none. On S3 it is one request for a thousand objects.
 
         The memory is that of the store's listing, some 1 kB an object."""
-        tree, uri_of, path = self._tree(folder.rstrip("/"))
+        tree, uri_of, path = self._tree(folder.rstrip("/"), NameRules())
         files = sorted((entry for entry in tree.inside(path) if entry.kind == "file"), key=lambda entry: entry.path)
         return [stored_object(entry, path, uri_of) for entry in files]
 
@@ -117,12 +118,12 @@ class Store:
         """The URI of the fixed part of a source: the folder before the pattern of a glob, else the place itself."""
         if not WILD.search(uri):
             return uri
-        tree, uri_of, path = self._tree(uri)
+        tree, uri_of, path = self._tree(uri, NameRules())
         return uri_of(fixed_part(tree, path)[0])
 
     def stands(self, uri: str) -> bool:
         """Whether there is an object or a folder at exactly this URI."""
-        tree, _, path = self._tree(uri)
+        tree, _, path = self._tree(uri, NameRules())
         return tree.stands(path)
 
     def names(self, uri: str) -> list[str]:

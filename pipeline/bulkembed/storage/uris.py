@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 
-from fsspec.implementations.local import LocalFileSystem
-
 from bulkembed.storage.local_paths import absolute_place
 
 SAME_PROTOCOL = {"s3a": "s3", "gcs": "gs", "az": "abfs", "abfss": "abfs", "local": "file"}  # other names of one file system
+WEB = {"http", "https"}
 
 
 def join(root: str, *parts: str) -> str:
@@ -23,11 +22,14 @@ def absolute(uri: str) -> str:
 
 def canonical(uri: str) -> str:
     """One spelling for all spellings of a place, so that two places can be compared. `*` and `?` have no meaning here."""
+    uri = absolute_place(uri)
     protocol, separator, path = uri.partition("://")
     protocol = SAME_PROTOCOL.get(protocol, protocol) if separator else "file"
     if protocol == "file":
-        return os.path.realpath(str(LocalFileSystem._strip_protocol(uri)))
+        return os.path.realpath(uri)
+    authority, slash, rest = path.partition("/")
     if protocol == "abfs":  # container@account.host/path is container/path
-        container, slash, rest = path.partition("/")
-        path = container.partition("@")[0] + slash + rest
-    return f"{protocol}://{path}".rstrip("/")
+        authority = authority.partition("@")[0]
+    elif protocol in WEB:  # hosts are the same in capital letters
+        authority = authority.lower()
+    return f"{protocol}://{authority}{slash}{rest}".rstrip("/")

@@ -68,7 +68,7 @@ def open_host(cfg: RunConfig, documents: int) -> Iterator[Host]:
         job, plan = open_job(cfg.model_copy(update={"output": empty_folder, "ray": local}))
     sample = sample_ids(job, plan.pending, documents)
     if not sample:
-        raise SourceError(plan.failures[0].reason if plan.failures else f"source {cfg.source}: no document of it can be embedded")
+        raise SourceError(plan.failures[0].reason if plan.failures else f"source {cfg.source_text}: no document of it can be embedded")
     with connect.session(job.cfg.ray):
         cores, gpus = connect.here()
         yield Host(job, sample, search.gpu_axes(gpus) if gpus else search.cpu_axes(cores, job.recipe.vector_key.engine_dtype))
