@@ -9,17 +9,23 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import boto3
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pyiceberg.manifest import DataFileContent
 
 from bulkembed.errors import ObjectError, SourceError
+from bulkembed.runs.versions import first_rows
+from bulkembed.source.live_files import TableColumns, TableFile
 from bulkembed.source.objects import NoDocuments, source_listing
 from bulkembed.source.places import listing_of
 from bulkembed.source.scan import scan_object
@@ -30,6 +36,7 @@ from tests.support.reading import carried_of, config
 from tests.support.tables import FolderCatalog, change_log, delete_rows, log_actions, mark_deleted, protocol, rows, upload
 
 STORE = Store()
+ID_ONLY = pa.schema([pa.field("id", pa.int64(), nullable=False)])
 Maker = Callable[[Path], None]  # of a table in a folder
 
 
@@ -38,7 +45,7 @@ def live_ids(store: Store, source: str) -> list[int]:
     cfg, found = config(), []
     listing = source_listing(store, source)
     assert not listing.failures
-    carried = carried_of(listing.objects, cfg) if not store.settings else pa.schema([pa.field("id", pa.int64(), nullable=False)])
+    carried = carried_of(listing.objects, cfg) if not store.settings else ID_ONLY
     for item in listing.objects:
         scan = scan_object(store, item, recipe(cfg), carried)
         with store.open(item.uri) as file:
@@ -265,7 +272,7 @@ def test_an_unreadable_column_fails_only_its_file(tmp_path: Path) -> None:
     outcomes: list[object] = []
     for item in source_listing(STORE, str(tmp_path / "t")).objects:
         try:
-            outcomes.append(scan_object(STORE, item, recipe(cfg), pa.schema([pa.field("id", pa.int64(), nullable=False)])).counts.documents)
+            outcomes.append(scan_object(STORE, item, recipe(cfg), ID_ONLY).counts.documents)
         except ObjectError as error:
             outcomes.append(str(error).partition(": ")[2])
     assert sorted(map(str, outcomes))[0] == "1" and "column 'body' is called 'text' in this file" in str(outcomes)
@@ -312,3 +319,31 @@ def test_a_table_beside_a_folder_and_without_a_partition(tmp_path: Path) -> None
     part = listing_of(STORE, [str(tmp_path / "t"), str(tmp_path / "c.parquet")], ["day=1"])
     assert {item.id for item in part.objects} == {item.id for item in whole.objects if "day=1" not in item.uri}
     assert left_out(part) == {f"excluded by day=1, below {tmp_path}/t": (1, ("day=1/",))}
+
+
+@pytest.mark.parametrize("kind", ["PARQUET", "PUFFIN"])
+def test_deletes_of_several_files_are_applied_to_each(tmp_path: Path, kind: str) -> None:
+    table = FolderCatalog().create(tmp_path / "t", rows(1).schema)
+    table.append(rows(1, 2, 3))
+    table.append(rows(4, 5))
+    files = {task.file.record_count: task.file.file_path for task in table.scan().plan_files()}
+    delete_rows(table, [(files[3], 0), (files[2], 1), (files[3], 2)], format=kind)
+    delete_rows(table, [(files[3], 2)], format=kind)
+    assert live_ids(STORE, str(tmp_path / "t")) == [2, 4]
+    table.append(rows(6, 7))
+    assert live_ids(STORE, str(tmp_path / "t")) == [2, 4, 6, 7] == sorted(table.scan().to_arrow()["id"].to_pylist())
+
+
+@given(texts=st.lists(st.sampled_from(["a", "b", "", None]), min_size=1, max_size=30), data=st.data())
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_a_scan_holds_each_live_row_once_and_a_limit_takes_the_first_of_them(tmp_path: Path, texts: list[str | None], data: Any) -> None:
+    pq.write_table(pa.table({"id": range(len(texts)), "text": pa.array(texts, pa.string())}), tmp_path / "a.parquet", row_group_size=7)
+    dead = np.array(sorted(data.draw(st.sets(st.integers(0, len(texts) - 1)))), np.int64)
+    (item,) = source_listing(STORE, str(tmp_path)).objects
+    scan = scan_object(STORE, replace(item, table=TableFile(dead, TableColumns())), recipe(config()), ID_ONLY)
+    live = [row for row in range(len(texts)) if row not in dead]
+    limit = data.draw(st.integers(0, len(live)))
+    for found, rows_there in ((scan, live), (first_rows(scan, limit), live[:limit])):
+        assert found.keys.rows.tolist() == [row for row in rows_there if texts[row]]
+        assert found.rejects["row"].to_pylist() == [row for row in rows_there if not texts[row]]
+        assert found.counts.rows == len(rows_there)

@@ -141,9 +141,12 @@ def delete_rows(
     table: Table, dead: Sequence[tuple[str, int]], content: DataFileContent = DataFileContent.POSITION_DELETES, format: str = "PARQUET"
 ) -> None:
     """Deletes rows of an Iceberg table by a delete file, as Spark and Flink do. `dead`: (path of a data file as the table has it, row)."""
-    place = f"{table.location()}/data/{uuid.uuid4()}-deletes.parquet"
-    paths, numbers = [path for path, _ in dead], [number for _, number in dead]
-    pq.write_table(pa.table({"file_path": paths, "pos": pa.array(numbers, pa.int64())}), place)
+    place = f"{table.location()}/data/{uuid.uuid4()}-deletes.{format.lower()}"
+    if format == "PUFFIN":
+        Path(place).write_bytes(puffin(dead))
+    else:
+        paths, numbers = [path for path, _ in dead], [number for _, number in dead]
+        pq.write_table(pa.table({"file_path": paths, "pos": pa.array(numbers, pa.int64())}), place)
     file = DataFile.from_args(
         content=content,
         file_path=place,
@@ -158,3 +161,16 @@ def delete_rows(
         update = Deletes(operation=table.current_snapshot().summary.operation, transaction=transaction, io=table.io)
         update.append_data_file(file)
         update.commit()
+
+
+def puffin(dead: Sequence[tuple[str, int]]) -> bytes:
+    """A Puffin file with a deletion vector for each data file, as tables of version 3 have them."""
+    body, blobs = b"PFA1", []
+    for path in sorted({path for path, _ in dead}):
+        vector = bytes.fromhex("d1d33964") + BitMap64([number for name, number in dead if name == path]).serialize()
+        blob = struct.pack(">I", len(vector)) + vector + struct.pack(">I", zlib.crc32(vector))
+        place = {"type": "deletion-vector-v1", "fields": [], "snapshot-id": -1, "sequence-number": -1}
+        blobs.append(place | {"offset": len(body), "length": len(blob), "properties": {"referenced-data-file": path}})
+        body += blob
+    footer = json.dumps({"blobs": blobs, "properties": {}}).encode()
+    return body + b"PFA1" + footer + struct.pack("<II", len(footer), 0) + b"PFA1"
