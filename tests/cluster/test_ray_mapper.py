@@ -120,6 +120,7 @@ def all_in_tasks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing is small enough for the driver, and keys lie in several buckets."""
     monkeypatch.setattr(on_demand, "LOCAL_BYTES_ON_CLUSTER", -1)
     monkeypatch.setattr(lookup, "MAX_BYTES_HERE", -1)
+    monkeypatch.setattr(buckets, "ROWS_HERE", 60)
     monkeypatch.setattr(buckets, "PARTITION_ROWS", 60)
     return iter([None])
 

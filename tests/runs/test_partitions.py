@@ -162,9 +162,7 @@ def test_rows_that_an_exchange_loses_are_missed(lost: str) -> None:
 @given(st.lists(st.integers(0, 9)), st.integers(1, 12))
 def test_batches_hold_every_owner_once(sizes: list[int], most: int) -> None:
     owners = [Owner(number, "", size) for number, size in enumerate(sizes)]
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(buckets, "BATCH_ROWS", most)
-        batches = list(batches_of(owners))
+    batches = list(batches_of(owners, most))
     assert [owner for batch in batches for owner in batch] == owners
     assert all(sum(owner.documents for owner in batch) <= most or len(batch) == 1 for batch in batches)
 
@@ -178,11 +176,18 @@ def test_few_keys_stay_in_this_process() -> None:
         return LocalMapper()
 
     work = Workplace(mapper, exchange)
-    assert work.partitions(buckets.PARTITION_ROWS).buckets == 1
+    assert work.partitions(buckets.ROWS_HERE).buckets == 1
     assert work.partitions(0).exchange is not exchange
     assert asked == [], "nobody is asked for a mapper, which would connect Ray"
-    many = work.partitions(buckets.PARTITION_ROWS + 1)
-    assert (many.buckets, many.exchange, asked) == (2, exchange, [buckets.KEY_BYTES * (buckets.PARTITION_ROWS + 1)])
+    many = work.partitions(buckets.ROWS_HERE + 1)
+    assert (many.buckets, many.exchange, asked) == (3, exchange, [buckets.KEY_BYTES * (buckets.ROWS_HERE + 1)])
+
+
+@given(st.integers(buckets.ROWS_HERE + 1, 10**10))
+def test_buckets_are_small_for_memory_and_grow_before_they_are_many(documents: int) -> None:
+    rows = documents / Workplace(lambda size: LocalMapper(), MemoryExchange()).partitions(documents).buckets
+    assert rows <= max(buckets.PARTITION_ROWS, min(documents / buckets.FEW_BUCKETS, buckets.MAX_PARTITION_ROWS))
+    assert rows > buckets.MAX_PARTITION_ROWS / 2 or documents / rows <= buckets.FEW_BUCKETS + 1
 
 
 def test_a_new_mapper_is_asked_for_after_embedding() -> None:
@@ -205,6 +210,7 @@ def test_a_new_mapper_is_asked_for_after_embedding() -> None:
 @pytest.mark.parametrize("failing", ["difference_of_bucket", "match_of_bucket"])
 def test_nothing_stays_in_the_exchange_after_an_error(tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
     write_corpus(tmp_path / "in", files=2)
+    monkeypatch.setattr(buckets, "ROWS_HERE", 30)
     monkeypatch.setattr(buckets, "PARTITION_ROWS", 30)
     monkeypatch.setattr(lookup, "MAX_BYTES_HERE", -1)
     seen: list[Path] = []

@@ -294,6 +294,7 @@ def test_an_error_while_planning_leaves_nothing_in_the_exchange(tmp_path: Path, 
     write_corpus(tmp_path / "in", files=2)
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen)
     monkeypatch.setattr(lookup, "MAX_BYTES_HERE", -1)
+    monkeypatch.setattr(buckets, "ROWS_HERE", 20)
     monkeypatch.setattr(buckets, "PARTITION_ROWS", 20)
 
     def broken(*_: object) -> None:
@@ -305,3 +306,20 @@ def test_an_error_while_planning_leaves_nothing_in_the_exchange(tmp_path: Path, 
         in_one_process(cfg)
     assert not list((tmp_path / "out/_meta/exchange").rglob("*.arrow"))
     in_one_process(cfg).require_complete()
+
+
+def test_a_plan_of_more_keys_than_this_process_may_hold_is_an_upper_bound(
+    tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = write_corpus(tmp_path / "in")
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen)
+    monkeypatch.setattr(buckets, "ROWS_HERE", 60)
+    job, plan = open_job(cfg)
+    assert plan.night is None
+    assert 0 < sum(len(scan.keys) for scan in plan.versions.held.values()) < len(rows), "it stops reading"
+    assert sum(shard.rows for shard in lookup.with_layouts(job, plan).pending) == len(rows)
+    complete_run(cfg)
+    write_jsonl(tmp_path / "in" / "part-1.jsonl", [*rows[50:99], rows[99] | {"text": "new"}])
+    assert open_job(cfg)[1].night is None, "50 keys came and 50 went"
+    assert complete_run(cfg)[0].night.embedded == 1
+    assert problems(tmp_path / "out") == []

@@ -12,14 +12,17 @@ import numpy.typing as npt
 
 from bulkembed.dataset.file_keys import prefixes_of
 from bulkembed.row_keys import Hashes, Keys
-from bulkembed.runs.exchange import REQUESTS, Exchange, MemoryExchange
+from bulkembed.runs.exchange import Exchange, MemoryExchange
 from bulkembed.runs.joins import Mask, require_sum
 from bulkembed.runs.mapper import LocalMapper, Mapper
 from bulkembed.runs.matching import BASE
 
 KEY_BYTES = 60  # in the exchange
-PARTITION_ROWS = 4_000_000  # keys: a task that joins them holds 0.5 GB
-BATCH_ROWS = PARTITION_ROWS // 4  # keys that a task reads and splits: it holds them three times
+ROWS_HERE = 2_500_000  # keys that are few, and stay in this process: one thread joins them in 0.3 GB
+PARTITION_ROWS, MAX_PARTITION_ROWS = 1_000_000, 4_000_000  # keys of a bucket: a task that joins them holds 0.13 to 0.5 GB
+BATCH_ROWS, MAX_BATCH_ROWS = 500_000, 1_000_000  # keys that a task reads and splits: it holds them three times
+FEW_BUCKETS = 32  # beyond these buckets grow, since each is as many objects in the exchange as there are batches
+READERS = 4  # objects or files that a task reads side by side: each thread keeps some 10 MB
 Prefixes = npt.NDArray[np.uint32]  # the first four bytes of content hashes
 
 
@@ -64,10 +67,10 @@ class Workplace:
 
     def partitions(self, documents: int) -> Partitions:
         """As many buckets as so many keys need. Few keys stay in this process."""
-        buckets = max(1, -(-documents // PARTITION_ROWS))
-        if buckets == 1:
-            return Partitions(1, MemoryExchange(), LocalMapper(1))
+        if documents <= ROWS_HERE:
+            return in_this_process()
         self.is_used = True
+        buckets = -(-documents // piece(documents, PARTITION_ROWS, MAX_PARTITION_ROWS))
         return Partitions(buckets, self.exchange, self.mapper(documents * KEY_BYTES))
 
     def clear(self) -> None:
@@ -82,24 +85,29 @@ class Workplace:
         return replace(partitions, mapper=self.mapper(partitions.buckets * PARTITION_ROWS * KEY_BYTES))
 
 
-def in_this_process() -> Workplace:
-    """For who may write nothing."""
-    return Workplace(lambda size: LocalMapper(), MemoryExchange())
+def in_this_process() -> Partitions:
+    """One bucket in memory."""
+    return Partitions(1, MemoryExchange(), LocalMapper(1))
+
+
+def piece(documents: int, at_least: int, at_most: int) -> int:
+    """How many of so many documents are worked on at once."""
+    return min(at_most, max(at_least, documents // FEW_BUCKETS))
 
 
 def split(name: str, keys: KeySet, by: Literal["ids", "contents"], wanted: Prefixes | None, partitions: Partitions) -> None:
     """Writes keys into the exchange by the bucket of one of their hashes. `wanted`: only rows with such contents."""
-    batches = enumerate(batches_of(keys.owners))
+    batches = enumerate(batches_of(keys.owners, piece(keys.documents, BATCH_ROWS, MAX_BATCH_ROWS)))
     for _ in partitions.mapper.map(partial(split_batch, name, keys.read, by, wanted, partitions), batches):
         pass
 
 
-def batches_of(owners: Sequence[Owner]) -> Iterator[list[Owner]]:
-    """Owners in batches of up to BATCH_ROWS documents, or of one owner."""
+def batches_of(owners: Sequence[Owner], max_documents: int) -> Iterator[list[Owner]]:
+    """Owners in batches of up to so many documents, or of one owner."""
     batch: list[Owner] = []
     documents = 0
     for owner in owners:
-        if batch and documents + owner.documents > BATCH_ROWS:
+        if batch and documents + owner.documents > max_documents:
             yield batch
             batch, documents = [], 0
         batch.append(owner)
@@ -117,7 +125,7 @@ def split_batch(
     batch: tuple[int, list[Owner]],
 ) -> None:
     producer, owners = batch
-    keys = Keys.concat(list(LocalMapper(REQUESTS).map(partial(keys_of_owner, read, wanted), owners)))
+    keys = Keys.concat(list(LocalMapper(READERS).map(partial(keys_of_owner, read, wanted), owners)))
     partitions.exchange.write(name, producer, in_buckets(keys, getattr(keys, by), partitions.buckets))
 
 

@@ -71,7 +71,10 @@ class MemoryExchange:
 
     def read(self, name: str, bucket: int) -> Keys:
         written = self.held.get((name, bucket), {})
-        return Keys.concat([written[producer] for producer in sorted(written)])
+        whole = Keys.concat([written[producer] for producer in sorted(written)])
+        if written:
+            self.held[name, bucket] = {0: whole}  # in place of its parts, which would take as much again
+        return whole
 
     def remove(self, *names: str) -> None:
         for held in [held for held in self.held if not names or held[0] in names]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,12 +19,12 @@ from bulkembed.dataset.snapshots import Snapshot, View, identity_of
 from bulkembed.embedding import hardware, model_files
 from bulkembed.errors import ConfigError, HeldBack, SourceError, StorageError
 from bulkembed.records import Counts, Failure, Model
-from bulkembed.runs import calibration, guards
+from bulkembed.runs import buckets, calibration, guards
 from bulkembed.runs.base import Base, open_base
 from bulkembed.runs.buckets import Workplace, in_this_process
 from bulkembed.runs.job import Job, load_tokenizer
 from bulkembed.runs.mapper import LocalMapper
-from bulkembed.runs.night import Asked, Night, plan_night
+from bulkembed.runs.night import Asked, Night, plan_night, rows_to_compare, sources_of
 from bulkembed.runs.overlap import refuse_linked_output, refuse_overlap
 from bulkembed.runs.picks import bounds_of
 from bulkembed.runs.versions import Versions
@@ -124,7 +125,7 @@ def plan_run(job: Job, view: View, listing: SourceListing, retried: Collection[s
         return replace(plan, night=still_night(base, listing))
     if job.cfg.limit is None and sum(item.size for item in unread_objects(plan)) > MAX_BYTES_HERE:
         return plan
-    return read_source(job, plan, None)
+    return read_source(job, plan, None, buckets.ROWS_HERE)
 
 
 def open_base_for(job: Job, view: View, retried: Collection[str]) -> Base:
@@ -221,31 +222,51 @@ def still_night(base: Base, listing: SourceListing) -> Night:
 
 def unread_objects(plan: RunPlan) -> list[SourceObject]:
     """The objects whose keys are not known."""
+    return plan.versions.missing(new_objects(plan))
+
+
+def new_objects(plan: RunPlan) -> list[SourceObject]:
+    """The objects that the parent does not have; all of them where its files are of no use."""
     known = plan.base.sources if plan.base.is_usable else {}
-    return plan.versions.missing([item for item in plan.objects if item.id not in known])
+    return [item for item in plan.objects if item.id not in known]
 
 
-def read_source(job: Job, plan: RunPlan, work: Workplace | None) -> RunPlan:
-    """The plan with the keys of all of the source. `work`: None where nothing may be written yet."""
+def read_source(job: Job, plan: RunPlan, work: Workplace | None, max_rows: int = sys.maxsize) -> RunPlan:
+    """The plan with the keys of all of the source. `work`: None where nothing may be written yet, and keys lie in this process.
+
+    `max_rows`: how many may lie there. Where there are more, the plan stays as it is."""
+    if work is not None:
+        plan.versions.write_held(LocalMapper())
     if plan.night is not None:
-        if work is not None:
-            plan.versions.write_held(LocalMapper())
         return plan
-    failures = list(plan.failures)
-    if job.cfg.limit is not None:
-        objects, unreadable = plan.versions.read_rows(plan.objects, job.cfg.limit)
-    else:
-        unread = unread_objects(plan)
-        if work is None:
-            unreadable = plan.versions.read(unread, LocalMapper())
-        else:
-            unreadable = plan.versions.read_and_write(unread, work.mapper(sum(item.size for item in unread)))
-        bad = {failure.where for failure in unreadable}
-        objects = [item for item in plan.objects if item.uri not in bad]
-    night = plan_night(job, plan.base, objects, plan.versions, work or in_this_process(), plan.asked)
+    objects, unreadable = readable_objects(job, plan, work, max_rows)
+    if work is None and job.cfg.limit is None and is_much(plan, objects, max_rows):
+        return plan
+    partitions_for = (lambda documents: in_this_process()) if work is None else work.partitions
+    night = plan_night(job, plan.base, objects, plan.versions, partitions_for, plan.asked)
     if not sum(item.rows for item in night.sources) and not unreadable and plan.base.parent is None:
         raise columns.no_rows(job.cfg.source_text)
-    return with_guards(job, replace(plan, night=night, pending=night.shards, failures=[*failures, *unreadable]))
+    return with_guards(job, replace(plan, night=night, pending=night.shards, failures=[*plan.failures, *unreadable]))
+
+
+def readable_objects(job: Job, plan: RunPlan, work: Workplace | None, max_rows: int) -> tuple[list[SourceObject], list[Failure]]:
+    """The objects of the run, and those that cannot be read. Reads the unread ones, without `work` until it holds so many rows."""
+    if job.cfg.limit is not None:
+        return plan.versions.read_rows(plan.objects, job.cfg.limit)
+    unread = unread_objects(plan)
+    if work is None:
+        unreadable = plan.versions.read(unread, LocalMapper(), max_rows)
+    else:
+        unreadable = plan.versions.read_and_write(unread, work.mapper(sum(item.size for item in unread)))
+    bad = {failure.where for failure in unreadable}
+    return [item for item in plan.objects if item.uri not in bad], unreadable
+
+
+def is_much(plan: RunPlan, objects: list[SourceObject], max_rows: int) -> bool:
+    """Whether more rows than that are to be compared, in these objects and in those that went."""
+    if plan.versions.missing([item for item in objects if item.id not in plan.base.sources]):
+        return True  # reading has ended early
+    return rows_to_compare(plan.base, sources_of(plan.base, objects, plan.versions)) > max_rows
 
 
 def with_guards(job: Job, plan: RunPlan) -> RunPlan:
@@ -258,8 +279,8 @@ def with_guards(job: Job, plan: RunPlan) -> RunPlan:
 def plan_again(job: Job, plan: RunPlan, published: Collection[str], work: Workplace) -> RunPlan:
     """The plan on what is there now. `published`: names of files that this run has published meanwhile."""
     work.clear()  # keys of the plan before
-    view = plan.base.view.again()
-    versions = replace(Versions.of(job, view), held=plan.versions.held, known=plan.versions.known)
+    view, read = plan.base.view.again(), plan.versions
+    versions = replace(Versions.of(job, view), held=read.held, known=read.known, layouts=read.layouts)
     base = open_base_for(job, view, plan.asked.retried)
     # Objects that could not be read are read again.
     fresh = RunPlan(plan.listing, versions, base, Asked(plan.asked.retried, published), [], list(plan.listing.failures), None)
@@ -272,7 +293,7 @@ def with_layouts(job: Job, plan: RunPlan) -> RunPlan:
         return plan
     check = partial(columns.require_columns, job.recipe)
     texts = job.recipe.vector_key.text_columns
-    shards, failures = planning.plan(job.store, unread_objects(plan), check, texts, bounds_of(job))
+    shards, failures = planning.plan(job.store, new_objects(plan), check, texts, bounds_of(job))
     return replace(plan, pending=shards, failures=[*plan.failures, *failures])
 
 

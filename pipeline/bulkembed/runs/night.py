@@ -8,13 +8,13 @@ shards to embed     changes of files               runs/picks, runs/file_changes
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from bulkembed.dataset.manifests import SourceVersion
 from bulkembed.row_keys import from_digests
 from bulkembed.runs.base import Base, Candidate, candidates
-from bulkembed.runs.buckets import KeySet, Owner, Partitions, Workplace
+from bulkembed.runs.buckets import KeySet, Owner, Partitions
 from bulkembed.runs.file_changes import FileChange, changes_of, slots_of
 from bulkembed.runs.job import Job
 from bulkembed.runs.matching import ORPHAN
@@ -87,18 +87,34 @@ def counts_of(found: Changes, matched: NightMatch) -> NightCounts:
     )
 
 
-def plan_night(job: Job, base: Base, objects: Sequence[SourceObject], versions: Versions, work: Workplace, asked: Asked) -> Night:
-    """The night's work on these objects, whose keys are known."""
+def sources_of(base: Base, objects: Sequence[SourceObject], versions: Versions) -> list[SourceVersion]:
+    """These objects, whose keys are known, as a snapshot lists them."""
     versions.look_at([item.id for item in objects if item.id not in base.sources])
-    sources = [base.sources.get(item.id) or versions.source_version(item) for item in objects]
+    return [base.sources.get(item.id) or versions.source_version(item) for item in objects]
+
+
+def rows_to_compare(base: Base, sources: Sequence[SourceVersion]) -> int:
+    """How many rows the objects have that came or went; all of the source where the parent's files are of no use."""
+    rows = {item.object_id: item.rows for item in sources}
+    if not base.is_usable and base.parent is not None:
+        return sum(rows.values()) + sum(item.rows for item in base.sources.values())
+    before = {object_id: item.rows for object_id, item in base.sources.items()}
+    return sum((rows if object_id in rows else before)[object_id] for object_id in rows.keys() ^ before.keys())
+
+
+def plan_night(
+    job: Job, base: Base, objects: Sequence[SourceObject], versions: Versions, partitions_for: Callable[[int], Partitions], asked: Asked
+) -> Night:
+    """The night's work on these objects, whose keys are known. `partitions_for`: how so many keys are worked on."""
+    sources = sources_of(base, objects, versions)
     went, came = keys_that_went(base, sources, versions), keys_that_came(base, sources, versions)
-    partitions = work.partitions(went.documents + came.documents)
+    partitions = partitions_for(went.documents + came.documents)
     found = counted = night_difference(went, came, partitions)
     if not base.is_usable and base.parent is not None:
         # The parent's files are of no use, so every document is looked for in whatever files there are.
         partitions.exchange.remove()
         everything = KeySet(owners_of(enumerate(sources), versions), versions.keys)
-        partitions = work.partitions(everything.documents)
+        partitions = partitions_for(everything.documents)
         found = night_difference(KeySet([], everything.read), everything, partitions)
     files = candidates(job, base, found.contents, asked.published)
     rejects = known_rejects(job, base, files, asked.retried)

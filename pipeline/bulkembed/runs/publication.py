@@ -13,7 +13,7 @@ from bulkembed.dataset.publishing import ParentMoved
 from bulkembed.dataset.run_keys import mark_run_key
 from bulkembed.dataset.snapshots import Draft, Snapshot, identity_of
 from bulkembed.errors import BulkembedError
-from bulkembed.runs.exchange import REQUESTS
+from bulkembed.runs.buckets import READERS
 from bulkembed.runs.job import Job
 from bulkembed.runs.lookup import RunPlan
 from bulkembed.runs.mapper import LocalMapper, Mapper
@@ -99,7 +99,7 @@ def data_files(job: Job, night: Night, names: Iterable[str], mapper: Mapper) -> 
 
 
 def data_files_at_once(job: Job, names: Sequence[str]) -> list[DataFile]:
-    return list(LocalMapper(REQUESTS).map(partial(data_file, job), names))
+    return list(LocalMapper(READERS).map(partial(data_file, job), names))
 
 
 def data_file(job: Job, name: str) -> DataFile:

@@ -31,8 +31,9 @@ class Versions:
     job: Job
     looked_up: set[str] = field(default_factory=set)  # ids of object versions that may have a key file
     stored: set[str] = field(default_factory=set)  # of them, that have one
-    held: dict[str, Scan] = field(default_factory=dict)  # by id
+    held: dict[str, Scan] = field(default_factory=dict)  # by id: those that are not written
     known: dict[str, ScanCounts] = field(default_factory=dict)  # counts by id, as far as they were looked at
+    layouts: dict[str, Layout] = field(default_factory=dict)  # by id: of those that were held
     erasure: int = 0  # number of the newest list of erased ids
     erased: Hashes = field(default_factory=no_hashes)  # hashes of the ids on it
 
@@ -49,15 +50,18 @@ class Versions:
         self.looked_up.update(unknown)
         return [item for item in objects if item.id not in self.stored and item.id not in self.held]
 
-    def read(self, objects: Sequence[SourceObject], mapper: Mapper) -> list[Failure]:
-        """Reads objects and holds their keys. Returns those that cannot be read."""
-        failures = []
+    def read(self, objects: Sequence[SourceObject], mapper: Mapper, max_rows: int) -> list[Failure]:
+        """Reads objects and holds their keys, until it holds so many. Returns those that cannot be read."""
+        failures, rows = [], sum(len(scan.keys) for scan in self.held.values())
         for item, outcome in zip(objects, mapper.map(partial(scan_outcome, self.job), objects), strict=True):
             stopping.stop.check()
             if isinstance(outcome, Failure):
                 failures.append(outcome)
-            else:
-                self.held[item.id] = outcome
+                continue
+            self.held[item.id] = outcome
+            rows += len(outcome.keys)
+            if rows > max_rows:
+                break
         return failures
 
     def read_rows(self, objects: Sequence[SourceObject], limit: int) -> tuple[list[SourceObject], list[Failure]]:
@@ -89,11 +93,13 @@ class Versions:
         return failures
 
     def write_held(self, mapper: Mapper) -> None:
-        """Writes the key files of what is held. It stays held."""
-        # The keys of a trial are those of the first rows alone.
-        pending = [] if self.job.cfg.limit is not None else [object_id for object_id in self.held if object_id not in self.stored]
-        for object_id in mapper.map(partial(write_held_scan, self.job, self.held), pending):
+        """Writes the key files of what is held, and holds it no longer."""
+        if self.job.cfg.limit is not None:
+            return  # the keys of a trial are those of the first rows alone
+        for object_id in mapper.map(partial(write_held_scan, self.job, self.held), list(self.held)):
             self.stored.add(object_id)
+            scan = self.held.pop(object_id)
+            self.known[object_id], self.layouts[object_id] = scan.counts, scan.layout
 
     def keys(self, object_id: str) -> Keys:
         """The keys of an object version, without those of erased ids."""
@@ -121,8 +127,11 @@ class Versions:
         self.known |= dict(zip(unknown, counts, strict=True))
 
     def layout(self, object_id: str) -> Layout:
-        scan = self.held.get(object_id)
-        return scan.layout if scan else key_files.read_layout(self.job.store, self.job.cfg.output, self.job.line, object_id)
+        if object_id in self.held:
+            return self.held[object_id].layout
+        if object_id in self.layouts:
+            return self.layouts[object_id]
+        return key_files.read_layout(self.job.store, self.job.cfg.output, self.job.line, object_id)
 
     def source_version(self, item: SourceObject) -> SourceVersion:
         counts = self.counts(item.id)
