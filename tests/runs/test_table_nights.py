@@ -11,10 +11,13 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
+from bulkembed.inspection.status import status_of
+from bulkembed.report.dataset_text import status_text
 from bulkembed.report.run_text import plan_text, summary_text
 from bulkembed.runs.executor import LocalExecutor
 from bulkembed.runs.lookup import open_job
 from bulkembed.runs.run import run
+from bulkembed.storage.store import Store
 from tests.support.nights import CountingEmbedder
 from tests.support.runs import in_one_process, problems, read_dataset, simulated
 from tests.support.tables import FolderCatalog, delete_rows, mark_deleted, rows
@@ -93,10 +96,13 @@ def test_a_limit_counts_live_rows(tmp_path: Path, qwen: str) -> None:
     assert sorted(read_dataset(tmp_path / "out")["id"].to_pylist()) == [2, 3, 4, 6]
 
 
-def test_plan_and_summary_name_the_table_and_its_version(tmp_path: Path, qwen: str) -> None:
+def test_plan_summary_and_snapshot_name_the_table_and_its_version(tmp_path: Path, qwen: str) -> None:
     write_deltalake(tmp_path / "t", rows(1, lang="en"))
     cfg = simulated(tmp_path / "t", tmp_path / "out", qwen)
     line = f"{tmp_path}/t: version 0 of the Delta table"
     job, plan = open_job(cfg)
     assert line in plan_text(job, plan)
-    assert line in summary_text(job, in_one_process(cfg), 1.0)
+    summary = in_one_process(cfg)
+    assert line in summary_text(job, summary, 1.0)
+    assert summary.snapshot and summary.snapshot.tables == [line]
+    assert line in status_text("out", list(status_of(Store(), cfg.output)))

@@ -39,6 +39,7 @@ class Draft:
     unreadable: list[str] = field(default_factory=list)  # objects that could not be read, and that it does without, as was asked for
     exclude: list[str] = field(default_factory=list)  # globs of names in the sources that were not read, as was asked for, sorted
     left_out: list[dict[str, Any]] = field(default_factory=list)  # names that were not read: reason, count, examples
+    tables: list[str] = field(default_factory=list)  # sources that are tables: the place, the version and the format
 
     @property
     def limited(self) -> bool:

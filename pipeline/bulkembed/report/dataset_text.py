@@ -36,11 +36,11 @@ def run_status_text(run: RunStatus) -> str:
 
 
 def snapshot_rows(snapshot: Snapshot | None) -> list[tuple[str, str]]:
-    """What the newest snapshot was made without."""
+    """What the newest snapshot was made of, where that are tables, and what it was made without."""
     if snapshot is None:
         return []
     left_out = [("left out", str(LeftOutNames(**names))) for names in snapshot.left_out]
-    return [*left_out, *(("unreadable", name) for name in snapshot.unreadable)]
+    return [*(("table", table) for table in snapshot.tables), *left_out, *(("unreadable", name) for name in snapshot.unreadable)]
 
 
 def newest_text(run: RunStatus) -> str:

@@ -61,6 +61,7 @@ def draft_of(job: Job, plan: RunPlan, night: Night) -> Draft:
         forgotten=night.forgotten,
         unreadable=[failure.where for failure in plan.failures],
         left_out=[{"reason": names.reason, "count": names.count, "examples": list(names.examples)} for names in plan.left_out],
+        tables=plan.listing.tables,
     )
 
 
