@@ -54,13 +54,15 @@ class RunConfig(Section):
         default="id", description="Column that identifies a document. It may have any scalar type, and is kept unchanged."
     )
     text_columns: Annotated[tuple[str, ...], VECTOR_KEY] = Field(
-        default=("text",), examples=[["title", "body"]], description="Columns to embed. Several need a template."
+        default=("text",),
+        examples=[["title", "body"]],
+        description="Columns to embed, or fields within them, as doc.body. Several need a template.",
     )
     template: Annotated[str | None, DefaultText("the text column alone"), VECTOR_KEY] = Field(
         default=None, examples=["{title}\n\n{body}"], description=r"Text that joins the text columns, as '{title}\n\n{body}'."
     )
     keep_columns: Annotated[tuple[str, ...], ROW_SCHEMA] = Field(
-        default=(), examples=[["url"]], description="Columns to copy into the output."
+        default=(), examples=[["url"]], description="Columns to copy into the output, or fields within them."
     )
     column_types: Annotated[dict[str, str], DefaultText("by the first rows"), ROW_SCHEMA] = Field(
         default_factory=dict, examples=[{"id": "string"}], description="Arrow types of the id and kept columns, by the column's name."
@@ -224,6 +226,12 @@ class RunConfig(Section):
             raise ValueError("must not hold . or .. as the name of a folder: only some clients of a store take them as they are")
         return value
 
+    @field_validator("column_types", mode="before")
+    @classmethod
+    def parse_column_types(cls, value: Any) -> Any:
+        """TOML reads `meta.lang = "string"` as a table in a table: here it is the field `lang` of the column `meta`."""
+        return flat(value) if isinstance(value, dict) else value
+
     @field_validator("dims", mode="before")
     @classmethod
     def parse_dims(cls, value: Any) -> Any:
@@ -283,6 +291,14 @@ class RunConfig(Section):
                 clash = f"would be the second column of that name: the output's 'id' holds {self.id_column!r}, the id column"
             raise ValueError(f"keep_columns: 'id' {clash}")
         return self
+
+
+def flat(tables: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """The values of nested tables, by their keys joined with dots."""
+    found: dict[str, Any] = {}
+    for key, value in tables.items():
+        found |= flat(value, f"{before}{key}.") if isinstance(value, dict) else {f"{before}{key}": value}
+    return found
 
 
 def duplicates(names: Sequence[str]) -> list[str]:

@@ -20,6 +20,7 @@ import orjson
 from bulkembed.errors import ObjectError
 from bulkembed.formats import rows
 from bulkembed.formats.format import Format, ObjectVersion, Reading
+from bulkembed.formats.paths import add_values
 from bulkembed.formats.rows import JsonRows
 from bulkembed.formats.text_lines import BYTE_ORDER_MARK, MAX_LINE_BYTES, LineIndex, TextFile, open_text
 from bulkembed.records import Reasons
@@ -87,7 +88,9 @@ def part_rows(store: Store, part: Part, names: Sequence[str], row_bytes: float) 
 def rows_of_lines(lines: Iterable[tuple[bytes, int]], names: Sequence[str]) -> JsonRows:
     """The rows of lines that are not blank, with exact numbers in the columns `names`. `lines`: with their lengths in bytes."""
     values, parsed, reasons = parse_lines(lines)
+    add_values(values, names)
     restore_digits(values, parsed, names)
+    add_values(values, names)
     return JsonRows(values, reasons)
 
 

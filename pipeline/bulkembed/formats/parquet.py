@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from bulkembed.formats import rows
 from bulkembed.formats.format import Format, ObjectVersion, Reading, require_names
+from bulkembed.formats.paths import Path, below, columns_at, field_at, paths_of, schema_at, with_paths
 from bulkembed.formats.rows import ArrowRows
 from bulkembed.scans import Layout
 from bulkembed.shards import Part
@@ -29,14 +30,20 @@ def layout(place: ObjectVersion, text_columns: Sequence[str]) -> Layout:
 
 def file_layout(parquet: pq.ParquetFile, text_columns: Sequence[str]) -> Layout:
     groups = [parquet.metadata.row_group(number) for number in range(parquet.num_row_groups)]
-    sizes = [column_bytes(group, text_columns) for group in groups]
+    leaves = leaves_of(paths_of(parquet.schema_arrow, text_columns))
+    sizes = [column_bytes(group, leaves) for group in groups]
     return Layout([group.num_rows for group in groups], sizes, [], parquet.schema_arrow)
+
+
+def leaves_of(paths: Mapping[str, Path]) -> list[str]:
+    """What Parquet calls these columns. All leaves below them belong to them."""
+    return [".".join(path) for path in paths.values()]
 
 
 def column_bytes(group: pq.RowGroupMetaData, columns: Sequence[str]) -> int:
     """The decompressed size of these columns in a row group."""
     chunks = (group.column(number) for number in range(group.num_columns))
-    return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns)
+    return sum(chunk.total_uncompressed_size for chunk in chunks if below(chunk.path_in_schema, columns))
 
 
 @contextmanager
@@ -46,7 +53,7 @@ def reading(place: ObjectVersion, names: Sequence[str], text_columns: Sequence[s
         coarse = pq.ParquetFile(file, metadata=parquet.metadata, coerce_int96_timestamp_unit="us", page_checksum_verification=True)
         known = file_layout(parquet, text_columns)
         if known.rows:
-            yield Reading(parquet.schema_arrow, batches(parquet, coarse, names), lambda: known)
+            yield Reading(with_paths(parquet.schema_arrow, names), batches(parquet, coarse, names), lambda: known)
         else:
             yield Reading(None, iter(()), lambda: known)
 
@@ -54,21 +61,20 @@ def reading(place: ObjectVersion, names: Sequence[str], text_columns: Sequence[s
 def batches(parquet: pq.ParquetFile, coarse: pq.ParquetFile, names: Sequence[str]) -> Iterator[ArrowRows]:
     """All rows of a file. `coarse`: the same file, with INT96 timestamps in microseconds."""
     int96 = int96_columns(parquet, names)
-    for groups, batch_rows in group_runs(parquet.metadata, names):
+    for groups, batch_rows in group_runs(parquet.metadata, leaves_of(paths_of(parquet.schema_arrow, names))):
         tables = cut_tables(parquet, groups, names, batch_rows)
         microseconds = cut_tables(coarse, groups, int96, batch_rows) if int96 else None
         for table in tables:
             yield ArrowRows(table, next(microseconds) if microseconds else pa.table({}))
 
 
-def group_runs(metadata: pq.FileMetaData, names: Sequence[str]) -> Iterator[tuple[list[int], int]]:
+def group_runs(metadata: pq.FileMetaData, columns: Sequence[str]) -> Iterator[tuple[list[int], int]]:
     """Row groups that are read together, of BATCH_BYTES or one; and the rows of a batch of them. Small ones are slow alone."""
     run: list[int] = []
     run_rows = run_bytes = 0
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
-        leaves = (group.column(leaf) for leaf in range(group.num_columns))
-        size = sum(leaf.total_uncompressed_size for leaf in leaves if leaf.path_in_schema.split(".")[0] in names)
+        size = column_bytes(group, columns)
         if run and run_bytes + size > rows.BATCH_BYTES:
             yield run, rows_of_a_batch(run_rows, run_bytes)
             run, run_rows, run_bytes = [], 0, 0
@@ -85,10 +91,10 @@ def rows_of_a_batch(count: int, size: int) -> int:
 
 def cut_tables(parquet: pq.ParquetFile, groups: list[int], names: Sequence[str], batch_rows: int) -> Iterator[pa.Table]:
     """The rows of these row groups in tables of `batch_rows` rows; the last may have fewer. Arrow's own batches can be shorter."""
-    arrow = pa.schema([parquet.schema_arrow.field(name) for name in names])
-    rest = pa.Table.from_batches([], arrow)
-    for batch in parquet.iter_batches(batch_rows, row_groups=groups, columns=list(names)):
-        rest = pa.concat_tables([rest, pa.Table.from_batches([batch.select(list(names))], arrow)])
+    paths = paths_of(parquet.schema_arrow, names)
+    rest = pa.Table.from_batches([], schema_at(parquet.schema_arrow, paths))
+    for batch in parquet.iter_batches(batch_rows, row_groups=groups, columns=leaves_of(paths)):
+        rest = pa.concat_tables([rest, pa.Table.from_batches([columns_at(batch, paths, rest.schema)])])
         while rest.num_rows >= batch_rows:
             yield rest.slice(0, batch_rows)
             rest = rest.slice(batch_rows)
@@ -100,7 +106,7 @@ def part_rows(store: Store, part: Part, names: Sequence[str], row_bytes: float) 
     metadata = footer(store, part.uri, part.version)
     with store.open(part.uri, part.version) as file:
         parquet = pq.ParquetFile(file, metadata=metadata, pre_buffer=True, page_checksum_verification=True)
-        require_names(parquet.schema_arrow.names, names, part.uri)
+        require_names(with_paths(parquet.schema_arrow, names).names, names, part.uri)
         table = rows_of(parquet, part, names)
         int96 = int96_columns(parquet, names)
         coarse = pq.ParquetFile(file, metadata=metadata, coerce_int96_timestamp_unit="us", page_checksum_verification=True)
@@ -110,16 +116,18 @@ def part_rows(store: Store, part: Part, names: Sequence[str], row_bytes: float) 
 def rows_of(parquet: pq.ParquetFile, part: Part, names: Sequence[str]) -> pa.Table:
     """These columns of the part's rows. Only row groups that hold some of the rows are read."""
     groups, positions = row_groups_of(parquet.metadata, part)
+    paths = paths_of(parquet.schema_arrow, names)
+    arrow = schema_at(parquet.schema_arrow, paths)
     batches: list[pa.RecordBatch] = []
     at = 0
-    for batch in parquet.iter_batches(READ_ROWS, row_groups=groups, columns=list(names)):
+    for batch in parquet.iter_batches(READ_ROWS, row_groups=groups, columns=leaves_of(paths)):
         first, last = np.searchsorted(positions, [at, at + batch.num_rows])
         if first < last:
-            batches.append(take_rows(batch, positions[first:last] - at))
+            batches.append(take_rows(columns_at(batch, paths, arrow), positions[first:last] - at))
         at += batch.num_rows
         if last == len(positions):
             break
-    return pa.Table.from_batches(batches, pa.schema([parquet.schema_arrow.field(name) for name in names]))
+    return pa.Table.from_batches(batches, arrow)
 
 
 def row_groups_of(metadata: pq.FileMetaData, part: Part) -> tuple[list[int], Numbers]:
@@ -142,11 +150,12 @@ def take_rows(batch: pa.RecordBatch, numbers: Numbers) -> pa.RecordBatch:
 
 def int96_columns(parquet: pq.ParquetFile, names: Sequence[str]) -> list[str]:
     """Columns with INT96 timestamps, as Spark writes them. Arrow reads them as nanoseconds, and wrongly before 1677 and after 2262."""
-    kinds = {name: parquet.schema_arrow.field(name).type for name in names}
+    paths = paths_of(parquet.schema_arrow, names)
+    kinds = {name: field_at(parquet.schema_arrow, name, path).type for name, path in paths.items()}
     maybe = [name for name, kind in kinds.items() if pa.types.is_timestamp(kind) or pa.types.is_nested(kind)]
     leaves = (parquet.schema.column(number) for number in range(len(parquet.schema) if maybe else 0))
-    paths = [leaf.path for leaf in leaves if leaf.physical_type == "INT96"]
-    return [name for name in maybe if any(path == name or path.startswith(f"{name}.") for path in paths)]
+    int96 = [leaf.path for leaf in leaves if leaf.physical_type == "INT96"]
+    return [name for name in maybe if any(below(leaf, leaves_of({name: paths[name]})) for leaf in int96)]
 
 
 @lru_cache(maxsize=4)

@@ -12,6 +12,7 @@ from bulkembed import schema
 from bulkembed.config.recipe import Recipe, RowSchema
 from bulkembed.errors import ConfigError, ObjectError, SourceError
 from bulkembed.formats.format import require_names
+from bulkembed.formats.paths import with_paths
 from bulkembed.records import LongDocuments
 from bulkembed.scans import Layout
 from bulkembed.source import json_columns
@@ -120,7 +121,7 @@ def open_columns(store: Store, item: SourceObject, recipe: Recipe) -> tuple[pa.S
         columns = json_columns.columns_of(store, item, recipe.source_columns)
         return columns.schema, None, columns.has_rows
     layout = layout_of(store, item, recipe.vector_key.text_columns)
-    return layout.schema or pa.schema([]), layout, layout.rows > 0
+    return with_paths(layout.schema or pa.schema([]), recipe.source_columns), layout, layout.rows > 0
 
 
 def no_rows(source: str) -> SourceError:
@@ -137,6 +138,7 @@ def require_in_schema(recipe: Recipe, item: SourceObject, source: pa.Schema) -> 
     """Raises ObjectError as `require_columns` does. `source`: the columns of an object that has rows."""
     if item.table:
         require_table_columns(item.table.columns, recipe.source_columns, source, item.uri)
+    source = with_paths(source, recipe.source_columns)
     require_names(source.names, recipe.source_columns, item.uri)
     for name in recipe.vector_key.text_columns:
         require_text(source.field(name), recipe.vector_key.long_documents, item.uri)

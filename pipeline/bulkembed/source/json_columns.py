@@ -13,6 +13,7 @@ import pyarrow as pa
 from bulkembed.errors import ObjectError
 from bulkembed.formats import json_lines
 from bulkembed.formats.json_lines import Numeral
+from bulkembed.formats.paths import add_values
 from bulkembed.source.column_types import json_text_field
 from bulkembed.source.objects import SourceObject
 from bulkembed.storage.retry import CORRUPT, describe_error
@@ -117,7 +118,7 @@ def columns_of(store: Store, item: SourceObject, names: Sequence[str]) -> JsonCo
 def sample_columns(lines: Iterable[tuple[bytes, int]], names: Sequence[str]) -> pa.Schema:
     """The columns of the first rows. `lines`: with their lengths in bytes; it takes no more of them than it needs."""
     seen: dict[str, SeenValues] = {}
-    spellings = {name: {orjson.dumps(name), json.dumps(name).encode()} for name in names}
+    spellings = {name: spellings_of(name) | spellings_of(name.rpartition(".")[2]) for name in names}
     parsed = 0
     for row, (line, length) in enumerate(lines):
         if row >= SAMPLE_LINES:
@@ -128,7 +129,7 @@ def sample_columns(lines: Iterable[tuple[bytes, int]], names: Sequence[str]) -> 
                 continue
         if length == len(line):
             parsed += 1
-            add_line(line, seen)
+            add_line(line, seen, names)
     return pa.schema([column_field(name, values.arrow_type()) for name, values in seen.items()])
 
 
@@ -136,10 +137,19 @@ def column_field(name: str, kind: pa.DataType | None) -> pa.Field:
     return json_text_field(name) if kind is None else pa.field(name, kind)
 
 
-def add_line(line: bytes, seen: dict[str, SeenValues]) -> None:
+def spellings_of(name: str) -> set[bytes]:
+    """How JSON may spell a name."""
+    return {orjson.dumps(name), json.dumps(name).encode()}
+
+
+def add_line(line: bytes, seen: dict[str, SeenValues], names: Sequence[str]) -> None:
+    """Notes the values of a line. `names`: columns that are looked for, also within others."""
     try:
         row = json_lines.parse_exactly(line) if json_lines.may_lose_digits(line) else json_lines.parse_line(line)
     except ValueError:  # the reader rejects this line and says why
         return
-    for name, value in row.items() if isinstance(row, dict) else ():
+    if not isinstance(row, dict):
+        return
+    add_values([row], names)
+    for name, value in row.items():
         seen.setdefault(name, SeenValues()).add(value)
