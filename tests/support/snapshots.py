@@ -9,7 +9,7 @@ from bulkembed.dataset.publishing import publish_snapshot
 from bulkembed.dataset.snapshots import Draft, Snapshot
 from bulkembed.storage.store import Store
 
-DRAFT: dict[str, Any] = {"parent": 0, "line": "l", "fingerprint": "f", "source": "s", "limit": None, "run_key": None, "provenance": {}}
+DRAFT: dict[str, Any] = {"parent": 0, "line": "l", "fingerprint": "f", "sources": ["s"], "limit": None, "run_key": None, "provenance": {}}
 
 
 def some_snapshot(**values: Any) -> Snapshot:
