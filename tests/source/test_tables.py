@@ -347,3 +347,15 @@ def test_a_scan_holds_each_live_row_once_and_a_limit_takes_the_first_of_them(tmp
         assert found.keys.rows.tolist() == [row for row in rows_there if texts[row]]
         assert found.rejects["row"].to_pylist() == [row for row in rows_there if not texts[row]]
         assert found.counts.rows == len(rows_there)
+
+
+def test_only_a_rename_of_what_is_asked_for_is_refused_within_a_struct(tmp_path: Path) -> None:
+    meta = pa.array([{"a": "x", "b": "y"}])
+    table = FolderCatalog().create(tmp_path / "t", rows(1).append_column("meta", meta).schema)
+    table.append(rows(1).append_column("meta", meta))
+    with table.update_schema() as update:
+        update.rename_column(("meta", "b"), "c")
+    asked_for(tmp_path / "t", "meta.a")
+    for name in ("meta", "meta.c"):
+        with pytest.raises(SourceError, match=r"column 'meta\.c' is called 'meta\.b' in this file"):
+            asked_for(tmp_path / "t", name)

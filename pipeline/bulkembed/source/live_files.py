@@ -50,12 +50,13 @@ class Table:
 
 
 def require_table_columns(columns: TableColumns, names: Collection[str], schema: pa.Schema, uri: str) -> None:
-    """Raises ObjectError where a column of the table cannot be had from a file. `schema`: of the file."""
-    for name in names:
-        if name in columns.renamed:
-            raise ObjectError(f"{uri}: column {name!r} {columns.renamed[name]}")
-        if name in columns.outside and name not in schema.names:
-            raise ObjectError(f"{uri}: column {name!r} {columns.outside[name]}")
+    """Raises ObjectError where a column of the table cannot be had from a file. `schema`: of the file. A name may be a path: `doc.body`."""
+    for column, reason in columns.renamed.items():
+        if any(is_within(name, column) for name in names):
+            raise ObjectError(f"{uri}: column {column!r} {reason}")
+    for column, reason in columns.outside.items():
+        if column in names and column not in schema.names:
+            raise ObjectError(f"{uri}: column {column!r} {reason}")
     if columns.field_ids:
         require_same_fields(columns.field_ids, names, schema, uri)
 
@@ -65,11 +66,16 @@ def require_same_fields(field_ids: Mapping[str, int], names: Collection[str], sc
     in_file = {path: number for file_field in schema for path, number in nested_ids(file_field, file_field.name)}
     by_id = {number: path for path, number in in_file.items()}
     for path, number in field_ids.items():
-        if path.partition(".")[0] not in names or not in_file:
+        if not in_file or not any(is_within(path, name) or is_within(name, path) for name in names):
             continue
         if by_id.get(number, path) != path or in_file.get(path, number) != number:
             here = f"is called {by_id[number]!r} in this file" if number in by_id else "is another column in this file, which was dropped"
             raise ObjectError(f"{uri}: column {path!r} {here}; rewrite the table's data files (Spark: CALL system.rewrite_data_files)")
+
+
+def is_within(path: str, other: str) -> bool:
+    """Whether a path names a column, or a field within it."""
+    return path == other or path.startswith(f"{other}.")
 
 
 def nested_ids(file_field: pa.Field, path: str) -> Iterator[tuple[str, int]]:
