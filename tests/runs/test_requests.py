@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -17,23 +18,22 @@ from bulkembed.runs.lookup import open_job
 from bulkembed.runs.run import Summary, finish, lease_of
 from bulkembed.storage.store import Store
 from tests.support.counted_s3 import CountedS3, Request
-from tests.support.runs import in_one_process, simulated
+from tests.support.runs import simulated
 
-OBJECTS = 20  # more than any number below
+OBJECTS = 20  # with a request for each, a night would exceed its numbers below
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """A source of many objects and its dataset, looked at through a proxy that counts."""
+    """A source of many objects and its dataset, behind a proxy that counts."""
 
     store: Store  # without the proxy
-    root: str
     proxy: CountedS3
     cfg: RunConfig
 
     def write(self, number: int, version: str) -> None:
         row = {"id": number, "text": f"document {number} {version}", "lang": "en"}
-        self.store.put(f"{self.root}/in/{number:04d}.jsonl", json.dumps(row).encode() + b"\n")
+        self.store.put(f"{self.cfg.source}/{number:04d}.jsonl", json.dumps(row).encode() + b"\n")
 
     def night(self) -> tuple[Summary, list[Request]]:
         """A run as `bulkembed run` does it, on an engine in this process, and its requests."""
@@ -48,24 +48,51 @@ class Bucket:
 
 
 @pytest.fixture(scope="module")
-def dataset(s3: dict[str, Any], qwen: str) -> Iterator[Bucket]:
-    root = "s3://corpus/requests"
+def first_night(s3: dict[str, Any], qwen: str) -> Iterator[tuple[Bucket, list[Request]]]:
     with CountedS3(s3["endpoint_url"]) as proxy:
-        cfg = simulated(f"{root}/in", f"{root}/out", qwen, storage=s3)
-        bucket = Bucket(Store(s3), root, proxy, cfg.model_copy(update={"storage": s3 | {"endpoint_url": proxy.url}}))
+        storage = s3 | {"endpoint_url": proxy.url}
+        bucket = Bucket(Store(s3), proxy, simulated("s3://corpus/requests/in", "s3://corpus/requests/out", qwen, storage=storage))
         for number in range(OBJECTS):
             bucket.write(number, "first")
-        in_one_process(cfg).require_complete()
-        yield bucket
+        yield bucket, bucket.night()[1]
+
+
+@pytest.fixture
+def dataset(first_night: tuple[Bucket, list[Request]]) -> Bucket:
+    return first_night[0]
 
 
 def kinds(requests: list[Request]) -> Counter[str]:
     return Counter(request.kind for request in requests)
 
 
-def test_a_still_night_looks_at_each_thing_once(dataset: Bucket) -> None:
+def require_at_most(bounds: dict[str, int], requests: list[Request], per_object: Mapping[str, int] = MappingProxyType({})) -> None:
+    """Fails where there are more requests of a kind than its bound, or others."""
+    found = kinds(requests)
+    assert found <= Counter(bounds) + Counter(per_object), sorted(requests)
+
+
+def test_a_first_run_takes_a_few_requests_for_each_object(first_night: tuple[Bucket, list[Request]]) -> None:
+    per_object = {"GET": 5 * OBJECTS, "HEAD": 5 * OBJECTS, "PUT": 3 * OBJECTS}
+    require_at_most({"LIST": 40, "GET": 10, "HEAD": 2, "PUT": 12, "DELETE": 1}, first_night[1], per_object)
+
+
+def test_a_still_night_looks_at_each_thing_once_and_reads_no_data(dataset: Bucket) -> None:
     summary, requests = dataset.night()
     assert summary.plan.is_still and summary.is_current
     assert len(requests) == len(set(requests)), "nothing is asked for twice"
-    assert kinds(requests) == {"LIST": 8, "GET": 7, "HEAD": 1}
-    assert not [request for request in requests if {"data", "keys", "in"} & set(request.place.split("/")) and request.kind == "GET"]
+    require_at_most({"LIST": 8, "GET": 7, "HEAD": 1}, requests)
+    assert not [request for request in requests if request.kind == "GET" and {"data", "keys", "in"} & set(request.place.split("/"))]
+
+
+def test_one_changed_object_is_read_alone_however_many_nights_there_were(dataset: Bucket) -> None:
+    nights = []
+    for number in (7, 9, 11):
+        dataset.write(number, "changed")
+        summary, requests = dataset.night()
+        assert (summary.night.changed, summary.night.embedded) == (1, 1)
+        of_objects = {request.place for request in requests if ".jsonl" in request.place and request.kind != "LIST"}
+        assert all(f"/{number:04d}.jsonl" in place for place in of_objects), "it, its keys, and the files of its rows"
+        nights.append(kinds(requests))
+        require_at_most({"LIST": 35, "GET": 24, "HEAD": 7, "PUT": 13, "DELETE": 1}, requests)
+    assert nights[0] == nights[1] == nights[2]

@@ -171,6 +171,22 @@ def test_vectors_of_an_aborted_run_are_found_in_a_source_that_was_rewritten(cfg:
     assert problems(cfg.output) == []
 
 
+def test_vectors_of_an_aborted_run_are_found_after_another_snapshot_and_many_nights(cfg: RunConfig) -> None:
+    """The run had the parent of what is the parent now. The files of older nights, which no snapshot lists any more, are left alone."""
+    rows = corpus(60)
+    for night in range(3):
+        rows[night]["text"] = f"of night {night}"
+        write(cfg, a=rows[:30], b=rows[30:])
+        embedded(cfg)
+    new = [{"id": 100 + number, "text": f"new {number}", "lang": "en", "url": ""} for number in range(40)]
+    write(cfg, a=rows[:30], b=rows[30:], c=new)
+    assert run(cfg, lambda progress: None, Recorder(1)).snapshot is None
+    write(cfg, a=rows[:29], b=rows[30:])
+    assert embedded(cfg) == 0
+    write(cfg, a=rows[:29], b=rows[30:], c=new)
+    assert embedded(cfg) == 20
+
+
 @pytest.mark.parametrize("kept", [("lang", "url"), ("url",), ()])
 def test_other_kept_columns_embed_nothing(cfg: RunConfig, kept: tuple[str, ...]) -> None:
     rows = corpus()

@@ -25,7 +25,7 @@ from bulkembed.storage.store import Store
 
 T = TypeVar("T")
 
-MAX_LOOKS = 64  # at one key file each; a listing has a thousand names in a request
+NAMES_PER_REQUEST = 1000  # of a listing on S3
 READ_THREADS = 16  # the threads wait for the store, and compute little
 VERSION = "1"  # of the format, which includes how values are hashed
 ROWS_PER_GROUP = 1 << 20
@@ -47,9 +47,11 @@ class KeyFooter:
     layout: Layout
 
 
-def scanned(store: Store, output: str, line: str, object_ids: Sequence[str]) -> set[str]:
-    """Which of these object versions have a key file: by a look at each where they are few, else by a listing of all key files."""
-    if len(object_ids) > MAX_LOOKS:
+def scanned(store: Store, output: str, line: str, object_ids: Sequence[str], n_objects: int) -> set[str]:
+    """Which of these object versions have a key file: by a look at each, or by one listing where that takes fewer requests.
+
+    `n_objects`: of the source, which has about as many key files."""
+    if len(object_ids) > 1 + n_objects // NAMES_PER_REQUEST:
         names = store.names(paths.keys_folder(output, line))
         return {name.removesuffix(".parquet") for name in names if name.endswith(".parquet")}.intersection(object_ids)
     with ThreadPoolExecutor(READ_THREADS) as pool:

@@ -74,7 +74,7 @@ def candidates(job: Job, base: Base, wanted: Prefixes, published: Collection[str
     listed = dict(base.files) if base.is_usable else relatives(job, base) | base.files
     found = [candidate(job.fingerprint, item, state) for item in listed.values() if may_hold(item, wanted)]
     loose = orphans(job, base, listed.keys()) | (set(published) - listed.keys())
-    receipts = job.ledger.read_receipts(sorted(loose))
+    receipts = job.ledger.find_receipts(sorted(loose))
     found += [Candidate(job.fingerprint, each.shard, ORPHAN, each.counts.documents, each.counts.vectors) for each in receipts]
     return found if base.parent else [*found, *foreign(job, base.view, wanted)]
 
@@ -100,9 +100,16 @@ def relatives(job: Job, base: Base) -> dict[str, DataFile]:
 
 
 def orphans(job: Job, base: Base, known: Collection[str]) -> set[str]:
-    """Names of embedded files that no snapshot of this line lists: an aborted run left them."""
-    left = {name for name in job.ledger.done() if name in base.standing and FileName.parse(name).kind in EMBEDDED} - set(known)
-    for snapshot in base.view.newest_first():
+    """Names of embedded files that no snapshot of this line lists: a run left them that was aborted on the parent, or on its parent.
+
+    Such a file is named after the snapshot that its run was planned from. Older snapshots need not be read, however many there are: what
+    was planned from the parent is in none of them. What was planned from the parent's parent is in the parent, or in none."""
+    planned_from = {base.number, base.parent.parent if base.parent else 0}
+    files = ((name, FileName.parse(name)) for name in base.standing.keys() - known)
+    left = {name for name, file in files if file.kind in EMBEDDED and file.parent in planned_from}
+    if 0 not in planned_from:
+        return left
+    for snapshot in base.view.newest_first():  # whole runs and trials begin from 0 alike
         if not left:
             break
         if snapshot.fingerprint == job.fingerprint:

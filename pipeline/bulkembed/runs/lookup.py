@@ -222,7 +222,7 @@ def still_night(base: Base, listing: SourceListing) -> Night:
 
 def unread_objects(plan: RunPlan) -> list[SourceObject]:
     """The objects whose keys are not known."""
-    return plan.versions.missing(new_objects(plan))
+    return plan.versions.missing(new_objects(plan), len(plan.objects))
 
 
 def new_objects(plan: RunPlan) -> list[SourceObject]:
@@ -264,7 +264,7 @@ def readable_objects(job: Job, plan: RunPlan, work: Workplace | None, max_rows: 
 
 def is_much(plan: RunPlan, objects: list[SourceObject], max_rows: int) -> bool:
     """Whether more rows than that are to be compared, in these objects and in those that went."""
-    if plan.versions.missing([item for item in objects if item.id not in plan.base.sources]):
+    if plan.versions.missing([item for item in objects if item.id not in plan.base.sources], len(plan.objects)):
         return True  # reading has ended early
     return rows_to_compare(plan.base, sources_of(plan.base, objects, plan.versions)) > max_rows
 

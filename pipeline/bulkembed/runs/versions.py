@@ -43,10 +43,10 @@ class Versions:
         erased = forgotten(job.store, job.cfg.output, view.erasure) if view.erasure else no_hashes()
         return cls(job, erasure=view.erasure, erased=erased)
 
-    def missing(self, objects: Sequence[SourceObject]) -> list[SourceObject]:
-        """The objects whose keys are not known."""
+    def missing(self, objects: Sequence[SourceObject], n_objects: int) -> list[SourceObject]:
+        """The objects whose keys are not known. `n_objects`: of the whole source."""
         unknown = [item.id for item in objects if item.id not in self.looked_up]
-        self.stored |= key_files.scanned(self.job.store, self.job.cfg.output, self.job.line, unknown)
+        self.stored |= key_files.scanned(self.job.store, self.job.cfg.output, self.job.line, unknown, n_objects)
         self.looked_up.update(unknown)
         return [item for item in objects if item.id not in self.stored and item.id not in self.held]
 
