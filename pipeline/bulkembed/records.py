@@ -22,6 +22,7 @@ RejectReason = Literal[
     "not_text",  # a text column holds a number, a list, ...
     "undecodable",  # bytes that are not UTF-8
     "not_json",  # a line that is no JSON object
+    "not_csv",  # a row with more or fewer cells than the header
     "line_too_long",
     "null_id",  # the id is null or absent
     "wrong_type",  # an id or kept column that does not fit the type of the run

@@ -17,7 +17,7 @@ from bulkembed.row_keys import Keys
 class Layout:
     """Where an object may be cut: the rows of each part, and for lines the byte offset of each part."""
 
-    part_rows: list[int]  # Parquet: row groups; lines: runs of text_lines.PART_LINES lines
+    part_rows: list[int]  # Parquet: row groups; lines: runs of text_lines.PART_ROWS rows
     part_bytes: list[int]  # decompressed size of each part's text columns; lines: of the lines
     offsets: list[int]  # lines: byte offset of each part; else empty
     schema: pa.Schema | None  # None where every row has columns of its own, and where the layout comes from a key file

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, cast
 
 import numpy as np
 
-FormatName = Literal["parquet", "jsonl"]  # of a source object
+FormatName = Literal["parquet", "jsonl", "csv", "tsv", "arrow", "text"]  # of a source object
 # How a data file came to be: all rows of a range, embedded documents of a night, or an older file that was rewritten.
 Kind = Literal["", "e", "w"]
 SHARD_ID = re.compile(r"(?P<object>.+)-(?P<start>[0-9]{10})-(?P<stop>[0-9]{10})-of-(?P<total>[0-9]{10})")

@@ -68,7 +68,7 @@ def layout(path: Path) -> Layout:
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_lines, "PART_LINES", 7)
+    monkeypatch.setattr(text_lines, "PART_ROWS", 7)
 
 
 @pytest.mark.parametrize("suffix", PACKERS)

@@ -78,7 +78,7 @@ def test_rows_of_excluded_names_count_as_deletes(tmp_path: Path, cfg: RunConfig)
 
 def test_the_snapshot_and_the_status_say_what_was_left_out(tmp_path: Path, qwen: str) -> None:
     write_small_corpus(tmp_path / "in")
-    fill(tmp_path / "in", "b.csv", "c.csv", "_SUCCESS", "tmp/x.jsonl")
+    fill(tmp_path / "in", "b.pdf", "c.pdf", "_SUCCESS", "tmp/x.jsonl")
     (tmp_path / "in" / "bad.parquet").write_bytes(b"no parquet")
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, exclude=["tmp", "nothing"], skip_unreadable=True)
     job, plan = open_job(cfg)
@@ -86,7 +86,7 @@ def test_the_snapshot_and_the_status_say_what_was_left_out(tmp_path: Path, qwen:
     summary.require_complete()
     (status,) = status_of(Store(), str(tmp_path / "out"))
     lines = [
-        "left out 2 with the suffix .csv: b.csv, c.csv",
+        "left out 2 with the suffix .pdf: b.pdf, c.pdf",
         "left out 1 hidden by a leading dot or underscore: _SUCCESS",
         "left out 1 excluded by tmp: tmp/",
         "left out 0 excluded by nothing",
@@ -95,10 +95,10 @@ def test_the_snapshot_and_the_status_say_what_was_left_out(tmp_path: Path, qwen:
         shown = [" ".join(line.split()) for line in text.splitlines()]
         assert [line for line in lines if line not in shown] == []
         assert any(re.match(rf"(skipped|unreadable) {tmp_path}/in/bad\.parquet", line) for line in shown)
-    assert newest(tmp_path).left_out[0] == {"reason": "with the suffix .csv", "count": 2, "examples": ["b.csv", "c.csv"]}
+    assert newest(tmp_path).left_out[0] == {"reason": "with the suffix .pdf", "count": 2, "examples": ["b.pdf", "c.pdf"]}
     in_one_process(cfg).require_complete()
     assert len(snapshots(Store(), str(tmp_path / "out"))) == 1
-    fill(tmp_path / "in", "d.csv")
+    fill(tmp_path / "in", "d.pdf")
     in_one_process(cfg).require_complete()
     assert (newest(tmp_path).number, newest(tmp_path).left_out[0]["count"]) == (2, 3)
 

@@ -92,11 +92,11 @@ def test_no_arrangement_of_links_loses_or_doubles_a_file(tmp_path_factory: pytes
 def test_a_link_that_leads_nowhere_is_named_and_fails_the_run(tmp_path: Path, qwen: str, target: str) -> None:
     fill(tmp_path / "in", "a.jsonl")
     (tmp_path / "in" / "b.jsonl").symlink_to(target)
-    (tmp_path / "in" / "c.csv").symlink_to(target)
+    (tmp_path / "in" / "c.pdf").symlink_to(target)
     summary = in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen, keep_columns=[]))
     with pytest.raises(BulkembedError, match=r"in/b\.jsonl: a symbolic link that leads nowhere"):
         summary.require_complete()
-    assert [str(each) for each in summary.plan.left_out] == ["1 broken link: c.csv"]
+    assert [str(each) for each in summary.plan.left_out] == ["1 broken link: c.pdf"]
 
 
 def test_what_is_no_file_is_counted(tmp_path: Path) -> None:
@@ -106,8 +106,8 @@ def test_what_is_no_file_is_counted(tmp_path: Path) -> None:
 
 
 def test_names_that_are_no_utf8_are_named(tmp_path: Path) -> None:
-    fill(tmp_path, "a.jsonl", "new\nline.csv")
-    for name in (b"caf\xe9.jsonl", b"caf\xe9.csv"):
+    fill(tmp_path, "a.jsonl", "new\nline.pdf")
+    for name in (b"caf\xe9.jsonl", b"caf\xe9.pdf"):
         Path(os.fsdecode(bytes(tmp_path) + b"/" + name)).write_bytes(ROW)
     found = source_listing(Store(), str(tmp_path))
     assert paths(found) == ["a.jsonl"]
@@ -115,8 +115,8 @@ def test_names_that_are_no_utf8_are_named(tmp_path: Path) -> None:
         (rf"{tmp_path}/caf\udce9.jsonl", "its name is not UTF-8; rename or exclude it")
     ]
     assert left_out(found) == {
-        "with the suffix .csv": (1, (r"new\nline.csv",)),
-        "with a name that is not UTF-8": (1, (r"caf\udce9.csv",)),
+        "with the suffix .pdf": (1, (r"new\nline.pdf",)),
+        "with a name that is not UTF-8": (1, (r"caf\udce9.pdf",)),
     }
 
 

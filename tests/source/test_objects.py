@@ -39,25 +39,25 @@ def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypatch:
 
 def test_other_suffixes_and_hidden_names_are_counted_and_named(place: tuple[Store, str]) -> None:
     store, root = place
-    names = ["a.jsonl", "1.csv", "2.csv", "3.csv", "4.CSV", "x/data.csv.gz", "x/000000_0", "_SUCCESS", "_old/b.jsonl", "_old/c.jsonl"]
+    names = ["a.jsonl", "1.pdf", "2.pdf", "3.pdf", "4.PDF", "x/data.pdf.gz", "x/000000_0", "_SUCCESS", "_old/b.jsonl", "_old/c.jsonl"]
     fill(root, *names, store=store)
     found = source_listing(store, root)
     assert paths(found) == ["a.jsonl"]
     assert left_out(found) == {
-        "with the suffix .csv": (4, ("1.csv", "2.csv", "3.csv")),
-        "with the suffix .csv.gz": (1, ("x/data.csv.gz",)),
+        "with the suffix .pdf": (4, ("1.pdf", "2.pdf", "3.pdf")),
+        "with the suffix .pdf.gz": (1, ("x/data.pdf.gz",)),
         "without a suffix": (1, ("x/000000_0",)),
         "hidden by a leading dot or underscore": (2, ("_SUCCESS", "_old/")),
     }
 
 
 def test_plan_and_summary_show_what_is_left_out(tmp_path: Path, qwen: str) -> None:
-    fill(tmp_path / "in", "a.jsonl", "b.csv", "c.csv", "d.csv", "e.csv", "_SUCCESS")
+    fill(tmp_path / "in", "a.jsonl", "b.pdf", "c.pdf", "d.pdf", "e.pdf", "_SUCCESS")
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, keep_columns=[])
     for _ in ("a first run", "one with nothing to do"):
         job, plan = open_job(cfg)
         for text in (run_text.plan_text(job, plan), run_text.summary_text(job, in_one_process(cfg), 1.0)):
-            assert "left out     4 with the suffix .csv: b.csv, c.csv, d.csv, ...\n" in text
+            assert "left out     4 with the suffix .pdf: b.pdf, c.pdf, d.pdf, ...\n" in text
             assert "left out     1 hidden by a leading dot or underscore: _SUCCESS\n" in text
 
 

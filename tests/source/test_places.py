@@ -25,13 +25,13 @@ AGAIN = "below several places of the source, read once"
 
 def test_the_order_of_places_makes_no_difference(place: tuple[Store, str]) -> None:
     store, root = place
-    fill(root, "a/1.jsonl", "a/x/2.jsonl", "b/1.jsonl", "c/3.jsonl", "c/3.csv", store=store)
+    fill(root, "a/1.jsonl", "a/x/2.jsonl", "b/1.jsonl", "c/3.jsonl", "c/3.pdf", store=store)
     places = [f"{root}/a", f"{root}/b/*.jsonl", f"{root}/c"]
     listings = [listing_of(store, order) for order in itertools.permutations(places)]
     assert all(listing == listings[0] for listing in listings)
     assert paths(listings[0]) == ["1.jsonl", "1.jsonl", "3.jsonl", "x/2.jsonl"]
     assert len({item.id for item in listings[0].objects}) == 4
-    assert left_out(listings[0]) == {f"with the suffix .csv, below {root}/c": (1, ("3.csv",))}
+    assert left_out(listings[0]) == {f"with the suffix .pdf, below {root}/c": (1, ("3.pdf",))}
 
 
 def test_an_object_keeps_its_id_when_a_place_is_added_or_moves(place: tuple[Store, str]) -> None:
@@ -81,7 +81,7 @@ def test_a_link_into_another_place_gives_its_file_once(tmp_path: Path) -> None:
 
 def test_a_place_without_documents_is_an_error_beside_one_that_has_some(place: tuple[Store, str]) -> None:
     store, root = place
-    fill(root, "a/1.jsonl", "b/1.csv", store=store)
+    fill(root, "a/1.jsonl", "b/1.pdf", store=store)
     for other in ("b", "nothing"):
         with pytest.raises(NoDocuments, match=rf"source {root}/{other}: "):
             listing_of(store, [f"{root}/a", f"{root}/{other}"])

@@ -104,14 +104,14 @@ def web() -> Iterator[str]:
     """The URL of a server with a page of links, and objects that it gives for any query."""
 
     async def page(request: aiohttp.web.Request) -> aiohttp.web.Response:
-        return aiohttp.web.Response(text='<a href="a.jsonl">a</a> <a href="b.csv">b</a> <a href="../">up</a>', content_type="text/html")
+        return aiohttp.web.Response(text='<a href="a.jsonl">a</a> <a href="b.pdf">b</a> <a href="../">up</a>', content_type="text/html")
 
     async def document(request: aiohttp.web.Request) -> aiohttp.web.Response:
         return aiohttp.web.Response(body=gzip.compress(ROW) if request.path.endswith(".gz") else ROW, content_type="text/plain")
 
     application = aiohttp.web.Application()
     application.router.add_get("/in/", page)
-    for name in ("a.jsonl", "b.csv", "c.json.gz"):
+    for name in ("a.jsonl", "b.pdf", "c.json.gz"):
         application.router.add_get(f"/in/{name}", document)
     with serving(application) as url:
         yield url
@@ -125,7 +125,7 @@ def test_a_page_of_links_is_a_folder_and_a_query_no_pattern(web: str, source: st
     found = source_listing(Store(), f"{web}/{source}")
     assert paths(found) == expected
     assert layout_of(Store(), found.objects[0]).rows == 1
-    assert left_out(found) == ({"with the suffix .csv": (1, ("b.csv",))} if source == "in/" else {})
+    assert left_out(found) == ({"with the suffix .pdf": (1, ("b.pdf",))} if source == "in/" else {})
 
 
 @pytest.mark.parametrize("source", ["", "/*/b [1].jsonl", "/c [v2]", "/**/*.jsonl", "/c [v2]/b [1].jsonl"])

@@ -33,7 +33,7 @@ class RunConfig(Section):
 
     source: Annotated[str | tuple[str, ...], AfterValidator(absolute_source)] = Field(
         examples=["s3://corpus/docs"],
-        description="Location of the documents: one object, a prefix or a glob. Parquet, or JSON lines, plain or compressed.",
+        description="Location of the documents: one object, a prefix or a glob. Parquet, JSON lines, CSV, Arrow; compressed or not.",
     )
     exclude: tuple[str, ...] = Field(
         default=(),

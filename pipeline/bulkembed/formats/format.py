@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import chain
 
 import pyarrow as pa
 
@@ -49,6 +50,12 @@ class Format:
     reading: Callable[[ObjectVersion, Sequence[str], Sequence[str]], AbstractContextManager[Reading]]
     # The rows of a part. Arguments: the part, the columns to read, and about how many bytes of text a row has (0: unknown).
     rows: Callable[[Store, Part, Sequence[str], float], Rows]
+
+
+def reading_of(schema: pa.Schema | None, batches: Iterator[Rows], layout: Callable[[], Layout]) -> Reading:
+    """A reading that knows its columns once there is a row."""
+    first = next(batches, None)
+    return Reading(None, iter(()), layout) if first is None else Reading(schema, chain([first], batches), layout)
 
 
 def require_names(present: Sequence[str], names: Sequence[str], where: str) -> None:

@@ -12,17 +12,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Context, Decimal, InvalidOperation, Overflow
-from itertools import islice
 from typing import Any
 
 import orjson
 
 from bulkembed.errors import ObjectError
-from bulkembed.formats import rows
 from bulkembed.formats.format import Format, ObjectVersion, Reading
 from bulkembed.formats.paths import add_values
 from bulkembed.formats.rows import JsonRows
-from bulkembed.formats.text_lines import BYTE_ORDER_MARK, MAX_LINE_BYTES, LineIndex, TextFile, open_text
+from bulkembed.formats.text_lines import (
+    BYTE_ORDER_MARK,
+    MAX_LINE_BYTES,
+    RowIndex,
+    TextFile,
+    batches_of,
+    open_text,
+    part_records,
+    require_utf8,
+)
 from bulkembed.records import Reasons
 from bulkembed.scans import Layout
 from bulkembed.shards import Part
@@ -48,41 +55,24 @@ def layout(place: ObjectVersion, text_columns: Sequence[str]) -> Layout:
 @contextmanager
 def reading(place: ObjectVersion, names: Sequence[str], text_columns: Sequence[str]) -> Iterator[Reading]:
     with opened(place) as index:
-        yield Reading(None, (rows_of_lines(batch, names) for batch in line_batches(index.lines)), index.layout)
+        yield Reading(None, (rows_of_lines(batch, names) for batch in batches_of(index.rows)), index.layout)
 
 
 @contextmanager
-def opened(place: ObjectVersion) -> Iterator[LineIndex]:
+def opened(place: ObjectVersion) -> Iterator[RowIndex[bytes]]:
     """The lines of an object. Raises ObjectError where it holds JSON of another form."""
     with open_text(place.store, place.uri, place.version) as text:
+        require_utf8(text, place.uri)
         require_lines(text, place.uri)
-        yield LineIndex(text)
-
-
-def line_batches(lines: Iterable[tuple[bytes, int]]) -> Iterator[list[tuple[bytes, int]]]:
-    """Lines in batches of at most BATCH_ROWS lines, and of one line more than BATCH_BYTES at most."""
-    batch: list[tuple[bytes, int]] = []
-    size = 0
-    for line, length in lines:
-        batch.append((line, length))
-        size += len(line)
-        if len(batch) == rows.BATCH_ROWS or size >= rows.BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+        yield RowIndex(text, text.lines, bytes.isspace, None)
 
 
 def part_rows(store: Store, part: Part, names: Sequence[str], row_bytes: float) -> JsonRows:
     """The rows of a part. The lines between them are read and not parsed."""
     expected_bytes = int(row_bytes * (part.skip + part.stop - part.start))
     with open_text(store, part.uri, part.version, expected_bytes, part.offset) as text:
-        not_blank = ((line, length) for line, length in text.lines if not line.isspace())
-        lines = islice(not_blank, part.skip, part.skip + part.stop - part.start)
-        if part.picks is None:
-            return rows_of_lines(lines, names)
-        picked = frozenset(part.picks)
-        return rows_of_lines((line for row, line in enumerate(lines, part.start) if row in picked), names)
+        not_blank = (line for line in text.lines if not line[0].isspace())
+        return rows_of_lines(part_records(not_blank, part), names)
 
 
 def rows_of_lines(lines: Iterable[tuple[bytes, int]], names: Sequence[str]) -> JsonRows:

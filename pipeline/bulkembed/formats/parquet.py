@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from bulkembed.formats import rows
 from bulkembed.formats.format import Format, ObjectVersion, Reading, require_names
 from bulkembed.formats.paths import Path, below, columns_at, field_at, paths_of, schema_at, with_paths
-from bulkembed.formats.rows import ArrowRows
+from bulkembed.formats.rows import ArrowRows, rows_of_a_batch, take_rows
+from bulkembed.formats.whole_files import open_whole
 from bulkembed.scans import Layout
 from bulkembed.shards import Part
 from bulkembed.storage.store import Store
@@ -24,7 +25,7 @@ Numbers = npt.NDArray[np.int64]
 
 
 def layout(place: ObjectVersion, text_columns: Sequence[str]) -> Layout:
-    with place.store.open(place.uri, place.version) as file:
+    with open_whole(place.store.open, place.store, place.uri, place.version) as file:
         return file_layout(pq.ParquetFile(file), text_columns)
 
 
@@ -48,7 +49,7 @@ def column_bytes(group: pq.RowGroupMetaData, columns: Sequence[str]) -> int:
 
 @contextmanager
 def reading(place: ObjectVersion, names: Sequence[str], text_columns: Sequence[str]) -> Iterator[Reading]:
-    with place.store.open(place.uri, place.version) as file:
+    with open_whole(place.store.open, place.store, place.uri, place.version) as file:
         parquet = pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True)
         coarse = pq.ParquetFile(file, metadata=parquet.metadata, coerce_int96_timestamp_unit="us", page_checksum_verification=True)
         known = file_layout(parquet, text_columns)
@@ -84,11 +85,6 @@ def group_runs(metadata: pq.FileMetaData, columns: Sequence[str]) -> Iterator[tu
         yield run, rows_of_a_batch(run_rows, run_bytes)
 
 
-def rows_of_a_batch(count: int, size: int) -> int:
-    """How many of these rows, which have `size` bytes together, make a batch."""
-    return max(1, min(rows.BATCH_ROWS, count * rows.BATCH_BYTES // max(1, size)))
-
-
 def cut_tables(parquet: pq.ParquetFile, groups: list[int], names: Sequence[str], batch_rows: int) -> Iterator[pa.Table]:
     """The rows of these row groups in tables of `batch_rows` rows; the last may have fewer. Arrow's own batches can be shorter."""
     paths = paths_of(parquet.schema_arrow, names)
@@ -104,7 +100,7 @@ def cut_tables(parquet: pq.ParquetFile, groups: list[int], names: Sequence[str],
 
 def part_rows(store: Store, part: Part, names: Sequence[str], row_bytes: float) -> ArrowRows:
     metadata = footer(store, part.uri, part.version)
-    with store.open(part.uri, part.version) as file:
+    with open_whole(store.open, store, part.uri, part.version) as file:
         parquet = pq.ParquetFile(file, metadata=metadata, pre_buffer=True, page_checksum_verification=True)
         require_names(with_paths(parquet.schema_arrow, names).names, names, part.uri)
         table = rows_of(parquet, part, names)
@@ -141,13 +137,6 @@ def row_groups_of(metadata: pq.FileMetaData, part: Part) -> tuple[list[int], Num
     return groups.tolist(), numbers - (ends - sizes)[groups][group_of_row] + before[group_of_row]
 
 
-def take_rows(batch: pa.RecordBatch, numbers: Numbers) -> pa.RecordBatch:
-    """These rows of a batch, at least one, ascending. It joins slices, since Arrow's `take` does not know string views."""
-    starts = np.flatnonzero(np.diff(numbers, prepend=-2) != 1)
-    runs = [batch.slice(int(run[0]), len(run)) for run in np.split(numbers, starts[1:])]
-    return pa.concat_batches(runs) if len(runs) > 1 else runs[0]
-
-
 def int96_columns(parquet: pq.ParquetFile, names: Sequence[str]) -> list[str]:
     """Columns with INT96 timestamps, as Spark writes them. Arrow reads them as nanoseconds, and wrongly before 1677 and after 2262."""
     paths = paths_of(parquet.schema_arrow, names)
@@ -161,7 +150,7 @@ def int96_columns(parquet: pq.ParquetFile, names: Sequence[str]) -> list[str]:
 @lru_cache(maxsize=4)
 def footer(store: Store, uri: str, version: str) -> pq.FileMetaData:
     """The footer of one version of an object. It is read once a process, since most shards have a neighbour in the same object."""
-    with store.open(uri, version) as file:
+    with open_whole(store.open, store, uri, version) as file:
         return pq.read_metadata(file)
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from bulkembed.records import Reasons
 
+Numbers = npt.NDArray[np.int64]
 # A batch of a reading from front to back has at most so many rows, and so many bytes unless one row has more.
 BATCH_ROWS = 16_384
 BATCH_BYTES = 64 << 20
@@ -37,4 +40,28 @@ class JsonRows:
         return len(self.values)
 
 
-Rows = ArrowRows | JsonRows
+@dataclass(frozen=True)
+class TextRows:
+    """Rows whose values are all text."""
+
+    count: int
+    columns: Mapping[str, Sequence[str | bytes | None]]  # count values each; bytes are no UTF-8; null where the row has a reason
+    reasons: Reasons  # why some records are no rows
+
+    def __len__(self) -> int:
+        return self.count
+
+
+Rows = ArrowRows | JsonRows | TextRows
+
+
+def rows_of_a_batch(count: int, size: int) -> int:
+    """How many of these rows, which have `size` bytes together, make a batch."""
+    return max(1, min(BATCH_ROWS, count * BATCH_BYTES // max(1, size)))
+
+
+def take_rows(batch: pa.RecordBatch, numbers: Numbers) -> pa.RecordBatch:
+    """These rows of a batch, at least one, ascending. It joins slices, since Arrow's `take` does not know string views."""
+    starts = np.flatnonzero(np.diff(numbers, prepend=-2) != 1)
+    runs = [batch.slice(int(run[0]), len(run)) for run in np.split(numbers, starts[1:])]
+    return pa.concat_batches(runs) if len(runs) > 1 else runs[0]

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
+from itertools import islice
+from typing import BinaryIO, Generic, TypeVar
+
+import pyarrow as pa
 
 from bulkembed.errors import ObjectError
+from bulkembed.formats import rows
 from bulkembed.scans import Layout
+from bulkembed.shards import Part
 from bulkembed.storage.compression import HEAD_BYTES, codec_in, codec_of, decompressed
 from bulkembed.storage.store import Store
 
-PART_LINES = 1024  # rows of a part of lines
+T = TypeVar("T")
+
+PART_ROWS = 1024  # rows of a part of the layout
 MAX_LINE_BYTES = 64 << 20
 CHUNK_BYTES = 1 << 20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -40,7 +47,7 @@ def open_text(store: Store, uri: str, version: str, expected_bytes: int = 0, off
 
     `expected_bytes`: an estimate of what will be read behind `offset`; 0 where that is unknown.
 
-    Raises ObjectError where it is compressed in a way that this installation does not know, or is UTF-16."""
+    Raises ObjectError where it is compressed in a way that this installation does not know."""
     named = codec_of(uri)[1]
     # A compressed object is always read from its start, so that the estimate says nothing.
     with store.open_stream(uri, version, 0 if named else expected_bytes) as raw:
@@ -51,16 +58,23 @@ def open_text(store: Store, uri: str, version: str, expected_bytes: int = 0, off
             yield TextFile(file, offset, b"\n", True)
             return
         head = file.peek(CHUNK_BYTES)
-        if head.startswith(UTF_16_MARKS):
-            raise ObjectError(f"{uri}: is UTF-16; convert it to UTF-8, as iconv -f UTF-16 -t UTF-8 does")
         mark = file.read(len(BYTE_ORDER_MARK)) if head.startswith(BYTE_ORDER_MARK) else b""
         line_end = b"\n" if b"\n" in head or b"\r" not in head[:-1] else b"\r"
         yield TextFile(file, len(mark), line_end, codec == named and line_end == b"\n")
 
 
-def skip_bytes(file: BinaryIO, count: int) -> None:
-    while count and (skipped := len(file.read(min(count, CHUNK_BYTES)))):
-        count -= skipped
+def require_utf8(text: TextFile, uri: str) -> None:
+    """Raises ObjectError where a text begins as UTF-16 does."""
+    if text.file.peek(1).startswith(UTF_16_MARKS):
+        raise ObjectError(f"{uri}: is UTF-16; convert it to UTF-8, as iconv -f UTF-16 -t UTF-8 does")
+
+
+def skip_bytes(file: BinaryIO, count: int | None = None) -> int:
+    """Reads so many bytes, or all that there are, and drops them. Returns how many these were."""
+    skipped = 0
+    while chunk := file.read(CHUNK_BYTES if count is None else min(count - skipped, CHUNK_BYTES)):
+        skipped += len(chunk)
+    return skipped
 
 
 def read_lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
@@ -95,34 +109,59 @@ def read_lines_to(file: BinaryIO, end: bytes) -> Iterator[tuple[bytes, int]]:
         yield start, length
 
 
-class LineIndex:
-    """One pass over the non-blank lines of an object. It remembers where every `PART_LINES`-th of them starts."""
+class RowIndex(Generic[T]):
+    """One pass over the records of an object. It remembers where every `PART_ROWS`-th row starts."""
 
-    def __init__(self, text: TextFile) -> None:
-        self.text = text
+    def __init__(self, text: TextFile, records: Iterator[tuple[T, int]], is_blank: Callable[[T], bool], schema: pa.Schema | None) -> None:
+        """`records`: with their lengths in bytes. One that is blank is no row. `schema`: of the layout."""
+        self.text, self.records, self.is_blank, self.schema = text, records, is_blank, schema
         self.part_rows: list[int] = []
         self.part_bytes: list[int] = []
         self.offsets: list[int] = []
-        self.lines = self._lines()  # each non-blank line with its length in bytes
+        self.rows = self._rows()  # each row with its length in bytes
 
-    def _lines(self) -> Iterator[tuple[bytes, int]]:
+    def _rows(self) -> Iterator[tuple[T, int]]:
         offset, rows = self.text.offset, 0
-        for line, length in self.text.lines:
-            if not line.isspace():
-                if rows % PART_LINES == 0:
+        is_blank = self.is_blank
+        for record, length in self.records:
+            if not is_blank(record):
+                if rows % PART_ROWS == 0:
                     self.part_rows.append(0)
                     self.part_bytes.append(0)
                     self.offsets.append(offset)
                 self.part_rows[-1] += 1
                 self.part_bytes[-1] += length
                 rows += 1
-                yield line, length
+                yield record, length
             offset += length
 
     def read_rest(self) -> None:
-        for _ in self.lines:
+        for _ in self.rows:
             pass
 
     def layout(self) -> Layout:
-        """The layout of the lines that were read."""
-        return Layout(self.part_rows, self.part_bytes, self.offsets if self.text.can_start_inside else [], None)
+        """The layout of the rows that were read."""
+        return Layout(self.part_rows, self.part_bytes, self.offsets if self.text.can_start_inside else [], self.schema)
+
+
+def batches_of(records: Iterable[tuple[T, int]]) -> Iterator[list[tuple[T, int]]]:
+    """Records in batches of at most BATCH_ROWS, and of one record more than BATCH_BYTES at most. They come with their lengths."""
+    batch: list[tuple[T, int]] = []
+    size = 0
+    for record in records:
+        batch.append(record)
+        size += min(record[1], MAX_LINE_BYTES)
+        if len(batch) == rows.BATCH_ROWS or size >= rows.BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def part_records(records: Iterator[T], part: Part) -> Iterator[T]:
+    """The rows of a part. `records`: the rows behind the part's offset."""
+    between = islice(records, part.skip, part.skip + part.stop - part.start)
+    if part.picks is None:
+        return between
+    picked = frozenset(part.picks)
+    return (record for row, record in enumerate(between, part.start) if row in picked)

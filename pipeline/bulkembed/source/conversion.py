@@ -89,7 +89,8 @@ def convert_array(array: pa.Array, target: pa.DataType, path: str, allowed: Allo
 def decode_array(array: pa.Array) -> pa.Array:
     """The array without dictionaries, views and narrow decimals."""
     if pa.types.is_dictionary(array.type):
-        return decode_array(array.dictionary_decode())
+        values = array.dictionary.cast(plain_type(array.dictionary.type))  # Arrow's `take` does not know views
+        return decode_array(pa.DictionaryArray.from_arrays(array.indices, values).dictionary_decode())
     return array if pa.types.is_nested(array.type) else array.cast(plain_type(array.type))
 
 

@@ -106,7 +106,7 @@ def columns_of(store: Store, item: SourceObject, names: Sequence[str]) -> JsonCo
 
     def read() -> JsonColumns:
         with json_lines.opened(item.in_store(store)) as index:
-            columns = sample_columns(index.lines, names)
+            columns = sample_columns(index.rows, names)
             return JsonColumns(columns, bool(index.part_rows))
 
     try:

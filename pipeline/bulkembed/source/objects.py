@@ -22,7 +22,7 @@ from bulkembed.storage.name_rules import NameRules
 from bulkembed.storage.store import Store
 from bulkembed.storage.uris import join
 
-EXPECTED = f"{', '.join(SUFFIXES)} (all but Parquet also with {', '.join(CODECS)})"
+EXPECTED = f"{', '.join(SUFFIXES)} (also with {', '.join(CODECS)})"
 HIDDEN_SIGNS = (".", "_")
 SUFFIX = re.compile(r"(\.[a-z][a-z0-9]{0,9}){1,2}$")
 MAX_EXAMPLES, MAX_SUFFIXES = 3, 5

@@ -6,8 +6,9 @@ null_text      every text column is null or absent
 empty_text     nothing but white space, or nothing that has a token (see stages)
 not_text       a text column holds a number, a list, ...
 undecodable    bytes that are not UTF-8
-not_json       a JSONL line that is no JSON object
-line_too_long  a JSONL line of more than MAX_LINE_BYTES
+not_json       a line of JSON lines that is no JSON object
+not_csv        a row of CSV with more or fewer cells than the header
+line_too_long  a line of more than MAX_LINE_BYTES
 null_id        the id is null or absent
 wrong_type     an id or kept column that does not fit the type of the run
 too_long       more tokens than the limit, where the run rejects long documents (see stages)

@@ -9,9 +9,10 @@ from typing import Any
 import pyarrow as pa
 
 from bulkembed.config.recipe import Recipe
-from bulkembed.formats.rows import ArrowRows, JsonRows, Rows
+from bulkembed.formats.rows import ArrowRows, JsonRows, Rows, TextRows
 from bulkembed.records import Reasons
 from bulkembed.source import conversion, json_values
+from bulkembed.source.text_values import typed_texts
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ def row_columns(rows: Rows, recipe: Recipe, carried: pa.Schema, uri: str, object
     Raises ObjectError where a column of Arrow rows has another type than the run."""
     if isinstance(rows, JsonRows):
         return json_columns(rows, recipe, carried)
+    if isinstance(rows, TextRows):
+        return text_columns(rows, recipe, carried)
     return arrow_columns(rows, recipe, carried, uri, object_rows)
 
 
@@ -67,6 +70,18 @@ def json_columns(rows: JsonRows, recipe: Recipe, carried: pa.Schema) -> RowColum
     ]
     table = pa.Table.from_arrays(columns, schema=nullable_schema(carried))
     return RowColumns(table, [[row.get(name) for row in rows.values] for name in recipe.vector_key.text_columns], reasons)
+
+
+def text_columns(rows: TextRows, recipe: Recipe, carried: pa.Schema) -> RowColumns:
+    reasons = dict(rows.reasons)
+    absent = [None] * len(rows)
+    columns: list[pa.Array] = []
+    for field, name in carried_names(carried, recipe):
+        array, unfit = typed_texts(rows.columns.get(name, absent), field, name)
+        columns.append(array)
+        reasons = unfit | reasons
+    table = pa.Table.from_arrays(columns, schema=nullable_schema(carried))
+    return RowColumns(table, [list(rows.columns.get(name, absent)) for name in recipe.vector_key.text_columns], reasons)
 
 
 def carried_names(carried: pa.Schema, recipe: Recipe) -> Iterator[tuple[pa.Field, str]]:
