@@ -185,7 +185,7 @@ def test_few_keys_stay_in_this_process() -> None:
 
 @given(st.integers(buckets.ROWS_HERE + 1, 10**10))
 def test_buckets_are_small_for_memory_and_grow_before_they_are_many(documents: int) -> None:
-    rows = documents / Workplace(lambda size: LocalMapper(), MemoryExchange()).partitions(documents).buckets
+    rows = documents / Workplace(lambda size: LocalMapper(), StoreExchange(Store(), "nowhere")).partitions(documents).buckets
     assert rows <= max(buckets.PARTITION_ROWS, min(documents / buckets.FEW_BUCKETS, buckets.MAX_PARTITION_ROWS))
     assert rows > buckets.MAX_PARTITION_ROWS / 2 or documents / rows <= buckets.FEW_BUCKETS + 1
 
@@ -198,7 +198,7 @@ def test_a_new_mapper_is_asked_for_after_embedding() -> None:
         asked.append(size)
         return LocalMapper()
 
-    work = Workplace(mapper, MemoryExchange())
+    work = Workplace(mapper, StoreExchange(Store(), "nowhere"))
     few, many = Partitions(1, MemoryExchange(), LocalMapper()), Partitions(3, MemoryExchange(), LocalMapper())
     assert work.after_embedding(few) is few
     assert not asked

@@ -14,7 +14,8 @@ import pytest
 
 from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset.arrow_dataset import open_dataset
-from bulkembed.runs import calibration
+from bulkembed.runs import calibration, rewrites
+from bulkembed.runs.exchange import StoreExchange
 from bulkembed.runs.run import run
 from bulkembed.storage.store import Store
 from tests.support.corpora import write_jsonl
@@ -111,6 +112,36 @@ def test_a_kept_column_that_changed_needs_no_engine(cfg: RunConfig) -> None:
     assert by_id(cfg) == vectors
     assert by_id(cfg, "lang") == {row["id"]: "de" if row["id"] == 3 else "en" for row in rows}
     assert len(set(live_names(cfg.output)) - set(names)) == 1, "the file of that row alone is written again"
+
+
+@pytest.mark.parametrize("in_chunks", [False, True])
+def test_many_values_go_to_the_files_by_way_of_the_exchange(
+    cfg: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_chunks: bool
+) -> None:
+    """As where a kept column of all documents changes: no process holds the values of all."""
+    if in_chunks:
+        cfg = simulated(cfg.source_text, cfg.output, cfg.model, **CHUNKS)
+    rows = [row | {"text": f"{row['text']} " * 30} if in_chunks else row for row in corpus()]
+    write(cfg, a=rows[:12], b=rows[12:19], cp=rows[19:])
+    in_one_process(cfg)
+    vectors = by_id(cfg)
+    cut_and_shuffled(cfg, [row | {"lang": f"de{row['id']}"} for row in rows])
+    held: list[int] = []
+    read_table = StoreExchange.read_table
+
+    def counted(exchange: StoreExchange, *place: Any) -> pa.Table:
+        values = read_table(exchange, *place)
+        held.append(values.num_rows)
+        return values
+
+    monkeypatch.setattr(StoreExchange, "read_table", counted)
+    monkeypatch.setattr(rewrites, "VALUE_ROWS", 13)
+    assert embedded(cfg) == 0
+    assert (sum(held), len(held) > 1, max(held) <= 13) == (30, True, True)
+    assert by_id(cfg) == vectors
+    assert by_id(cfg, "lang") == {row["id"]: f"de{row['id']}" for row in rows}
+    assert list(tmp_path.glob("out/_meta/exchange/*")) == []
+    require_as_from_scratch(cfg)
 
 
 def test_ids_that_swap_their_texts_swap_their_vectors(cfg: RunConfig) -> None:

@@ -25,7 +25,7 @@ from bulkembed.storage.uris import join
 T = TypeVar("T")
 
 PART_ROWS = 100_000
-PART_BYTES = 64 << 20  # of `contents`, which are 4 bytes a document
+PART_BYTES = 8 << 20  # of `contents`, which are 4 bytes a document: a part is in memory several times while it is read or written
 
 
 @dataclass(frozen=True)

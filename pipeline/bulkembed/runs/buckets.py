@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from bulkembed.dataset.file_keys import prefixes_of
 from bulkembed.row_keys import Hashes, Keys
-from bulkembed.runs.exchange import Exchange, MemoryExchange
+from bulkembed.runs.exchange import Exchange, MemoryExchange, StoreExchange
 from bulkembed.runs.joins import Mask, require_sum
 from bulkembed.runs.mapper import LocalMapper, Mapper
 from bulkembed.runs.matching import BASE
@@ -62,8 +62,8 @@ class Workplace:
     """Who can work on the keys of a run, and where the keys of many documents lie meanwhile."""
 
     mapper: Callable[[int], Mapper]  # what runs functions on so many bytes
-    exchange: Exchange
-    is_used: bool = False  # whether keys may lie in the exchange
+    exchange: StoreExchange
+    is_used: bool = False  # whether something may lie in the exchange
 
     def partitions(self, documents: int) -> Partitions:
         """As many buckets as so many keys need. Few keys stay in this process."""
@@ -73,8 +73,13 @@ class Workplace:
         buckets = -(-documents // piece(documents, PARTITION_ROWS, MAX_PARTITION_ROWS))
         return Partitions(buckets, self.exchange, self.mapper(documents * KEY_BYTES))
 
+    def used_exchange(self) -> StoreExchange:
+        """The exchange, for other things than keys."""
+        self.is_used = True
+        return self.exchange
+
     def clear(self) -> None:
-        """Removes the keys. A night of few documents has none to remove, and does not ask the store."""
+        """Removes what lies there. A night of few documents has nothing to remove, and does not ask the store."""
         if self.is_used:
             self.exchange.remove()
 

@@ -11,13 +11,14 @@ from bulkembed.row_keys import Hashes, from_digests, no_hashes
 from bulkembed.runs import guards, publication
 from bulkembed.runs.base import Candidate
 from bulkembed.runs.buckets import KEY_BYTES, Workplace
-from bulkembed.runs.file_changes import FileChange, changes_of, edits_of, rewrite_all, slots_of
+from bulkembed.runs.file_changes import FileChange, changes_of, slots_of
 from bulkembed.runs.job import Job
 from bulkembed.runs.lookup import RunPlan
 from bulkembed.runs.matching import BASE
 from bulkembed.runs.night import Night
 from bulkembed.runs.partitions import twin_match
 from bulkembed.runs.rejects import RejectedRows, rejected_in, remembered_rejects
+from bulkembed.runs.rewrites import Documents, rewrite_all
 
 
 def complete(job: Job, plan: RunPlan, night: Night, published: Collection[str], work: Workplace, check: Callable[[], None]) -> Snapshot:
@@ -33,14 +34,13 @@ def complete(job: Job, plan: RunPlan, night: Night, published: Collection[str], 
     changes = [*night.changes, *twin_changes]
     n_rewritten = sum(change.file.rows for change in changes)
     mapper = work.mapper(n_rewritten * sum(form.stored_bytes for form in job.columns.values()))
-    edits = edits_of(job, night.base.number, changes, night.objects, plan.versions, mapper)
-    receipts = rewrite_all(job, edits, mapper)
+    receipts = rewrite_all(job, night.base.number, changes, Documents(night.objects, plan.versions), work, mapper)
     replaced = {change.file.name for change in twin_changes}
     names = {*night.carried, *embedded, *(receipt.shard for receipt in receipts)} - replaced
-    files = publication.data_files(job, night, names, work.mapper((plan.rows_pending + n_rewritten) * KEY_BYTES))
     rejected = all_rejected(night, tonight, twin_rejects)
     refuse_lost(job, night, rejected)
-    snapshot = publication.publish(job, plan, night, files, rejected, check)
+    mapper = work.mapper((plan.rows_pending + n_rewritten) * KEY_BYTES)
+    snapshot = publication.publish(job, plan, night, names, rejected, check, mapper)
     for name in replaced:  # no snapshot lists it, and another file has its rows
         job.ledger.remove(name)
     return snapshot

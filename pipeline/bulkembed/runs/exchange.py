@@ -1,8 +1,8 @@
-"""Keys on their way between the tasks of one run, by bucket: through the store, or in this process where they are few."""
+"""Keys and values on their way between the tasks of one run, by bucket: through the store, or in this process where they are few."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -38,15 +38,27 @@ class StoreExchange:
     folder: str
 
     def write(self, name: str, producer: int, buckets: Mapping[int, Keys]) -> None:
-        def put(bucket: int) -> None:
-            self.store.put(join(self.folder_of(name, bucket), f"{producer:08d}.arrow"), bytes_of(buckets[bucket]))
-
-        for _ in LocalMapper(REQUESTS).map(put, [bucket for bucket, keys in buckets.items() if len(keys)]):
-            pass
+        self.write_tables(name, producer, {bucket: table_of(keys) for bucket, keys in buckets.items() if len(keys)})
 
     def read(self, name: str, bucket: int) -> Keys:
+        return Keys.concat([keys_in(table) for table in self.tables(name, bucket)])
+
+    def write_tables(self, name: str, producer: int, buckets: Mapping[int, pa.Table]) -> None:
+        """As `write`, of other values than keys."""
+
+        def put(bucket: int) -> None:
+            self.store.put(join(self.folder_of(name, bucket), f"{producer:08d}.arrow"), arrow_bytes(buckets[bucket]))
+
+        for _ in LocalMapper(REQUESTS).map(put, buckets):
+            pass
+
+    def read_table(self, name: str, bucket: int, schema: pa.Schema) -> pa.Table:
+        """All tables of one bucket, in the order of those who wrote them."""
+        return pa.concat_tables([schema.empty_table(), *self.tables(name, bucket)])
+
+    def tables(self, name: str, bucket: int) -> Iterator[pa.Table]:
         folder = self.folder_of(name, bucket)
-        return Keys.concat(list(LocalMapper(REQUESTS).map(self.keys_at, [join(folder, blob) for blob in self.store.names(folder)])))
+        return LocalMapper(REQUESTS).map(self.table_at, [join(folder, blob) for blob in self.store.names(folder)])
 
     def remove(self, *names: str) -> None:
         for folder in [join(self.folder, name) for name in names] or [self.folder]:
@@ -55,8 +67,8 @@ class StoreExchange:
     def folder_of(self, name: str, bucket: int) -> str:
         return join(self.folder, name, f"{bucket:06d}")
 
-    def keys_at(self, uri: str) -> Keys:
-        return keys_of(self.store.read(uri))
+    def table_at(self, uri: str) -> pa.Table:
+        return arrow_table(self.store.read(uri))
 
 
 @dataclass(frozen=True)
@@ -83,7 +95,16 @@ class MemoryExchange:
 
 def bytes_of(keys: Keys) -> bytes:
     """Keys as one Arrow file. 60 bytes a row: hashes neither repeat nor compress."""
-    table = pa.table(
+    return arrow_bytes(table_of(keys))
+
+
+def keys_of(data: bytes) -> Keys:
+    """What `bytes_of` made the bytes of."""
+    return keys_in(arrow_table(data))
+
+
+def table_of(keys: Keys) -> pa.Table:
+    return pa.table(
         {
             "id": binary_of(keys.ids),
             "content": binary_of(keys.contents),
@@ -92,6 +113,14 @@ def bytes_of(keys: Keys) -> bytes:
             "owner": keys.owners,
         }
     )
+
+
+def keys_in(table: pa.Table) -> Keys:
+    ids, contents, kept = (hashes_of_column(table[name]) for name in ("id", "content", "kept"))
+    return Keys(ids, contents, kept, table["row"].to_numpy(), table["owner"].to_numpy())
+
+
+def arrow_bytes(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
@@ -99,8 +128,5 @@ def bytes_of(keys: Keys) -> bytes:
     return written
 
 
-def keys_of(data: bytes) -> Keys:
-    """What `bytes_of` made the bytes of."""
-    table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
-    ids, contents, kept = (hashes_of_column(table[name]) for name in ("id", "content", "kept"))
-    return Keys(ids, contents, kept, table["row"].to_numpy(), table["owner"].to_numpy())
+def arrow_table(data: bytes) -> pa.Table:
+    return pa.ipc.open_file(pa.BufferReader(data)).read_all()

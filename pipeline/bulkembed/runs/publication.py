@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -26,23 +26,25 @@ FILES_PER_TASK = 64  # whose entries are read in one task: each is a few small r
 
 
 def publish(
-    job: Job, plan: RunPlan, night: Night, files: Sequence[DataFile], rejected: Sequence[Rejected], check: Callable[[], None]
+    job: Job, plan: RunPlan, night: Night, names: Collection[str], rejected: Sequence[Rejected], check: Callable[[], None], mapper: Mapper
 ) -> Snapshot:
     """The snapshot of these files: the parent itself, if it says the same. `check` is called just before the snapshot is written.
 
     Raises ParentMoved where another run has published on this line since the night was planned, or ids were erased."""
-    require_every_row(night, files, rejected)
     parent, draft = night.base.parent, draft_of(job, plan, night)
-    if parent is not None and is_same(draft, night, parent, files):
+    if parent is not None and is_same(draft, night, parent, names):
+        require_every_row(night, parent)
         if job.cfg.run_key is not None:
             mark_run_key(job.store, job.cfg.output, replace(parent, run_key=job.cfg.run_key))
         return parent
 
     def guard(parent: Snapshot | None, following: Snapshot) -> None:
         check()
+        require_every_row(night, following)
         if newest_erasure(job.store, job.cfg.output) != following.erasure:
             raise ParentMoved(parent)
 
+    files = data_files(job, night, names, mapper)
     return publishing.publish_snapshot(job.store, job.cfg.output, draft, files, night.sources, rejected, guard)
 
 
@@ -65,38 +67,35 @@ def draft_of(job: Job, plan: RunPlan, night: Night) -> Draft:
     )
 
 
-def is_same(draft: Draft, night: Night, parent: Snapshot, files: Sequence[DataFile]) -> bool:
+def is_same(draft: Draft, night: Night, parent: Snapshot, names: Collection[str]) -> bool:
     """Whether a new snapshot would say what the parent says."""
-    names = {item.name for item in files}
     return (
         parent.source_identity == identity_of(item.object_id for item in night.sources)
         and sorted(map(canonical, parent.sources)) == sorted(map(canonical, draft.sources))
         and all(getattr(parent, name) == getattr(draft, name) for name in SAID_AGAIN)
-        and names == night.base.files.keys()
+        and set(names) == night.base.files.keys()
         and parent.files == len(names)
     )
 
 
-def require_every_row(night: Night, files: Sequence[DataFile], rejected: Sequence[Rejected]) -> None:
+def require_every_row(night: Night, snapshot: Snapshot) -> None:
     """Raises BulkembedError unless each row of the source is a document or a reject. A fault of the code must not lose one."""
     rows = sum(item.rows for item in night.sources)
-    documents = sum(item.documents for item in files)
-    rejects = sum(item.rejects for item in night.sources) + sum(item.rows for item in rejected)
-    if rows != documents + rejects + night.forgotten:
+    if rows != snapshot.documents + snapshot.rejects + night.forgotten:
         raise BulkembedError(
-            f"the source has {rows:,} rows, but the new snapshot would have {documents:,} documents and {rejects:,} rejects; nothing is "
-            "published; this is a fault of bulkembed, please report it with the output of `bulkembed verify`"
+            f"the source has {rows:,} rows, but the new snapshot would have {snapshot.documents:,} documents and {snapshot.rejects:,} "
+            "rejects; nothing is published; this is a fault of bulkembed, please report it with the output of `bulkembed verify`"
         )
 
 
-def data_files(job: Job, night: Night, names: Iterable[str], mapper: Mapper) -> list[DataFile]:
-    """The entries of files in a manifest, in the order of their names. Those of the parent are known."""
+def data_files(job: Job, night: Night, names: Collection[str], mapper: Mapper) -> Iterator[DataFile]:
+    """The entries of files in a manifest, in the order of their names. Those of the parent are known, others read as asked for."""
     known = night.base.files
     names = sorted(names)
     new = [name for name in names if name not in known]
     batches = [new[first : first + FILES_PER_TASK] for first in range(0, len(new), FILES_PER_TASK)]
-    entries = {item.name: item for items in mapper.map(partial(data_files_at_once, job), batches) for item in items}
-    return [entries[name] if name in entries else known[name] for name in names]
+    fresh = (item for items in mapper.map(partial(data_files_at_once, job), batches) for item in items)
+    yield from (known[name] if name in known else next(fresh) for name in names)
 
 
 def data_files_at_once(job: Job, names: Sequence[str]) -> list[DataFile]:
