@@ -22,7 +22,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,6 +32,7 @@ from urllib.parse import urlsplit
 from bulkembed.cli.console import out, replace_unprintable
 from bulkembed.config.run_config import RunConfig
 from bulkembed.config.settings import parse_setting
+from bulkembed.config.toml_files import read_toml
 from bulkembed.errors import BulkembedError, ClusterError, ConfigError, OutputError
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
@@ -73,7 +74,7 @@ def pack_configs(command: list[str], folder: Path) -> list[str]:
         # The number keeps files of the same name apart. It also keeps a file from shadowing a Python module.
         names.append(f"{len(names) + 1}-{Path(path).name}")
         try:
-            (folder / names[-1]).write_bytes(Path(path).read_bytes())
+            (folder / names[-1]).write_bytes(Path(path).expanduser().read_bytes())
         except OSError as error:
             raise ConfigError(f"--config {path}: {error.strerror}") from None
         return names[-1]
@@ -94,12 +95,28 @@ def pack_configs(command: list[str], folder: Path) -> list[str]:
     return sent
 
 
-def refuse_secrets(command: list[str]) -> None:
-    """Raises ConfigError where the command line holds secrets: Ray shows it on the dashboard and logs it."""
+def options_of(command: list[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Each argument's name, its value if it takes one, and the keys that it sets."""
     for argument, following in zip(command, [*command[1:], ""], strict=True):
         name, equals, value = argument.partition("=")
         value = value if equals else following
-        table = parse_setting(value) if name == "--set" else {name.removeprefix("--"): value}
+        yield name, value, parse_setting(value) if name == "--set" else {name.removeprefix("--"): value}
+
+
+def refuse_relative(command: list[str]) -> None:
+    """Raises ConfigError for a local place that means another one in the job's working folder, which Ray deletes in the end."""
+    for name, value, table in options_of(command):
+        keys = read_toml(Path(value)) if name == "--config" and value else table
+        for key in keys.keys() & {*PLACES, "feed", "ids"}:
+            for place in map(str, keys[key] if isinstance(keys[key], list) else [keys[key]]):
+                here = place.startswith((".", "~")) if key == "model" else "://" not in place and not place.startswith("/")
+                if here:
+                    raise ConfigError(f"{key}: {place} is not the same on the cluster; give an absolute path there, or a URI")
+
+
+def refuse_secrets(command: list[str]) -> None:
+    """Raises ConfigError where the command line holds secrets: Ray shows it on the dashboard and logs it."""
+    for name, value, table in options_of(command):
         if name == "--set" and ("storage" in table or "env" in (table.get("engine") or {})):
             key = value.partition("=")[0]
             raise ConfigError(f"--set {key}: everybody who sees the cluster sees a job's command line; write it into the --config file")
@@ -232,6 +249,7 @@ def interrupt(number: int, _frame: object) -> None:
 def submit(options: argparse.Namespace) -> int:
     address = head_address(options.address, os.environ)
     refuse_secrets(options.command)
+    refuse_relative(options.command)
     job_id = f"bulkembed_{secrets.token_hex(6)}"
     fate = "was not submitted"
     try:

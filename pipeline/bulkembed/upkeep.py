@@ -10,6 +10,7 @@ from bulkembed.durations import seconds_of
 from bulkembed.errors import ConfigError
 from bulkembed.runs import forget as erasure
 from bulkembed.runs.forget import Forgotten, IdFile
+from bulkembed.runs.id_files import is_parquet
 from bulkembed.runs.places import Place, Storage, located, place_of
 from bulkembed.storage.store import Store
 
@@ -63,7 +64,7 @@ def untag(uri: Place, name: str, storage: Storage | None = None) -> None:
     tags.remove_tag(*located(uri, storage), name)
 
 
-def forget(uri: Place, ids: Place, *, ids_column: str = "id", storage: Storage | None = None) -> Forgotten:
+def forget(uri: Place, ids: Place, *, ids_column: str | None = None, storage: Storage | None = None) -> Forgotten:
     """Erases the ids of a file: text with an id a line, or Parquet with a column of them.
 
     New snapshots without their rows are published on every line, and the older ones that hold such rows expire; `gc` frees them. Runs
@@ -73,7 +74,7 @@ def forget(uri: Place, ids: Place, *, ids_column: str = "id", storage: Storage |
     return erasure.forget(store, output, read_ids(store, ids, ids_column))
 
 
-def remember(uri: Place, ids: Place, *, ids_column: str = "id", storage: Storage | None = None) -> tuple[int, int]:
+def remember(uri: Place, ids: Place, *, ids_column: str | None = None, storage: Storage | None = None) -> tuple[int, int]:
     """Takes the ids of a file off the list of erased ones, so that runs embed their rows again.
 
     Returns how many different ids the file holds, and how many of them were on the list. Raises what `forget` raises."""
@@ -81,9 +82,12 @@ def remember(uri: Place, ids: Place, *, ids_column: str = "id", storage: Storage
     return erasure.remember(store, output, read_ids(store, ids, ids_column))
 
 
-def read_ids(store: Store, ids: Place, column: str) -> IdFile:
+def read_ids(store: Store, ids: Place, column: str | None) -> IdFile:
     place = place_of("ids", ids)
     try:
-        return IdFile(place, store.read(place), column)
+        data = store.read(place)
     except FileNotFoundError:
         raise ConfigError(f"ids: there is no file {place}") from None
+    if column is not None and not is_parquet(data):
+        raise ConfigError(f"ids_column: {place} is no Parquet, and has no columns; leave ids_column out")
+    return IdFile(place, data, column or "id")

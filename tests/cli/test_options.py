@@ -15,7 +15,7 @@ from typer.main import get_command
 
 from bulkembed.cli import console
 from bulkembed.cli.app import app
-from bulkembed.cli.model_commands import MODEL_KEYS
+from bulkembed.cli.model_commands import MODEL_KEYS, TUNE_KEYS
 from bulkembed.cli.options import RUN_KEYS, Command, load_config, places
 from bulkembed.config.error_lines import KEYS
 from bulkembed.config.settings import parse_setting, unescape
@@ -45,7 +45,7 @@ def test_help_shows_every_word_of_every_option(name: str, capsys: pytest.Capture
 def test_the_options_of_a_run_are_those_of_its_configuration(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     app([name, "--help"], standalone_mode=False)
     shown = " ".join(capsys.readouterr().out.split()).replace("- ", "-")
-    expected = {"check": MODEL_KEYS, "tune": [key for key in RUN_KEYS if key != "output"]}.get(name, RUN_KEYS)
+    expected = {"check": MODEL_KEYS, "tune": TUNE_KEYS}.get(name, RUN_KEYS)
     keys = [KEYS[option.name] for option in COMMANDS[name].params if option.name in RUN_KEYS]
     assert [key.name for key in keys] == expected
     for key in keys:
@@ -127,6 +127,25 @@ def test_a_template_of_a_shell_is_the_run_of_the_file(tmp_path: Path, qwen: str,
         (["verify", "--output", "a", "--set", "engine.kind=simulated"], "--set engine: does nothing here"),
         (["verify", "--output", "a", "--source", "b"], "source: is read only together with --sample N"),
         (["verify", "--output", "a", "--sample", "3"], "sample: needs the source"),
+        (["verify", "--output", "a", "--model", "b"], "model: is read only together with --sample N"),
+        (["verify", "--output", "a", "--seed", "0"], "seed: is read only together with --sample N"),
+        (["search", "--output", "a", "--query", " "], "query: must not be empty"),
+        (["search", "--output", "a", "--query", "q", "--prompt-name", "b", "--instruction", "c"], "prompt_name: give only one of"),
+        (["status", "--output", "zip://a::b.zip"], "a file system inside another one is not read"),
+        (["status", "--output", "simplecache::s3://b/c"], "a file system inside another one is not read"),
+        (["tune", "--source", "in", "--model", "m", "--max-deletes", "1"], "--max-deletes: no such option"),
+        (["plan", *RUN, "--limit", "1", "--allow-deletes", "1"], "allow_deletes: does nothing with limit"),
+        (["plan", *RUN, "--limit", "1", "--run-key", "monday"], "run_key: does nothing with limit"),
+        (["plan", *RUN, "--exclude", "./"], "exclude: must name something below the source"),
+        (["plan", *RUN, "--exclude", "a", "--exclude", "a"], "exclude: 'a' is named twice"),
+        (["plan", *RUN, "--require", ""], "require: must not be empty"),
+        (["plan", *RUN, "--run-key", " "], "run_key: must not be empty"),
+        (["plan", *RUN, "--set", "source=[]"], "source: is set twice"),
+        (["plan", "--output", "o", "--model", "m", "--set", "source=[]"], "source: expected a string or a list of strings"),
+        (["plan", "--output", "o", "--model", "m", "--set", "source=[5]"], "source: expected a string or a list of strings"),
+        (["plan", *RUN, "--set", "engine.tokens_per_second=5"], "engine: tokens_per_second: is the speed of the simulated engine"),
+        (["plan", *RUN, "--set", "engine.max_replicas=1", "--set", "engine.replicas=2"], "engine: max_replicas: must be at least replicas"),
+        (["plan", *RUN, "--set", "ray.num_cpus=2", "--set", "ray.address=auto"], "ray: num_cpus: is of a Ray that the run starts"),
         (["run", "--keep-columns", "x"], "--keep-columns: no such option; did you mean --keep-column\\?$"),
         (["run", "--step-tokens", "64"], "--step-tokens: no such option; give --set engine.step_tokens=VALUE$"),
         (["plan", "--num-cpus=4"], "--num-cpus: no such option; give --set engine.num_cpus=VALUE or --set ray.num_cpus=VALUE$"),
@@ -165,6 +184,13 @@ def test_lists_and_tables_repeat() -> None:
     assert (cfg.text_columns, cfg.keep_columns) == (("a", "b"), ("c", "d"))
     assert (cfg.engine.step_tokens, cfg.engine.args) == (64, {"a": 1, "b": 2})
     assert places(None, ["storage.a.b=1", "storage.a.c=2"], output="out").store.settings == {"a": {"b": 1, "c": 2}}
+
+
+def test_a_file_and_a_model_may_be_named_from_home_or_by_a_scheme(tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run.toml").write_text(f'source = "~/in"\noutput = "~/out"\nmodel = "file://{qwen}"\n')
+    cfg = load_config([Path("~/run.toml")], None)
+    assert (cfg.source, cfg.output, cfg.model) == (f"{tmp_path}/in", f"{tmp_path}/out", qwen)
 
 
 CONFIG = """

@@ -151,6 +151,24 @@ def test_what_must_not_be_submitted(command: list[str], message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["run", "--source", "in"],
+        ["run", "--set", "output=~/out"],
+        ["run", "--model=./model"],
+        ["run", "--set", 'source=["s3://a/b", "c"]'],
+        ["run", "--config", "{}/run.toml"],
+    ],
+)
+def test_a_place_of_this_machine_alone_does_not_travel(tmp_path: Path, given: list[str]) -> None:
+    (tmp_path / "run.toml").write_text('source = ["s3://a/b", "file:in"]')
+    with pytest.raises(ConfigError, match="is not the same on the cluster; give an absolute path there, or a URI"):
+        submit.refuse_relative([part.format(tmp_path) for part in given])
+    (tmp_path / "run.toml").write_text('source = "s3://a/b"\nmodel = "Qwen/Qwen3-Embedding-4B"')
+    submit.refuse_relative(["run", "--config", f"{tmp_path}/run.toml", "--output", "/mnt/out"])
+
+
 def test_only_the_configuration_files_travel(tmp_path: Path) -> None:
     here, folder = tmp_path / "here", tmp_path / "sent"
     for path in (here / "a" / "run.toml", here / "b" / "run.toml", here / "pipeline.py"):

@@ -148,3 +148,22 @@ def test_the_command_line_takes_several_places_and_patterns(tmp_path: Path, cfg:
     (tmp_path / "run.toml").write_text(f'source = ["{tmp_path}/two", "{tmp_path}/two/"]\n')
     told = in_process("plan", "--config", tmp_path / "run.toml", *given)
     assert told.stderr.startswith(f"bulkembed: source: '{tmp_path}/two' is named twice")
+
+
+def test_a_feed_does_not_become_documents(tmp_path: Path, cfg: RunConfig) -> None:
+    in_one_process(cfg).require_complete()
+    told = in_process("changes", "--output", cfg.output, "--from", "0", "--feed", f"{tmp_path}/two/feed")
+    assert (told.returncode, told.stderr) == (
+        2,
+        f"bulkembed: feed: {tmp_path}/two/feed lies in {tmp_path}/two, which the dataset is made of; choose another folder\n",
+    )
+    assert in_process("changes", "--output", cfg.output, "--from", "0", "--feed", f"{tmp_path}/feed").returncode == 0
+
+
+def test_a_text_of_ids_has_no_columns(tmp_path: Path, cfg: RunConfig) -> None:
+    (tmp_path / "ids.txt").write_text("1\n")
+    told = in_process("forget", "--output", cfg.output, "--ids", tmp_path / "ids.txt", "--ids-column", "doc")
+    assert (told.returncode, told.stderr) == (
+        2,
+        f"bulkembed: ids_column: {tmp_path}/ids.txt is no Parquet, and has no columns; leave ids_column out\n",
+    )

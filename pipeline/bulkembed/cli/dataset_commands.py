@@ -44,7 +44,7 @@ def verify(
     ] = None,
     source: Source = None,
     model: DatasetModel = None,
-    seed: Annotated[int, typer.Option(metavar="<integer>", help="Seed of the choice of rows.")] = 0,
+    seed: Annotated[int | None, typer.Option(metavar="<integer>", help="Seed of the choice of rows, with --sample. [default: 0]")] = None,
     snapshot: SnapshotNumber = None,
     settings: StorageSettings = None,
 ) -> None:
@@ -55,8 +55,9 @@ def verify(
     from bulkembed.report import dataset_text
 
     at = places(config, settings, output=output, source=source, model=model)
-    if sample is None and source:
-        raise ConfigError("source: is read only together with --sample N")
+    for name, given in (("source", source), ("model", model), ("seed", seed)):
+        if sample is None and given not in (None, []):
+            raise ConfigError(f"{name}: is read only together with --sample N")
     if sample is not None and not at.sources:
         raise ConfigError("sample: needs the source (a flag --source, or a key in the --config file)")
     verification = api.verify(
@@ -65,7 +66,7 @@ def verify(
         sample=sample,
         source=at.sources if sample is not None else None,
         model=at.model,
-        seed=seed,
+        seed=seed or 0,
         on_problem=lambda problem: err.print(problem, markup=False),
         snapshot=snapshot,
     )

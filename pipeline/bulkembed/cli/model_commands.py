@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bulkembed.cli.console import out
-from bulkembed.cli.options import RunCommand, takes_run_keys
+from bulkembed.cli.options import RUN_KEYS, RunCommand, takes_run_keys
 from bulkembed.errors import BulkembedError, ConfigError, GateError
 
 if TYPE_CHECKING:
@@ -16,10 +16,16 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 MODEL_KEYS = ["model", "revision", "dims", "dtype", "vectors", "allow_untrained_dims", "max_tokens", "prompt", "prompt_name", "instruction"]
+# A sample is neither published nor compared with a dataset.
+NOT_TUNED = {
+    *("output", "keep_columns", "derive", "max_failures", "max_rejects", "max_deletes", "allow_deletes", "require", "skip_unreadable"),
+    *("dedupe", "run_key", "grace_seconds", "if_running", "lease_seconds"),
+}
+TUNE_KEYS = [key for key in RUN_KEYS if key not in NOT_TUNED]
 
 
 @app.command(name="tune", cls=RunCommand)
-@partial(takes_run_keys, unneeded=["output"])
+@partial(takes_run_keys, keys=TUNE_KEYS, unneeded=["output"])
 def tune_engine(
     cfg: "RunConfig",
     seconds: Annotated[float, typer.Option("--budget", min=1, metavar="<number>", help="Seconds that measuring may take, about.")] = 600,

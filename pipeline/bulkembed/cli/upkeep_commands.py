@@ -66,7 +66,9 @@ def forget(
     ids: Annotated[str, typer.Option(metavar="<file>", help="Ids to erase: text with an id a line, or Parquet. A path or a URI.")],
     config: ConfigFiles = None,
     output: Output = None,
-    ids_column: Annotated[str, typer.Option(metavar="<string>", help="Column of the ids, where the file is Parquet.")] = "id",
+    ids_column: Annotated[
+        str | None, typer.Option(metavar="<string>", help="Column of the ids, where the file is Parquet. [default: id]")
+    ] = None,
     undo: Annotated[bool, typer.Option("--undo", help="Take these ids off the list, so that runs embed their rows again.")] = False,
     settings: StorageSettings = None,
 ) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -12,20 +10,12 @@ from pydantic_core import PydanticCustomError
 from bulkembed.config.credentials import REFUSED, shows_credentials
 from bulkembed.config.keys import ROW_SCHEMA, VECTOR_KEY, DefaultText
 from bulkembed.config.sections import EngineConfig, RayConfig, Section, ShardConfig
+from bulkembed.config.source_places import absolute_source, duplicates, places_of, places_text
 from bulkembed.config.template import check_template
 from bulkembed.records import Dtype, LongDocuments, VectorForm, parse_forms
 from bulkembed.storage.local_paths import absolute_model, absolute_place
 
 MAX_DELETES = 0.1  # share of the documents that may leave a dataset without a word from a person
-MAX_SHOWN_SOURCES = 3  # in a message
-
-
-def absolute_source(source: str | tuple[str, ...]) -> str | tuple[str, ...]:
-    return absolute_place(source) if isinstance(source, str) else tuple(map(absolute_place, source))
-
-
-def places_of(value: str | tuple[str, ...]) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else value
 
 
 class RunConfig(Section):
@@ -169,8 +159,7 @@ class RunConfig(Section):
     @property
     def source_text(self) -> str:
         """The source as a message names it."""
-        more = len(self.sources) - MAX_SHOWN_SOURCES
-        return ", ".join(self.sources[:MAX_SHOWN_SOURCES]) + (f" and {more} more" if more > 0 else "")
+        return places_text(self.sources)
 
     @field_validator("source", mode="before")
     @classmethod
@@ -180,14 +169,21 @@ class RunConfig(Section):
             return value
         raise PydanticCustomError("tuple_type", "expected a string or a list of strings")
 
-    @field_validator("source", "output", "model", "revision", "id_column", "exclude")
+    @field_validator("source", "output", "model", "revision", "id_column", "exclude", "require", "run_key")
     @classmethod
     def not_empty(cls, value: Any) -> Any:
         if value is not None and not all(text.strip() for text in places_of(value)):
             raise ValueError("must not be empty")
         return value
 
-    @field_validator("source", "exclude")
+    @field_validator("exclude")
+    @classmethod
+    def names_something(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(pattern.strip("./") for pattern in patterns):
+            raise ValueError("must name something below the source")
+        return patterns
+
+    @field_validator("source", "exclude", "require")
     @classmethod
     def named_once(cls, value: Any) -> Any:
         for name in duplicates(places_of(value)):
@@ -258,6 +254,15 @@ class RunConfig(Section):
         return parse_forms(texts)
 
     @model_validator(mode="after")
+    def trial_fits(self) -> Self:
+        for name in ("allow_deletes", "run_key"):
+            if self.limit is not None and getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name}: does nothing with limit, which makes a trial: it takes the place of no whole dataset; leave one out"
+                )
+        return self
+
+    @model_validator(mode="after")
     def vectors_fit(self) -> Self:
         if self.vectors is not None and (self.dims is not None or "dtype" in self.model_fields_set):
             raise ValueError("vectors: cannot be given together with dims or dtype, which it replaces")
@@ -299,7 +304,3 @@ def flat(tables: dict[str, Any], before: str = "") -> dict[str, Any]:
     for key, value in tables.items():
         found |= flat(value, f"{before}{key}.") if isinstance(value, dict) else {f"{before}{key}": value}
     return found
-
-
-def duplicates(names: Sequence[str]) -> list[str]:
-    return [name for name, count in Counter(names).items() if count > 1]

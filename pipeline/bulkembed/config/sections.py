@@ -24,6 +24,9 @@ class Section(BaseModel):
         return value
 
 
+SIMULATED_SPEED = 100_000.0  # tokens per second
+
+
 class EngineConfig(Section):
     """How vectors are made. Only `kind`, `dtype` and `numeric_args` change them."""
 
@@ -57,7 +60,7 @@ class EngineConfig(Section):
     stall_seconds: float = Field(
         default=900, gt=0, description="Seconds that a call may take before the engine's process is ended and replaced."
     )
-    tokens_per_second: float = Field(default=100_000, gt=0, description="Speed of the simulated engine in tokens per second.")
+    tokens_per_second: float = Field(default=SIMULATED_SPEED, gt=0, description="Speed of the simulated engine in tokens per second.")
     args: Annotated[dict[str, Any], DefaultText("none"), VECTOR_KEY] = Field(
         default_factory=dict,
         repr=False,
@@ -77,6 +80,14 @@ class EngineConfig(Section):
     def not_own_args(self) -> Self:
         if self.kind == "vllm" and (problem := engine_args.problem_with(self.args)):
             raise ValueError(f"args: {problem}")
+        return self
+
+    @model_validator(mode="after")
+    def each_is_heeded(self) -> Self:
+        if self.kind == "vllm" and self.tokens_per_second != SIMULATED_SPEED:
+            raise ValueError("tokens_per_second: is the speed of the simulated engine, and does nothing with kind = vllm; leave it out")
+        if self.max_replicas is not None and self.max_replicas < (self.replicas or 1):
+            raise ValueError("max_replicas: must be at least replicas")
         return self
 
     @field_validator("num_gpus")
@@ -113,3 +124,9 @@ class RayConfig(Section):
     resource_wait_seconds: float = Field(
         default=900, ge=0, description="Seconds that an autoscaling cluster may take to grow to the first embedding actor."
     )
+
+    @model_validator(mode="after")
+    def each_is_heeded(self) -> Self:
+        if self.num_cpus is not None and self.address not in (None, "local"):
+            raise ValueError("num_cpus: is of a Ray that the run starts, and does nothing where it joins one at ray.address; leave one out")
+        return self

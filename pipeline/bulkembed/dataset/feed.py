@@ -25,6 +25,7 @@ from bulkembed.dataset.snapshot_changes import find_changes
 from bulkembed.dataset.snapshots import Snapshot, newest_dataset, stored_snapshot
 from bulkembed.dataset.vector_columns import forms_of
 from bulkembed.errors import BulkembedError, ConfigError, SourceError, StorageError
+from bulkembed.storage.listing import WILD
 from bulkembed.storage.store import Store
 from bulkembed.storage.uris import absolute, canonical, join
 from bulkembed.vectors.quantize import int8_ranges_from_text
@@ -94,6 +95,7 @@ def write_feed(
     new = newest_dataset(store, output, to_snapshot)[1]
     old = stored_snapshot(store, output, from_snapshot) if from_snapshot else None
     require_one_line(old, new)
+    require_outside_sources(new, folder)
     asked = Feed(output=absolute(output), from_snapshot=from_snapshot, to_snapshot=new.number, line=new.line, vectors=vectors, key=key)
     standing = read_feed(store, folder)
     if standing is not None and not standing.answers(asked):
@@ -115,6 +117,13 @@ def require_outside(output: str, folder: str) -> None:
     for written in paths.written_folders(output):
         if f"{place}/".startswith(f"{canonical(written)}/"):
             raise ConfigError(f"feed: {folder} lies in {written}, which holds the dataset; choose another folder")
+
+
+def require_outside_sources(snapshot: Snapshot, folder: str) -> None:
+    """Raises ConfigError where the next run would read a feed as documents."""
+    for source in snapshot.sources:
+        if not WILD.search(source) and f"{canonical(folder)}/".startswith(f"{canonical(source).rstrip('/')}/"):
+            raise ConfigError(f"feed: {folder} lies in {source}, which the dataset is made of; choose another folder")
 
 
 def require_one_line(old: Snapshot | None, new: Snapshot) -> None:

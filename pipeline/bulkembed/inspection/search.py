@@ -51,6 +51,10 @@ def search_dataset(
 
     Loads the dataset's model into this process.
     `model` and `engine`: instead of the dataset's own. Raises SourceError, ModelError or ConfigError."""
+    if not query.strip():
+        raise ConfigError("query: must not be empty")
+    if prompt_name is not None and instruction is not None:
+        raise ConfigError("prompt_name: give only one of prompt_name and instruction")
     ledger, snapshot = newest_dataset(store, output, number)
     key = recipe_of(output, snapshot).vector_key
     described = dataset_model(snapshot, model)

@@ -18,13 +18,17 @@ INTEGER = re.compile(r"-?[0-9]+")
 
 def parse_ids(data: bytes, name: str, column: str, kind: pa.DataType) -> pa.ChunkedArray:
     """The ids of a file in the type `kind`. Raises ConfigError that names the file and the line, or the type."""
-    if data[:4] == b"PAR1" and data[-4:] == b"PAR1":
+    if is_parquet(data):
         return ids_of_parquet(data, name, column, kind)
     try:
         lines = [line.removesuffix("\r") for line in data.decode("utf-8-sig").split("\n")]
     except UnicodeDecodeError as error:
         raise ConfigError(f"ids: {name} is neither Parquet nor UTF-8 text: {error.reason} at byte {error.start}") from None
     return pa.chunked_array([ids_of_lines([(number, line) for number, line in enumerate(lines, 1) if line.strip()], name, kind)])
+
+
+def is_parquet(data: bytes) -> bool:
+    return data[:4] == b"PAR1" and data[-4:] == b"PAR1"
 
 
 def ids_of_parquet(data: bytes, name: str, column: str, kind: pa.DataType) -> pa.ChunkedArray:

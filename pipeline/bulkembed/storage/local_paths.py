@@ -23,8 +23,8 @@ def absolute_place(uri: str) -> str:
 
 
 def absolute_model(name: str) -> str:
-    """A folder's name made absolute; a hub name, or a name of nothing, as it is."""
-    path = absolute_path(name)
+    """A folder's name made absolute, without a scheme; a hub name, or a name of nothing, as it is."""
+    path = absolute_place(name)
     return path if name.strip() and Path(path).is_dir() else name
 
 

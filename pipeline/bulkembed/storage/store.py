@@ -39,6 +39,8 @@ DELETE_THREADS = 16
 # make one attempt each. A stalled body is abandoned after `read_timeout` seconds.
 S3_SETTINGS = {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 30, "max_pool_connections": 64}
 
+CHAINED = {"zip", "tar", "libarchive", "reference", "dir", "simplecache", "filecache", "blockcache"}  # that lie in another place
+
 
 _looking: set[tuple[str, bytes]] = set()  # protocol and options of stores without a create-only PUT, as this process has found
 
@@ -77,6 +79,8 @@ class Store:
 
     def _locate(self, uri: str) -> tuple[Any, str]:
         protocol = uri.split("://", 1)[0] if "://" in uri else "file"
+        if "::" in protocol or protocol in CHAINED:
+            raise ConfigError(f"{uri}: a file system inside another one is not read; unpack it, or name the place itself")
         filesystem = _filesystem(protocol, b"{}" if protocol == "file" else self.options)
         return filesystem, filesystem._strip_protocol(uri)
 
