@@ -52,3 +52,13 @@ def test_names_that_only_resemble_those_of_tables_are_fine(place: tuple[Store, s
     store, root = place
     fill(root, "a/metadata/b.json", "_versions/notes.txt", "metadata/x.metadata.json", "_delta_log", store=store)
     assert paths(source_listing(store, root)) == ["a/metadata/b.json", "metadata/x.metadata.json"]
+
+
+@pytest.mark.parametrize("protocol", ["", "file://", "local://", "memory://"])
+@pytest.mark.parametrize("kind", sorted(TABLES.keys() - READ))
+def test_a_table_is_noticed_in_every_spelling_of_its_place(tmp_path: Path, protocol: str, kind: str) -> None:
+    root = f"{protocol}{tmp_path}/t"
+    fill(root, *TABLES[kind], "more.jsonl")
+    for source in (root, f"{root}/"):
+        with pytest.raises(SourceError, match=f"t is a table in {kind} format"):
+            source_listing(Store(), source)

@@ -256,6 +256,14 @@ def test_without_the_extra_it_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize("protocol", ["file://", "local://"])
+@pytest.mark.parametrize("make", NAMES)
+def test_a_table_is_noticed_in_every_spelling_of_its_place(tmp_path: Path, make: Maker, protocol: str) -> None:
+    make(tmp_path / "t")
+    for source in (f"{protocol}{tmp_path}/t", f"{tmp_path}/t/"):
+        assert live_ids(STORE, source) == [1, 3, 4, 5, 6, 8]
+
+
 def test_a_moved_iceberg_table_is_read_where_it_is(tmp_path: Path) -> None:
     iceberg_table(tmp_path / "before")
     shutil.move(tmp_path / "before", tmp_path / "t")

@@ -75,9 +75,14 @@ def folders_above(uri: str) -> Iterator[str]:
 def table_at(store: Store, folder: str) -> tuple[str, str | None]:
     """The folder, and the format of the table in it; None if there is no table, or if access is denied."""
     try:
-        return folder, next((kind for marker, kind in MARKERS.items() if has_marker(store, folder, marker)), None)
+        return folder, kind_of_table(store, folder)
     except StorageError:  # access may be limited to the source
         return folder, None
+
+
+def kind_of_table(store: Store, folder: str) -> str | None:
+    """The format of the table in a folder; None if there is no table. Raises StorageError."""
+    return next((kind for marker, kind in MARKERS.items() if has_marker(store, folder, marker)), None)
 
 
 def has_marker(store: Store, folder: str, marker: str) -> bool:

@@ -8,7 +8,7 @@ from bulkembed.errors import SourceError
 from bulkembed.source.delta import read_delta
 from bulkembed.source.iceberg import METADATA, read_iceberg
 from bulkembed.source.live_files import Table
-from bulkembed.source.table_folders import marked_folders, table_at
+from bulkembed.source.table_folders import kind_of_table, marked_folders
 from bulkembed.storage.listing import Listing
 from bulkembed.storage.store import Store
 
@@ -20,7 +20,7 @@ def open_table(store: Store, source: str, listing: Listing) -> Table | None:
 
     `listing`: of the source. A folder of which it shows nothing that a table has is not looked at.
 
-    Raises SourceError where its live rows cannot be told, or the extra is missing."""
+    Raises SourceError where its live rows cannot be told, or the extra is missing; StorageError where the folder cannot be looked at."""
     if source.startswith(("http://", "https://")):
         return None  # an HTTP server may answer for every name
     folder, name = source, None
@@ -28,7 +28,7 @@ def open_table(store: Store, source: str, listing: Listing) -> Table | None:
         folder, name = posixpath.dirname(posixpath.dirname(source)), posixpath.basename(source)
     elif listing.root.rstrip("/") not in marked_folders(listing):
         return None
-    kind = table_at(store, folder)[1]
+    kind = kind_of_table(store, folder)
     try:
         if kind == "Delta" and name is None:
             return read_delta(store, folder)

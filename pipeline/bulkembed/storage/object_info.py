@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from bulkembed.storage.listing import Entry, StoredObject, below
+from bulkembed.storage.listing import Entry, LeftOut, StoredObject, below
 
 # Names that file systems give to an object's ETag and its time.
 ETAGS = ("ETag", "etag")
@@ -27,6 +27,12 @@ def modified_of(info: Mapping[str, Any]) -> float | None:
     if isinstance(value, str):
         value = datetime.fromisoformat(value)
     return value.timestamp() if isinstance(value, datetime) else value
+
+
+def left_out_name(entry: Entry, root: str, uri_of: Callable[[str], str]) -> LeftOut:
+    """`uri_of` may lose the slash at the end of a folder."""
+    slash = "/" if entry.path.endswith("/") else ""
+    return LeftOut(uri_of(entry.path).rstrip("/") + slash, below(entry.path, root), entry.reason)
 
 
 def stored_object(entry: Entry, root: str, uri_of: Callable[[str], str]) -> StoredObject:

@@ -22,11 +22,11 @@ import orjson
 from fsspec.implementations.local import LocalFileSystem
 
 from bulkembed.errors import ConfigError, ObjectError, SourceError, StorageError
-from bulkembed.storage.listing import WILD, LeftOut, Listing, NameTest, StoredObject, Tree, any_name, below, fixed_part, list_tree
+from bulkembed.storage.listing import WILD, Listing, NameTest, StoredObject, Tree, any_name, fixed_part, list_tree
 from bulkembed.storage.local_files import link, put_local, remove_tree
 from bulkembed.storage.local_tree import LocalTree
 from bulkembed.storage.name_rules import NameRules
-from bulkembed.storage.object_info import VERSION_KEYS, modified_of, stored_object, version_of
+from bulkembed.storage.object_info import VERSION_KEYS, left_out_name, modified_of, stored_object, version_of
 from bulkembed.storage.remote_tree import RemoteTree, names_in
 from bulkembed.storage.retry import retry
 
@@ -102,7 +102,7 @@ class Store:
             root=uri_of(root),
             is_glob=root != path,
             objects=[stored_object(entry, root, uri_of) for entry in entries if entry.kind == "file"],
-            left_out=[LeftOut(uri_of(entry.path), below(entry.path, root), entry.reason) for entry in entries if entry.kind == "left out"],
+            left_out=[left_out_name(entry, root, uri_of) for entry in entries if entry.kind == "left out"],
             links=[(entry.path, entry.real) for entry in tree.followed],
         )
 
