@@ -367,3 +367,11 @@ def test_only_a_rename_of_what_is_asked_for_is_refused_within_a_struct(tmp_path:
     for name in ("meta", "meta.c"):
         with pytest.raises(SourceError, match=r"column 'meta\.c' is called 'meta\.b' in this file"):
             asked_for(tmp_path / "t", name)
+
+
+def test_deleted_rows_that_a_file_does_not_have_are_an_error_of_that_file(tmp_path: Path) -> None:
+    write_deltalake(tmp_path / "t", rows(1, 2))
+    mark_deleted(tmp_path / "t", log_actions(tmp_path / "t", "add")[0]["path"], [0, 2])
+    (item,) = source_listing(STORE, str(tmp_path / "t")).objects
+    with pytest.raises(ObjectError, match="names deleted rows that the file does not have"):
+        scan_object(STORE, item, recipe(config()), ID_ONLY)

@@ -40,7 +40,10 @@ def scan_object(store: Store, item: SourceObject, recipe: Recipe, carried: pa.Sc
             if reading.schema is not None:
                 require_in_schema(recipe, item, reading.schema)
             documents = scan_batches(reading.batches, item, recipe, carried)
-            return scan_of(reading.layout(), documents, carried, item.dead_rows)
+            layout = reading.layout()
+            if item.table and item.dead_rows and item.table.dead_rows[-1] >= layout.rows:
+                raise ObjectError(f"{item.uri}: the table names deleted rows that the file does not have; restore the file or the table")
+            return scan_of(layout, documents, carried, item.dead_rows)
 
     try:
         scan = store.retrying(read, f"reading {item.uri}")
