@@ -44,7 +44,8 @@ def read_delta(store: Store, folder: str) -> Table:
         except BulkembedError:
             raise
         except Exception as error:  # deltalake raises anything where a log is damaged
-            raise UnreadableTable(f"{folder}: deltalake cannot read this Delta table: {str(error).splitlines()[0]}") from error
+            reason = str(error).partition("\n")[0].replace(f"file://{mirror}", folder).replace(mirror, folder)
+            raise UnreadableTable(f"{folder}: deltalake cannot read this Delta table: {reason}") from error
     nothing = np.zeros(0, np.int64)
     files = {path: dead.get(path, nothing) for path in live}
     outside = dict.fromkeys(table.metadata().partition_columns, ELSEWHERE)

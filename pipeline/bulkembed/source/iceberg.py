@@ -62,7 +62,8 @@ def read_iceberg(store: Store, folder: str, metadata_name: str | None = None) ->
     except BulkembedError:
         raise
     except Exception as error:  # pyiceberg raises anything where metadata is damaged
-        raise UnreadableTable(f"{uri}: pyiceberg cannot read this Iceberg table: {str(error).splitlines()[0]}") from error
+        reason = str(error).partition("\n")[0]
+        raise UnreadableTable(f"{uri}: pyiceberg cannot read this Iceberg table: {reason}") from error
     snapshot = metadata.current_snapshot_id
     version = f"{'no snapshot' if snapshot is None else f'snapshot {snapshot}'} ({METADATA}/{name}) of the Iceberg table"
     deletes = {place_of(item.file_path).removeprefix(join(folder, "")) for task in tasks for item in task.delete_files}
