@@ -13,6 +13,7 @@ from bulkembed.config.sections import EngineConfig, RayConfig, Section, ShardCon
 from bulkembed.config.source_places import absolute_source, duplicates, places_of, places_text
 from bulkembed.config.template import check_template
 from bulkembed.records import Dtype, LongDocuments, VectorForm, parse_forms
+from bulkembed.shards import FormatName
 from bulkembed.storage.local_paths import absolute_model, absolute_place
 
 MAX_DELETES = 0.1  # share of the documents that may leave a dataset without a word from a person
@@ -29,6 +30,9 @@ class RunConfig(Section):
         default=(),
         examples=[["tmp", "*.bak.jsonl", "raw/**/old"]],
         description="Glob of names in the source that are not read: names at any depth, or with a slash paths below the source.",
+    )
+    format: Annotated[FormatName | None, DefaultText("by name, else by first bytes")] = Field(
+        default=None, examples=["jsonl"], description="Format of all objects of the source, whatever their names. text: each is a document."
     )
     output: Annotated[str, AfterValidator(absolute_place)] = Field(
         examples=["s3://corpus/vectors"], description="Location of the dataset: a URI of its own, not inside the source."

@@ -19,6 +19,7 @@ from bulkembed.dataset.manifests import Manifest
 from bulkembed.dataset.receipts import Ledger, fingerprints
 from bulkembed.dataset.tombstones import is_expired, require_live
 from bulkembed.errors import SourceError
+from bulkembed.shards import FormatName
 from bulkembed.storage.store import Store
 from bulkembed.storage.uris import absolute
 
@@ -38,6 +39,7 @@ class Draft:
     forgotten: int = 0  # source rows that are no document because their ids are on that list
     unreadable: list[str] = field(default_factory=list)  # objects that could not be read, and that it does without, as was asked for
     exclude: list[str] = field(default_factory=list)  # globs of names in the sources that were not read, as was asked for, sorted
+    format: FormatName | None = None  # of all objects of the sources, as was asked for; None: as each tells it
     left_out: list[dict[str, Any]] = field(default_factory=list)  # names that were not read: reason, count, examples
     tables: list[str] = field(default_factory=list)  # sources that are tables: the place, the version and the format
 

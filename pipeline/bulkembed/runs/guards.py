@@ -27,6 +27,7 @@ def differences(parent: Snapshot, cfg: RunConfig) -> str:
     """What a run asks for that its parent did not, and that lets documents go."""
     other_places = sorted(map(canonical, cfg.sources)) != sorted(map(canonical, parent.sources))
     asked = ["is not that of the snapshot"] * other_places + ["has another exclude"] * (sorted(cfg.exclude) != parent.exclude)
+    asked += ["is read as another format"] * (cfg.format != parent.format)
     return f", which {' and '.join(asked)}" if asked else ""
 
 

@@ -168,7 +168,7 @@ def listed_source(cfg: RunConfig, view: View, recipe: Recipe) -> SourceListing:
         if missing:
             place, name = missing[0]
             raise HeldBack(f"held back: nothing was embedded or published: {place} has no {name}, which --require asks for")
-        listing = listing_of(store, cfg.sources, cfg.exclude, is_known)
+        listing = listing_of(store, cfg.sources, cfg.exclude, is_known, cfg.format)
         refuse_linked_output(listing.links, cfg.output)
     except StorageError as error:
         raise SourceError(f"source: {error}") from error

@@ -20,7 +20,7 @@ from bulkembed.runs.mapper import LocalMapper, Mapper
 from bulkembed.runs.night import Night
 from bulkembed.storage.uris import absolute, canonical
 
-SAID_AGAIN = ("fingerprint", "exclude", "limit", "erasure", "unreadable", "left_out")  # fields that a new snapshot would repeat
+SAID_AGAIN = ("fingerprint", "exclude", "format", "limit", "erasure", "unreadable", "left_out")  # fields that a new snapshot would repeat
 
 FILES_PER_TASK = 64  # whose entries are read in one task: each is a few small requests
 
@@ -56,6 +56,7 @@ def draft_of(job: Job, plan: RunPlan, night: Night) -> Draft:
         fingerprint=job.fingerprint,
         sources=sorted(map(absolute, job.cfg.sources)),
         exclude=sorted(job.cfg.exclude),
+        format=job.cfg.format,
         limit=job.cfg.limit,
         run_key=job.cfg.run_key,
         provenance=job.provenance,

@@ -44,6 +44,7 @@ def recall_job(store: Store, output: str, source: str | tuple[str, ...], snapsho
     cfg = RunConfig(
         source=source,
         exclude=tuple(snapshot.exclude),
+        format=snapshot.format,
         output=output,
         model=model.name,
         revision=model.revision,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import posixpath
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,17 +13,17 @@ from bulkembed.formats.known import SUFFIXES, format_named
 from bulkembed.records import Failure
 from bulkembed.shards import FormatName
 from bulkembed.source.live_files import Table, TableFile
+from bulkembed.source.object_formats import formats_of, suffix_of
 from bulkembed.source.table_folders import refuse_tables
 from bulkembed.source.tables import open_table
-from bulkembed.storage.compression import CODECS, codec_of
+from bulkembed.storage.compression import CODECS
 from bulkembed.storage.listing import BROKEN, NOT_UTF8, LeftOut, StoredObject
 from bulkembed.storage.name_rules import NameRules
 from bulkembed.storage.store import Store
 from bulkembed.storage.uris import join
 
-EXPECTED = f"{', '.join(SUFFIXES)} (also with {', '.join(CODECS)})"
+EXPECTED = f"{', '.join(SUFFIXES)} (also with {', '.join(CODECS)}), or other names with --format"
 HIDDEN_SIGNS = (".", "_")
-SUFFIX = re.compile(r"(\.[a-z][a-z0-9]{0,9}){1,2}$")
 MAX_EXAMPLES, MAX_SUFFIXES = 3, 5
 TABLE_FOLDERS = ("_delta_log/", "metadata/")  # hold a table's own records
 # Names that cannot be read and may be documents. They fail the run, as a corrupt object does.
@@ -90,31 +89,31 @@ def nothing_known(objects: Sequence[SourceObject]) -> bool:
     return False
 
 
-def source_listing(store: Store, source: str, exclude: Sequence[str] = (), is_known: IsKnown = nothing_known) -> SourceListing:
+def source_listing(
+    store: Store, source: str, exclude: Sequence[str] = (), is_known: IsKnown = nothing_known, asked: FormatName | None = None
+) -> SourceListing:
     """The document files under a prefix or glob. Raises SourceError where there are none, or where they belong to a table format.
 
     A source that is the folder of a Delta or Iceberg table is its live files. `exclude`: globs of names that are not read. `is_known`:
     whether just these objects have been read before. Then the folders above and between them, which were looked at for that, are not
-    looked at again."""
+    looked at again. `asked`: the format of all objects; None where each tells its own."""
     try:
-        listing = store.listing(source, NameRules(HIDDEN_SIGNS, exclude), lambda name: format_named(name) is not None)
+        listing = store.listing(source, NameRules(HIDDEN_SIGNS, exclude), lambda name: bool(asked or format_named(name)))
     except FileNotFoundError:
         raise NoDocuments(f"source {source}: nothing there; expected {EXPECTED}") from None
     table = open_table(store, source, listing)
+    if table is not None and asked not in (None, "parquet"):
+        raise SourceError(f"source {source}: is {table.name}, whose files are Parquet; leave out --format {asked}")
     if table is not None:
         return table_listing(store, source, table, exclude)
-    objects, others = [], []
-    for stored in listing.objects:
-        document = source_object(stored)
-        if document is None:
-            others.append(stored)
-        else:
-            objects.append(document)
-    objects.sort(key=lambda item: item.id)
+    formats = formats_of(store, listing.objects, asked)
+    pairs = list(zip(listing.objects, formats, strict=True))
+    objects = sorted((source_object(stored, known) for stored, known in pairs if known), key=lambda item: item.id)
+    others = [stored for stored, known in pairs if not known]
     if not objects or not is_known(objects):
         refuse_tables(store, source, listing)
-    failures = [Failure(printable(item.uri), UNREADABLE[item.reason]) for item in listing.left_out if may_be_document(item)]
-    left_out = left_out_names(others, [item for item in listing.left_out if not may_be_document(item)])
+    failures = [Failure(printable(item.uri), UNREADABLE[item.reason]) for item in listing.left_out if may_be_document(item, asked)]
+    left_out = left_out_names(others, [item for item in listing.left_out if not may_be_document(item, asked)])
     if not objects:
         some = f"{len(others)} objects there, none of them" if others else "nothing there; expected"
         reasons = [f"{failure.where}: {failure.reason}" for failure in failures[:MAX_EXAMPLES]] + [
@@ -155,13 +154,10 @@ def source_objects(store: Store, source: str) -> list[SourceObject]:
     return source_listing(store, source).objects
 
 
-def source_object(stored: StoredObject) -> SourceObject | None:
-    """The source object of a document file; None for any other file."""
-    known = format_named(stored.uri)
-    if known is None:
-        return None
-    identity = object_id(stored.relative_path, stored.version)
-    return SourceObject(stored.uri, stored.relative_path, stored.size, stored.version, known, identity)
+def source_object(stored: StoredObject, known: FormatName) -> SourceObject:
+    """The source object of a document file. Where its name does not tell its format, that is a part of its id: it decides the rows."""
+    version = stored.version if known == format_named(stored.uri) else f"{stored.version}\0{known}"
+    return SourceObject(stored.uri, stored.relative_path, stored.size, stored.version, known, object_id(stored.relative_path, version))
 
 
 def object_id(relative_path: str, version: str) -> str:
@@ -176,17 +172,9 @@ def readable_name(object_id: str) -> str:
     return object_id.rsplit("-", 1)[0]
 
 
-def may_be_document(item: LeftOut) -> bool:
+def may_be_document(item: LeftOut, asked: FormatName | None) -> bool:
     """Whether a name that cannot be read may hold documents. A folder, or a name without a suffix, always may."""
-    return item.reason in UNREADABLE and (item.uri.endswith("/") or not suffix_of(item.uri) or format_named(item.uri) is not None)
-
-
-def suffix_of(uri: str) -> str:
-    """The suffix of a name, with that of its compression; empty where there is none."""
-    stem, codec = codec_of(posixpath.basename(uri))
-    suffix = posixpath.splitext(stem)[1]
-    whole = posixpath.basename(uri).lower().removeprefix(posixpath.splitext(stem)[0]) if suffix or codec else ""
-    return whole if SUFFIX.fullmatch(whole) else ""
+    return item.reason in UNREADABLE and bool(item.uri.endswith("/") or not suffix_of(item.uri) or asked or format_named(item.uri))
 
 
 def left_out_names(other_files: list[StoredObject], left_out: list[LeftOut]) -> list[LeftOutNames]:

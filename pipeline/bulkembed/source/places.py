@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
+from bulkembed.shards import FormatName
 from bulkembed.source.objects import IsKnown, LeftOutNames, SourceListing, SourceObject, examples, nothing_known, object_id, source_listing
 from bulkembed.storage.name_rules import EXCLUDED
 from bulkembed.storage.store import Store
@@ -16,16 +17,23 @@ from bulkembed.storage.uris import canonical
 LISTING_THREADS = 8
 
 
-def listing_of(store: Store, places: Sequence[str], exclude: Sequence[str] = (), is_known: IsKnown = nothing_known) -> SourceListing:
+def listing_of(
+    store: Store,
+    places: Sequence[str],
+    exclude: Sequence[str] = (),
+    is_known: IsKnown = nothing_known,
+    asked: FormatName | None = None,
+) -> SourceListing:
     """The documents at all places, each object once, and what is left out there. `exclude`: globs of names that are not read.
 
-    `is_known`: whether just these objects of a single place have been read before.
+    `is_known`: whether just these objects of a single place have been read before. `asked`: the format of all objects; None where each
+    tells its own.
 
     Raises NoDocuments where one of the places has none, SourceError where one holds a table of another system."""
     ordered = sorted(places, key=lambda place: (len(canonical(place)), canonical(place)))
     with ThreadPoolExecutor(LISTING_THREADS) as pool:
         known = is_known if len(ordered) == 1 else nothing_known
-        listings = list(pool.map(partial(source_listing, store, exclude=exclude, is_known=known), ordered))
+        listings = list(pool.map(partial(source_listing, store, exclude=exclude, is_known=known, asked=asked), ordered))
     joined = listings[0] if len(listings) == 1 else join_listings(ordered, listings)
     idle = [pattern for pattern in exclude if not any(names.reason.startswith(f"{EXCLUDED} {pattern}") for names in joined.left_out)]
     return replace(joined, left_out=[*joined.left_out, *(LeftOutNames(f"{EXCLUDED} {pattern}", 0, ()) for pattern in idle)])
