@@ -24,7 +24,7 @@ from bulkembed.errors import IncompleteError, InterruptedRun
 from bulkembed.inspection.verify import verify
 from bulkembed.records import Counts, Failure, LostAttempt, Receipt, Sampled, VectorForm
 from bulkembed.report import run_text
-from bulkembed.runs import calibration
+from bulkembed.runs import calibration, lookup
 from bulkembed.runs.calibration import MIN_VECTORS, shares, spread, spread_sample
 from bulkembed.runs.executor import LocalExecutor
 from bulkembed.runs.job import Job
@@ -119,8 +119,12 @@ def test_a_first_run_of_one_document_does_not_set_the_ranges_of_all(tmp_path: Pa
     assert list(verify(Store(), *newest_dataset(Store(), str(tmp_path / "out")))) == []
 
 
+@pytest.mark.parametrize("max_bytes_here", [lookup.MAX_BYTES_HERE, -1])
 @pytest.mark.parametrize("changed", ["limit", "replaced"])
-def test_provisional_ranges_hold_for_the_rows_that_were_seen_alone(tmp_path: Path, qwen: str, changed: str) -> None:
+def test_provisional_ranges_hold_for_the_rows_that_were_seen_alone(
+    tmp_path: Path, qwen: str, changed: str, max_bytes_here: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookup, "MAX_BYTES_HERE", max_bytes_here)  # a large source is read once the run has begun
     (tmp_path / "in").mkdir()
     write_jsonl(tmp_path / "in" / "1.jsonl", rows(*range(18)))
     if changed == "limit":

@@ -113,8 +113,9 @@ def open_job(cfg: RunConfig, retried: Collection[str] = ()) -> tuple[Job, RunPla
         return job, plan_run(job, view, listing, retried)
     with_ranges = calibration.with_int8_ranges(job, int8_ranges)
     plan = plan_run(with_ranges, view, listing, retried)
-    # Provisional ranges serve while nothing is embedded. Otherwise they are measured again, on every row.
-    return (with_ranges, plan) if int8_ranges.is_final or not plan.pending else (job, plan_run(job, view, listing, retried))
+    # Provisional ranges serve while it is sure that nothing is embedded. Otherwise they are measured again, on every row.
+    nothing_new = plan.night is not None and not plan.pending
+    return (with_ranges, plan) if int8_ranges.is_final or nothing_new else (job, plan_run(job, view, listing, retried))
 
 
 def plan_run(job: Job, view: View, listing: SourceListing, retried: Collection[str]) -> RunPlan:
