@@ -12,7 +12,7 @@ import pytest
 from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset.snapshots import Snapshot, newest_dataset, snapshots
 from bulkembed.embedding.embedder import TokenIds, Vectors
-from bulkembed.errors import IncompleteError, StorageError
+from bulkembed.errors import HeldBack, IncompleteError, StorageError
 from bulkembed.inspection.status import status_of
 from bulkembed.records import Failure, LostAttempt, Receipt
 from bulkembed.runs import buckets, lookup, night
@@ -251,6 +251,27 @@ def test_what_another_run_has_embedded_and_published_first_is_in_the_dataset_onc
     other = cfg.model_copy(update={"shards": cfg.shards.model_copy(update={"max_rows": 7})})  # its files have other names
     run(cfg, lambda progress: None, Before(lambda: in_one_process(other).require_complete())).require_complete()
     assert ids(cfg) == [*range(40), *range(100, 130)]
+    assert problems(cfg.output) == []
+
+
+def test_lost_keys_of_an_object_that_went_are_made_up_for_by_the_data_files(cfg: RunConfig) -> None:
+    in_one_process(cfg)
+    (keys,) = Path(cfg.output, "_meta/keys").rglob("b.jsonl-*.parquet")
+    keys.write_bytes(b"no keys")
+    Path(cfg.source_text, "b.jsonl").rename(Path(cfg.source_text, "c.jsonl"))
+    with pytest.raises(StorageError, match=r"keys/.*b\.jsonl.*damaged.*; delete it, and the next run does without it"):
+        in_one_process(cfg)
+    keys.unlink()
+    summary, count = complete_run(cfg)
+    assert (count, summary.night.added, summary.night.changed, summary.night.deleted) == (0, 0, 0, 0)
+    assert summary.snapshot is not None and summary.snapshot.number == 2
+    (keys,) = Path(cfg.output, "_meta/keys").rglob("c.jsonl-*.parquet")
+    keys.unlink()
+    Path(cfg.source_text, "c.jsonl").unlink()
+    with pytest.raises(HeldBack, match="20 of 40 documents of snapshot 2 would leave"):
+        in_one_process(cfg)
+    in_one_process(cfg.model_copy(update={"allow_deletes": 20})).require_complete()
+    assert ids(cfg) == list(range(20))
     assert problems(cfg.output) == []
 
 

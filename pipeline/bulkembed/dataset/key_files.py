@@ -130,7 +130,7 @@ def undamaged(uri: str, read: Callable[[], T]) -> T:
         raise
     except (*CORRUPT, KeyError, TypeError, ValueError) as error:
         raise StorageError(
-            f"{uri}: no key file of this version, or damaged: {describe_error(error)}; delete it, and the next run scans its object again"
+            f"{uri}: no key file of this version, or damaged: {describe_error(error)}; delete it, and the next run does without it"
         ) from error
 
 

@@ -41,6 +41,7 @@ class Base:
     sources: dict[str, SourceVersion] = field(default_factory=dict)  # of the parent, by object id
     rejected: dict[bytes, Rejected] = field(default_factory=dict)  # of the parent, by content
     standing: dict[str, int] = field(default_factory=dict)  # bytes of all data files that there are, by name
+    has_keys: bool = True  # whether the keys of its object versions that went are known
 
     @property
     def number(self) -> int:

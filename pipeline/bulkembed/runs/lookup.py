@@ -13,6 +13,7 @@ import pyarrow as pa
 from bulkembed.config.recipe import EngineDtype, Recipe
 from bulkembed.config.resolution import resolve
 from bulkembed.config.run_config import RunConfig
+from bulkembed.dataset import key_files
 from bulkembed.dataset.receipts import Ledger, fingerprints
 from bulkembed.dataset.run_keys import find_run_key
 from bulkembed.dataset.snapshots import Snapshot, View, identity_of
@@ -120,7 +121,7 @@ def open_job(cfg: RunConfig, retried: Collection[str] = ()) -> tuple[Job, RunPla
 
 def plan_run(job: Job, view: View, listing: SourceListing, retried: Collection[str]) -> RunPlan:
     with blaming_output(job.cfg.output):
-        base, versions = open_base_for(job, view, retried), Versions.of(job, view)
+        base, versions = open_base_for(job, view, listing, retried), Versions.of(job, view)
     plan = RunPlan(listing, versions, base, Asked(retried), [], list(listing.failures), None)
     if is_unchanged(base, listing):
         return replace(plan, night=still_night(base, listing))
@@ -129,10 +130,13 @@ def plan_run(job: Job, view: View, listing: SourceListing, retried: Collection[s
     return read_source(job, plan, None, buckets.ROWS_HERE)
 
 
-def open_base_for(job: Job, view: View, retried: Collection[str]) -> Base:
-    """What the run builds on. Rejects are tried again wherever they are in the source, so every document of it is looked at."""
+def open_base_for(job: Job, view: View, listing: SourceListing, retried: Collection[str]) -> Base:
+    """What the run builds on. Every document of the source is looked at where rejects are tried again, since these are anywhere in it;
+    and where keys of an object that went are lost, since nothing else says which documents went with it."""
     base = open_base(job, view)
-    return replace(base, is_usable=False) if retried else base
+    went = sorted(base.sources.keys() - {item.id for item in listing.objects})
+    lost = len(went) - len(key_files.scanned(job.store, job.cfg.output, job.line, went, len(base.sources)))
+    return replace(base, is_usable=base.is_usable and not retried and not lost, has_keys=not lost)
 
 
 def recipe_of_started_run(cfg: RunConfig, recipe: Recipe, store: Store, runs: set[str]) -> Recipe:
@@ -282,7 +286,7 @@ def plan_again(job: Job, plan: RunPlan, published: Collection[str], work: Workpl
     work.clear()  # keys of the plan before
     view, read = plan.base.view.again(), plan.versions
     versions = replace(Versions.of(job, view), held=read.held, known=read.known, layouts=read.layouts)
-    base = open_base_for(job, view, plan.asked.retried)
+    base = open_base_for(job, view, plan.listing, plan.asked.retried)
     # Objects that could not be read are read again.
     fresh = RunPlan(plan.listing, versions, base, Asked(plan.asked.retried, published), [], list(plan.listing.failures), None)
     return read_source(job, fresh, work)

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 
 from bulkembed.dataset.manifests import SourceVersion
 from bulkembed.row_keys import from_digests
-from bulkembed.runs.base import Base, Candidate, candidates
+from bulkembed.runs.base import Base, Candidate, candidate, candidates
 from bulkembed.runs.buckets import KeySet, Owner, Partitions
 from bulkembed.runs.file_changes import FileChange, changes_of, slots_of
 from bulkembed.runs.job import Job
-from bulkembed.runs.matching import ORPHAN
+from bulkembed.runs.matching import BASE, ORPHAN
 from bulkembed.runs.partitions import Changes, NightMatch, night_difference, night_match
 from bulkembed.runs.picks import shards_of_rows
 from bulkembed.runs.rejects import Rejects, rejected_in
@@ -107,7 +107,7 @@ def plan_night(
 ) -> Night:
     """The night's work on these objects, whose keys are known. `partitions_for`: how so many keys are worked on."""
     sources = sources_of(base, objects, versions)
-    went, came = keys_that_went(base, sources, versions), keys_that_came(base, sources, versions)
+    went, came = keys_that_went(job, base, sources, versions), keys_that_came(base, sources, versions)
     partitions = partitions_for(went.documents + came.documents)
     found = counted = night_difference(went, came, partitions)
     if not base.is_usable and base.parent is not None:
@@ -130,7 +130,7 @@ def plan_night(
         shards=shards_of_rows(job, objects, matched.embed, versions, base.number),
         changes=changes,
         rejects=rejects,
-        difference=replace(found, added=counted.added, changed=counted.changed, deleted=counted.deleted),
+        difference=replace(found, added=counted.added, changed=counted.changed, deleted=counted.deleted + unknown_documents(base, went)),
         matched=matched,
         forgotten=forgotten_rows(base, went, came, sources, versions),
         partitions=partitions,
@@ -138,16 +138,23 @@ def plan_night(
 
 
 def keys_that_came(base: Base, sources: Sequence[SourceVersion], versions: Versions) -> KeySet:
-    """Keys of the object versions that the parent does not have. Owners are numbered as in `sources`."""
-    came = ((number, item) for number, item in enumerate(sources) if item.object_id not in base.sources)
+    """Keys of the object versions that the parent does not have, or of all, as `keys_that_went`. Owners are numbered as in `sources`."""
+    came = ((number, item) for number, item in enumerate(sources) if item.object_id not in base.sources or not base.has_keys)
     return KeySet(owners_of(came, versions), versions.keys)
 
 
-def keys_that_went(base: Base, sources: Sequence[SourceVersion], versions: Versions) -> KeySet:
-    """Keys of the parent's object versions that are not there any more."""
+def keys_that_went(job: Job, base: Base, sources: Sequence[SourceVersion], versions: Versions) -> KeySet:
+    """Keys of the parent's object versions that are not there any more. Where some are lost: of all documents in its data files."""
+    if not base.has_keys:
+        return slots_of(job, [candidate(job.fingerprint, item, BASE) for item in base.files.values()])
     present = {item.object_id for item in sources}
     went = enumerate(item for item in base.sources.values() if item.object_id not in present)
     return KeySet(owners_of(went, versions), versions.keys)
+
+
+def unknown_documents(base: Base, went: KeySet) -> int:
+    """Documents of the parent whose keys and files are both lost. They are taken for deleted, so that a guard can hold the run back."""
+    return base.parent.documents - went.documents if base.parent and not base.has_keys else 0
 
 
 def owners_of(numbered: Iterable[tuple[int, SourceVersion]], versions: Versions) -> list[Owner]:
