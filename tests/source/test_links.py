@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from bulkembed.errors import BulkembedError, ConfigError
 from bulkembed.runs.lookup import open_job
-from bulkembed.source.objects import source_listing
+from bulkembed.source.objects import NoDocuments, source_listing
 from bulkembed.storage.store import Store
 from tests.support.corpora import write_jsonl
 from tests.support.listing import ROW, fill, left_out, paths
@@ -94,15 +96,38 @@ def test_a_link_that_leads_nowhere_is_named_and_fails_the_run(tmp_path: Path, qw
     (tmp_path / "in" / "b.jsonl").symlink_to(target)
     (tmp_path / "in" / "c.pdf").symlink_to(target)
     summary = in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen, keep_columns=[]))
-    with pytest.raises(BulkembedError, match=r"in/b\.jsonl: a symbolic link that leads nowhere"):
+    with pytest.raises(BulkembedError, match=r"in/b\.jsonl: a link that leads nowhere"):
         summary.require_complete()
     assert [str(each) for each in summary.plan.left_out] == ["1 broken link: c.pdf"]
+
+
+def test_a_volume_of_kubernetes_is_read_once_by_its_own_names(tmp_path: Path) -> None:
+    """Names lead to files by way of `..data`, which is a link to a folder that an update replaces."""
+    fill(tmp_path, "..2026_11_27/a.jsonl", "..2026_11_27/b.jsonl")
+    (tmp_path / "..data").symlink_to("..2026_11_27")
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).symlink_to(f"..data/{name}")
+    assert paths(source_listing(Store(), str(tmp_path))) == ["a.jsonl", "b.jsonl"]
+
+
+def test_a_source_that_is_a_link_is_what_it_leads_to(tmp_path: Path) -> None:
+    fill(tmp_path, "deep/a.jsonl")
+    (tmp_path / "one.jsonl").symlink_to("deep/a.jsonl")
+    (tmp_path / "all").symlink_to("deep")
+    (tmp_path / "loop").symlink_to("loop")
+    assert paths(source_listing(Store(), f"{tmp_path}/one.jsonl")) == ["one.jsonl"]
+    assert paths(source_listing(Store(), f"{tmp_path}/all/")) == ["a.jsonl"]
+    with pytest.raises(NoDocuments, match="loop: a link that leads nowhere"):
+        source_listing(Store(), f"{tmp_path}/loop")
 
 
 def test_what_is_no_file_is_counted(tmp_path: Path) -> None:
     fill(tmp_path, "a.jsonl")
     os.mkfifo(tmp_path / "b.jsonl")
-    assert left_out(source_listing(Store(), str(tmp_path))) == {"neither file nor folder": (1, ("b.jsonl",))}
+    with TemporaryDirectory() as short, socket.socket(socket.AF_UNIX) as server:  # the path of a socket has 107 bytes
+        server.bind(f"{short}/c.jsonl")
+        (tmp_path / "c.jsonl").symlink_to(f"{short}/c.jsonl")
+        assert left_out(source_listing(Store(), str(tmp_path))) == {"neither file nor folder": (2, ("b.jsonl", "c.jsonl"))}
 
 
 def test_names_that_are_no_utf8_are_named(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import s3fs
 from bulkembed.errors import SourceError, StorageError
 from bulkembed.source.layout import layout_of
 from bulkembed.source.objects import source_listing
+from bulkembed.storage import retry
 from bulkembed.storage.store import Store
 from tests.support.faulty_s3 import serving
 from tests.support.listing import ROW, fill, left_out, paths
@@ -126,6 +127,87 @@ def test_a_page_of_links_is_a_folder_and_a_query_no_pattern(web: str, source: st
     assert paths(found) == expected
     assert layout_of(Store(), found.objects[0]).rows == 1
     assert left_out(found) == ({"with the suffix .pdf": (1, ("b.pdf",))} if source == "in/" else {})
+
+
+def test_a_page_of_links_as_servers_write_it(short_waits: None) -> None:
+    """Columns to sort by, links to elsewhere and to nothing, a folder that is gone, and one that is closed."""
+    links = [
+        "?C=N;O=D",
+        "/",
+        "mailto:x@y",
+        "http://elsewhere/x.jsonl",
+        "a.jsonl",
+        "a.jsonl#top",
+        "b%20c.jsonl",
+        "sub/",
+        "gone/",
+        "gone.jsonl",
+    ]
+
+    async def page(request: aiohttp.web.Request) -> aiohttp.web.Response:
+        shown = links if request.path == "/in/" else ["../", "d.jsonl", "_SUCCESS"]
+        return aiohttp.web.Response(text="".join(f'<a href="{link}">x</a>' for link in shown), content_type="text/html")
+
+    async def document(request: aiohttp.web.Request) -> aiohttp.web.Response:
+        return aiohttp.web.Response(body=ROW, content_type="text/plain")
+
+    async def failing(request: aiohttp.web.Request) -> aiohttp.web.Response:
+        return aiohttp.web.Response(status=int(request.path[-4:-1]))
+
+    application = aiohttp.web.Application()
+    for path, handler in {"/in/": page, "/in/sub/": page, "/403/": failing, "/503/": failing}.items():
+        application.router.add_get(path, handler)
+    for name in ("a.jsonl", "b c.jsonl", "sub/d.jsonl", "sub/_SUCCESS"):
+        application.router.add_get(f"/in/{name}", document)
+    with serving(application) as url:
+        found = source_listing(Store(), f"{url}/in/")
+        assert paths(found) == ["a.jsonl", "b%20c.jsonl", "sub/d.jsonl"]
+        assert [failure.where for failure in found.failures] == [f"{url}/in/gone.jsonl", f"{url}/in/gone/"]
+        assert left_out(found) == {"hidden by a leading dot or underscore": (1, ("sub/_SUCCESS",))}
+        assert left_out(source_listing(Store(), f"{url}/in/*/*.jsonl")) == {"gone while it was listed": (1, ("gone/",))}
+        for status in (403, 503):
+            with pytest.raises(StorageError, match=rf"listing {url}/{status}/: .*{status}"):
+                source_listing(Store(), f"{url}/{status}/")
+    with pytest.raises(StorageError, match=r"listing .*Connect"):
+        source_listing(Store(), f"{url}/in/")
+
+
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(retry, "MAX_WAIT_SECONDS", 0.002)
+
+
+PAGE = """<?xml version="1.0"?><ListBucketResult><Name>b</Name><KeyCount>1</KeyCount><MaxKeys>1000</MaxKeys>{more}
+<Contents><Key>in/{name}</Key><LastModified>2026-11-27T00:00:00.000Z</LastModified><ETag>"{name}"</ETag><Size>25</Size></Contents>
+</ListBucketResult>"""
+
+
+@pytest.mark.parametrize(("answers", "expected"), [([503, 200], ["a.jsonl", "b.jsonl"]), ([403], None), ([200], ["a.jsonl", "b.jsonl"])])
+def test_a_listing_of_two_pages_is_whole_or_an_error(short_waits: None, answers: list[int], expected: list[str] | None) -> None:
+    """`answers`: what the second page is answered with, in turn."""
+    left = list(answers)
+
+    async def listing(request: aiohttp.web.Request) -> aiohttp.web.Response:
+        if "list-type" not in request.query:
+            return aiohttp.web.Response(status=404)
+        if "continuation-token" not in request.query:
+            more = "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>"
+            return aiohttp.web.Response(text=PAGE.format(more=more, name="a.jsonl"), content_type="application/xml")
+        status = left.pop(0) if len(left) > 1 else left[0]
+        return aiohttp.web.Response(
+            status=status, text=PAGE.format(more="<IsTruncated>false</IsTruncated>", name="b.jsonl"), content_type="application/xml"
+        )
+
+    application = aiohttp.web.Application()
+    application.router.add_route("*", "/{path:.*}", listing)
+    with serving(application) as url:
+        store = Store({"key": "k", "secret": "s", "endpoint_url": url})
+        if expected is None:
+            with pytest.raises(StorageError, match="listing s3://b/in: "):
+                store.listing("s3://b/in")
+        else:
+            assert sorted(item.relative_path for item in store.listing("s3://b/in").objects) == expected
 
 
 @pytest.mark.parametrize("source", ["", "/*/b [1].jsonl", "/c [v2]", "/**/*.jsonl", "/c [v2]/b [1].jsonl"])

@@ -124,9 +124,3 @@ class RayConfig(Section):
     resource_wait_seconds: float = Field(
         default=900, ge=0, description="Seconds that an autoscaling cluster may take to grow to the first embedding actor."
     )
-
-    @model_validator(mode="after")
-    def each_is_heeded(self) -> Self:
-        if self.num_cpus is not None and self.address not in (None, "local"):
-            raise ValueError("num_cpus: is of a Ray that the run starts, and does nothing where it joins one at ray.address; leave one out")
-        return self

@@ -28,7 +28,7 @@ MAX_EXAMPLES, MAX_SUFFIXES = 3, 5
 TABLE_FOLDERS = ("_delta_log/", "metadata/")  # hold a table's own records
 # Names that cannot be read and may be documents. They fail the run, as a corrupt object does.
 UNREADABLE = {
-    BROKEN: "a symbolic link that leads nowhere; mend, remove or exclude it",
+    BROKEN: "a link that leads nowhere; mend, remove or exclude it",
     NOT_UTF8: "its name is not UTF-8; rename or exclude it",
 }
 

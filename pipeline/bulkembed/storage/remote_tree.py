@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import posixpath
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from bulkembed.errors import SourceError, StorageError
-from bulkembed.storage.listing import GONE, SLASH, SPECIAL, WILD, Entry, NameTest, any_name
+from bulkembed.storage.listing import BROKEN, GONE, SLASH, SPECIAL, WILD, Entry, NameTest, any_name
 from bulkembed.storage.name_rules import NameRules
 from bulkembed.storage.retry import retry
 
+NO_NAME = re.compile(r"/(\?|[a-z]+:|$)")  # of a link of a page: a query of the page itself, or mailto: and the like
 HADOOP_MARKER = "_$folder$"  # how Hadoop ends the name of an empty object that stands for a folder
 
 
@@ -24,6 +27,8 @@ class RemoteTree:
         self.filesystem, self.rules = filesystem, rules
         self.followed: list[Entry] = []
         self.is_s3 = "s3" in filesystem.protocol
+        self.is_web = "http" in filesystem.protocol
+        self.dead = BROKEN if self.is_web else GONE  # why a name is left out that is listed and not there
 
     def stands(self, path: str) -> bool:
         if not self.is_s3:
@@ -65,21 +70,31 @@ class RemoteTree:
 
     def _children_of(self, folder: str, top: str) -> list[Entry]:
         """The entries in a folder. One below `top` was named by a listing: it is left out by name where it is not there."""
+        if folder == top:
+            return self._entries(folder, self._ask(self._list, folder))
         try:
             return self.children(folder, "")
         except FileNotFoundError:
-            if folder == top:
-                raise
-            return [Entry(f"{folder}/", "left out", GONE)]
+            return [Entry(f"{folder}/", "left out", self.dead)]
 
     def children(self, path: str, stem: str) -> list[Entry]:
         if self.is_s3 and (not path or WILD.search(path.partition("/")[0])):
             raise SourceError(f"source s3://{path or stem}: the name of a bucket cannot be a pattern")
         if self.is_s3 and stem:  # one request, however much else is in the folder
             inside = self._ask(lambda place: self.filesystem.find(place, maxdepth=1, withdirs=True, prefix=stem, detail=True), path)
-            infos = inside.items()
-        else:
-            infos = [(info["name"], info) for info in self._ask(lambda place: self.filesystem.ls(place, detail=True), path)]
+            return self._entries(path, list(inside.items()))
+        return self._entries(path, self._ask(self._list, f"{path.rstrip('/')}/" if self.is_web else path))
+
+    def _list(self, folder: str) -> list[tuple[str, Any]]:
+        """Names and infos in a folder. A page's links to itself in another order, and to what is no name, are dropped."""
+        infos = [(info["name"], info) for info in self.filesystem.ls(folder, detail=True)]
+        if not self.is_web:
+            return infos
+        links = {name.partition("#")[0]: info for name, info in infos}
+        return [(name, info) for name, info in links.items() if not NO_NAME.match(name.removeprefix(folder.rstrip("/")))]
+
+    def _entries(self, path: str, infos: Sequence[tuple[str, Any]]) -> list[Entry]:
+        """What a listing of the folder `path` says."""
         inner = [(name, info) for name, info in infos if name.rstrip("/") != path.rstrip("/")]
         folders = {name.rstrip("/") for name, info in inner if info["type"] == "directory"}
         entries = self._visible([(name, info) for name, info in inner if info["type"] != "directory"], path, folders)
@@ -120,7 +135,10 @@ class RemoteTree:
         if name.endswith("/"):
             return Entry(name, "left out", SLASH)
         if not info or info["type"] not in ("file", "directory") or info.get("size") is None:
-            info = self._ask(self.filesystem.info, name)
+            try:
+                info = self._ask(self.filesystem.info, name)
+            except FileNotFoundError:
+                return Entry(name, "left out", self.dead)
         if info["type"] != "file":
             return Entry(name, "left out", SPECIAL)
         return Entry(name, "file", "", info)
@@ -128,7 +146,12 @@ class RemoteTree:
     def _ask(self, request: Callable[[str], Any], path: str) -> Any:
         def attempt() -> Any:
             self.filesystem.invalidate_cache()
-            return request(path)
+            try:
+                return request(path)
+            except FileNotFoundError as error:
+                if not self.is_web:
+                    raise
+                raise fault_behind(error) from error
 
         return retry(attempt, f"listing {self.filesystem.unstrip_protocol(path)}")
 
@@ -141,6 +164,15 @@ def names_in(filesystem: Any, path: str) -> list[str]:
     if "s3" not in filesystem.protocol or not folder:
         return list(filesystem.ls(path, detail=False))
     return list(filesystem.find(folder, maxdepth=1, withdirs=True, prefix=f"{name}/"))
+
+
+def fault_behind(error: FileNotFoundError) -> Exception:
+    """The error itself, or what was the matter: fsspec says of every fault of a web server that nothing is there."""
+    cause = error.__cause__
+    status = getattr(cause, "status", None)
+    if not isinstance(cause, Exception) or isinstance(cause, FileNotFoundError) or status in (404, 410):
+        return error
+    return PermissionError(errno.EACCES, f"the server answered {status}") if status in (401, 403) else cause
 
 
 def lists_at_once(filesystem: Any) -> bool:
