@@ -19,13 +19,22 @@ from bulkembed.runs.difference import difference
 from bulkembed.runs.exchange import MemoryExchange, StoreExchange
 from bulkembed.runs.mapper import LocalMapper, Mapper
 from bulkembed.runs.matching import BASE, FOREIGN, ORPHAN, match
-from bulkembed.runs.partitions import NightMatch, night_difference, night_match, rows_by_owner, twin_match
+from bulkembed.runs.partitions import (
+    Changes,
+    NightMatch,
+    groups_of,
+    night_difference,
+    night_match,
+    rows_by_owner,
+    rows_to_embed,
+    twin_match,
+)
 from bulkembed.storage.store import Store
 from tests.support.corpora import write_corpus
 from tests.support.keys import Document, documents, hashes, keys
 from tests.support.runs import in_one_process, simulated
 
-EXCHANGED = ("drops", "adopted", "remembered", "embed", "twins")
+PLACED, COUNTED = ("drops", "adopted"), ("remembered", "embed", "twins")
 
 
 class Source:
@@ -56,12 +65,20 @@ def test_partitions_give_what_one_function_gives(
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(buckets, "BATCH_ROWS", 6)
         changes = night_difference(Source(keys(old)).keys, Source(keys(new)).keys, parts)
-        found = night_match(changes, Source(slots, states).keys, rejected, dedupe, parts)
+        patched.setattr(buckets, "PARTITION_ROWS", 5)
+        groups = groups_of(changes, [4] * -(-len(new) // 4))
+        found = night_match(changes, Source(slots, states).keys, rejected, dedupe, parts, groups)
+        embed = embedded(parts, groups)
     whole = difference(keys(old), keys(new))
     assert (changes.old, changes.new, changes.gone, changes.came) == (len(old), len(new), len(whole.gone), len(whole.came))
     assert (changes.added, changes.changed, changes.deleted) == (whole.added, whole.changed, whole.deleted)
     assert {name for name, _ in parts.exchange.held} <= {"twins"}  # type: ignore[attr-defined]
-    require_equal(found, whole.came, whole.gone, slots, states, rejected, dedupe)
+    assert not parts.exchange.tables  # type: ignore[attr-defined]
+    require_equal(found, embed, whole.came, whole.gone, slots, states, rejected, dedupe)
+
+
+def embedded(parts: Partitions, groups: Any) -> list[list[int]]:
+    return [[owner, row] for owner, rows in rows_to_embed(parts, groups) for row in rows.tolist()]
 
 
 def slots_of(*documents: list[Document]) -> tuple[Keys, list[int]]:
@@ -74,11 +91,15 @@ def slots_of(*documents: list[Document]) -> tuple[Keys, list[int]]:
     return Keys.concat(parts), states
 
 
-def require_equal(found: NightMatch, came: Keys, gone: Keys, slots: Keys, states: list[int], rejected: Any, dedupe: bool) -> None:
+def require_equal(
+    found: NightMatch, embed: list[list[int]], came: Keys, gone: Keys, slots: Keys, states: list[int], rejected: Any, dedupe: bool
+) -> None:
     expected = match(came, gone, slots, np.array([*states, 0], np.int8)[slots.owners], rejected, dedupe)
-    for name in EXCHANGED:
-        of = slots if name in ("drops", "adopted") else came
-        assert getattr(found, name).tolist() == places(of, getattr(expected, name)), name
+    for name in PLACED:
+        assert getattr(found, name).tolist() == places(slots, getattr(expected, name)), name
+    for name in COUNTED:
+        assert getattr(found, name) == len(getattr(expected, name)), name
+    assert embed == places(came, expected.embed)
     adds = [[*slot, *row] for slot, row in zip(unsorted(slots, expected.adds[:, 1]), unsorted(came, expected.adds[:, 0]), strict=True)]
     assert found.adds.tolist() == sorted(adds)
     for contents, of, indices in (
@@ -101,7 +122,7 @@ def a_night(parts: Partitions) -> NightMatch:
     old = [Document(1, 1, 0), Document(2, 2, 0), Document(3, 3, 0)]
     new = [Document(3, 3, 0), Document(2, 2, 0), Document(9, 1, 0), Document(5, 5, 0), Document(6, 5, 0), Document(7, 7, 0)]
     changes = night_difference(Source(keys(old)).keys, Source(keys(new)).keys, parts)
-    return night_match(changes, Source(keys(old)).keys, hashes([7]), True, parts)
+    return night_match(changes, Source(keys(old)).keys, hashes([7]), True, parts, groups_of(changes, [4, 2]))
 
 
 def test_a_night_through_a_store(place: tuple[Store, str]) -> None:
@@ -110,7 +131,8 @@ def test_a_night_through_a_store(place: tuple[Store, str]) -> None:
     first = a_night(parts)
     assert first.drops.tolist() == [[0, 0]]
     assert first.adds.tolist() == [[0, 0, 0, 2]]
-    assert (first.embed.tolist(), first.twins.tolist(), first.remembered.tolist()) == ([[0, 3]], [[1, 0]], [[1, 1]])
+    assert (first.embed, first.twins, first.remembered) == (1, 1, 1)
+    assert embedded(parts, np.zeros(2, np.int32)) == [[0, 3]]
     second = twin_match(first, Source(keys([Document(5, 5, 0)], first_owner=8), [0] * 9).keys, hashes([7]), parts)
     assert second.adds.tolist() == [[8, 0, 1, 0]]
     parts.exchange.remove()
@@ -140,7 +162,7 @@ def test_twins_without_a_vector_raise() -> None:
 def test_twins_of_a_new_reject_are_rejects() -> None:
     parts = in_memory(2)
     first = a_night(parts)
-    assert twin_match(first, KeySet([], Keys.concat), hashes([5]), parts).remembered.tolist() == [[1, 0]]
+    assert twin_match(first, KeySet([], Keys.concat), hashes([5]), parts).remembered == 1
 
 
 def test_an_object_with_other_rows_than_it_should_have_raises() -> None:
@@ -180,7 +202,7 @@ def test_few_keys_stay_in_this_process() -> None:
     assert work.partitions(0).exchange is not exchange
     assert asked == [], "nobody is asked for a mapper, which would connect Ray"
     many = work.partitions(buckets.ROWS_HERE + 1)
-    assert (many.buckets, many.exchange, asked) == (3, exchange, [buckets.KEY_BYTES * (buckets.ROWS_HERE + 1)])
+    assert (many.buckets, many.exchange, asked) == (6, exchange, [buckets.KEY_BYTES * (buckets.ROWS_HERE + 1)])
 
 
 @given(st.integers(buckets.ROWS_HERE + 1, 10**10))
@@ -224,6 +246,17 @@ def test_nothing_stays_in_the_exchange_after_an_error(tmp_path: Path, qwen: str,
         in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen))
     assert seen
     assert list((tmp_path / "out/_meta/exchange").iterdir()) == []
+
+
+@given(st.lists(st.integers(0, 9)), st.integers(0, 90), st.integers(1, 12))
+def test_groups_of_objects_ascend_and_are_as_many_as_rows_that_came_need(objects: list[int], came: int, most: int) -> None:
+    changes = Changes(0, came, 0, came, came, 0, 0, np.empty(0, np.uint32))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(buckets, "PARTITION_ROWS", most)
+        groups = groups_of(changes, objects).tolist()
+    assert groups == sorted(groups)
+    assert len(groups) == len(objects)
+    assert all(0 <= group < max(1, -(-came // most)) for group in groups)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), unique=True))

@@ -127,14 +127,14 @@ def test_many_values_go_to_the_files_by_way_of_the_exchange(
     vectors = by_id(cfg)
     cut_and_shuffled(cfg, [row | {"lang": f"de{row['id']}"} for row in rows])
     held: list[int] = []
-    read_table = StoreExchange.read_table
+    read_tables = StoreExchange.read_tables
 
     def counted(exchange: StoreExchange, *place: Any) -> pa.Table:
-        values = read_table(exchange, *place)
+        values = read_tables(exchange, *place)
         held.append(values.num_rows)
         return values
 
-    monkeypatch.setattr(StoreExchange, "read_table", counted)
+    monkeypatch.setattr(StoreExchange, "read_tables", counted)
     monkeypatch.setattr(rewrites, "VALUE_ROWS", 13)
     assert embedded(cfg) == 0
     assert (sum(held), len(held) > 1, max(held) <= 13) == (30, True, True)

@@ -19,7 +19,7 @@ from bulkembed.runs.matching import BASE
 
 KEY_BYTES = 60  # in the exchange
 ROWS_HERE = 2_500_000  # keys that are few, and stay in this process: one thread joins them in 0.3 GB
-PARTITION_ROWS, MAX_PARTITION_ROWS = 1_000_000, 4_000_000  # keys of a bucket: a task that joins them holds 0.13 to 0.5 GB
+PARTITION_ROWS, MAX_PARTITION_ROWS = 500_000, 4_000_000  # keys of a bucket: a task that joins them holds 0.15 to 0.8 GB
 BATCH_ROWS, MAX_BATCH_ROWS = 500_000, 1_000_000  # keys that a task reads and splits: it holds them three times
 FEW_BUCKETS = 32  # beyond these buckets grow, since each is as many objects in the exchange as there are batches
 READERS = 4  # objects or files that a task reads side by side: each thread keeps some 10 MB

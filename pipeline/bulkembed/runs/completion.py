@@ -48,7 +48,7 @@ def complete(job: Job, plan: RunPlan, night: Night, published: Collection[str], 
 
 def twins_of(job: Job, night: Night, embedded: Sequence[str], tonight: RejectedRows, work: Workplace) -> tuple[list[FileChange], Hashes]:
     """The files that get more documents with the texts that were just embedded, and the contents of those that were rejected."""
-    if night.matched is None or night.partitions is None or not len(night.matched.twins):
+    if night.matched is None or night.partitions is None or not night.matched.twins:
         return [], no_hashes()
     receipts = job.ledger.read_receipts(embedded)
     files = [Candidate(job.fingerprint, receipt.shard, BASE, receipt.counts.documents, receipt.counts.vectors) for receipt in receipts]

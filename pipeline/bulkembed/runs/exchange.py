@@ -25,6 +25,14 @@ class Exchange(Protocol):
         """All keys of one bucket, in the order of those who wrote them."""
         ...
 
+    def write_tables(self, name: str, producer: int, buckets: Mapping[int, pa.Table]) -> None:
+        """As `write`, of other values than keys."""
+        ...
+
+    def read_tables(self, name: str, bucket: int, schema: pa.Schema) -> pa.Table:
+        """All tables of one bucket, in the order of those who wrote them."""
+        ...
+
     def remove(self, *names: str) -> None:
         """Removes these sets, or everything where none is named."""
         ...
@@ -44,16 +52,13 @@ class StoreExchange:
         return Keys.concat([keys_in(table) for table in self.tables(name, bucket)])
 
     def write_tables(self, name: str, producer: int, buckets: Mapping[int, pa.Table]) -> None:
-        """As `write`, of other values than keys."""
-
         def put(bucket: int) -> None:
             self.store.put(join(self.folder_of(name, bucket), f"{producer:08d}.arrow"), arrow_bytes(buckets[bucket]))
 
         for _ in LocalMapper(REQUESTS).map(put, buckets):
             pass
 
-    def read_table(self, name: str, bucket: int, schema: pa.Schema) -> pa.Table:
-        """All tables of one bucket, in the order of those who wrote them."""
+    def read_tables(self, name: str, bucket: int, schema: pa.Schema) -> pa.Table:
         return pa.concat_tables([schema.empty_table(), *self.tables(name, bucket)])
 
     def tables(self, name: str, bucket: int) -> Iterator[pa.Table]:
@@ -76,6 +81,7 @@ class MemoryExchange:
     """The same in this process."""
 
     held: dict[tuple[str, int], dict[int, Keys]] = field(default_factory=dict)
+    tables: dict[tuple[str, int], dict[int, pa.Table]] = field(default_factory=dict)
 
     def write(self, name: str, producer: int, buckets: Mapping[int, Keys]) -> None:
         for bucket, keys in buckets.items():
@@ -88,9 +94,18 @@ class MemoryExchange:
             self.held[name, bucket] = {0: whole}  # in place of its parts, which would take as much again
         return whole
 
+    def write_tables(self, name: str, producer: int, buckets: Mapping[int, pa.Table]) -> None:
+        for bucket, table in buckets.items():
+            self.tables.setdefault((name, bucket), {})[producer] = table
+
+    def read_tables(self, name: str, bucket: int, schema: pa.Schema) -> pa.Table:
+        written = self.tables.get((name, bucket), {})
+        return pa.concat_tables([schema.empty_table(), *(written[producer] for producer in sorted(written))])
+
     def remove(self, *names: str) -> None:
-        for held in [held for held in self.held if not names or held[0] in names]:
-            del self.held[held]
+        for kind in (self.held, self.tables):
+            for place in [place for place in kind if not names or place[0] in names]:
+                del kind[place]
 
 
 def bytes_of(keys: Keys) -> bytes:

@@ -18,7 +18,7 @@ from bulkembed.runs.buckets import KeySet, Owner, Partitions
 from bulkembed.runs.file_changes import FileChange, changes_of, slots_of
 from bulkembed.runs.job import Job
 from bulkembed.runs.matching import BASE, ORPHAN
-from bulkembed.runs.partitions import Changes, NightMatch, night_difference, night_match
+from bulkembed.runs.partitions import Changes, NightMatch, groups_of, night_difference, night_match, rows_to_embed
 from bulkembed.runs.picks import shards_of_rows
 from bulkembed.runs.rejects import Rejects, rejected_in
 from bulkembed.runs.versions import Versions
@@ -79,11 +79,11 @@ def counts_of(found: Changes, matched: NightMatch) -> NightCounts:
         added=found.added,
         changed=found.changed,
         deleted=found.deleted,
-        embedded=len(matched.embed),
+        embedded=matched.embed,
         reused=len(matched.adds),
         adopted=len(matched.adopted),
-        duplicates=len(matched.twins),
-        remembered=len(matched.remembered),
+        duplicates=matched.twins,
+        remembered=matched.remembered,
     )
 
 
@@ -118,7 +118,8 @@ def plan_night(
         found = night_difference(KeySet([], everything.read), everything, partitions)
     files = candidates(job, base, found.contents, asked.published)
     rejects = known_rejects(job, base, files, asked.retried)
-    matched = night_match(found, slots_of(job, files), from_digests(sorted(rejects)), job.cfg.dedupe, partitions)
+    groups = groups_of(found, [item.rows for item in sources])
+    matched = night_match(found, slots_of(job, files), from_digests(sorted(rejects)), job.cfg.dedupe, partitions, groups)
     changes, untouched = changes_of(job, files, matched)
     replaced = {item.name for item in files if item.fingerprint == job.fingerprint} - set(untouched)
     kept = base.files.keys() - replaced if base.is_usable else set[str]()
@@ -127,7 +128,7 @@ def plan_night(
         objects=list(objects),
         sources=sources,
         carried=sorted(kept.union(untouched)),
-        shards=shards_of_rows(job, objects, matched.embed, versions, base.number),
+        shards=shards_of_rows(job, objects, rows_to_embed(partitions, groups), versions, base.number),
         changes=changes,
         rejects=rejects,
         difference=replace(found, added=counted.added, changed=counted.changed, deleted=counted.deleted + unknown_documents(base, went)),

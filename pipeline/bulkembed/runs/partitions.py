@@ -6,21 +6,28 @@ an exchange, by bucket: by id for the difference, by content for the match. Sums
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from bulkembed.dataset.file_keys import prefixes_of
 from bulkembed.row_keys import Hashes, Keys
+from bulkembed.runs import buckets
 from bulkembed.runs.buckets import KeySet, Partitions, Prefixes, buckets_of, in_buckets, split
 from bulkembed.runs.difference import difference
 from bulkembed.runs.joins import Indices, Integers, require_sum
 from bulkembed.runs.matching import Claims, States, assign, claim
 
 OLD, NEW, GONE, CAME, SLOTS, TWINS, NEW_SLOTS, NONE, REST = "old", "new", "gone", "came", "slots", "twins", "new-slots", "none", "rest"
+EMBED = "embed"  # tables of PLACES, by group of objects
+PLACES = pa.schema([pa.field("owner", pa.int32()), pa.field("row", pa.int64())])
+COUNTS = ("remembered", "embed", "twins")
+Rows = npt.NDArray[np.int64]
 Places = npt.NDArray[np.int64]  # (n, 2): owner and row of documents, sorted
 
 
@@ -45,9 +52,9 @@ class NightMatch:
     drops: Places  # in data files
     adopted: Places  # in data files
     adds: npt.NDArray[np.int64]  # (n, 4): file and row of the slot, object and row of the document; sorted
-    remembered: Places  # in source objects, as the next two
-    embed: Places
-    twins: Places
+    remembered: int  # how many; the keys of twins and the rows to embed are in the exchange
+    embed: int
+    twins: int
     remembered_contents: Hashes  # a hash for each document
     forgotten_contents: Hashes  # of rejects that went, a hash for each document
     twin_contents: Prefixes  # ascending, each once
@@ -63,6 +70,7 @@ class MatchTask:
     slots: str
     twins: str  # where twins are written
     states: States  # of each file, by its number
+    groups: Integers | None  # of each object, by its number: the bucket for its rows that go to the engine; None: none may
     rejected: Hashes
     dedupe: bool
 
@@ -78,10 +86,19 @@ def night_difference(old: KeySet, new: KeySet, partitions: Partitions) -> Change
     return found
 
 
-def night_match(changes: Changes, slots: KeySet, rejected: Hashes, dedupe: bool, partitions: Partitions) -> NightMatch:
-    """Matches what came and went with the slots. `slots`: all files that have one of `changes.contents`, others may be left out."""
+def groups_of(changes: Changes, objects: Sequence[int]) -> Integers:
+    """A group for each object, ascending: rows that came are about PARTITION_ROWS in each. `objects`: rows of all objects of the night."""
+    count = -(-changes.came // buckets.PARTITION_ROWS)
+    before = np.cumsum([0, *objects[:-1]], dtype=np.int64)[: len(objects)]
+    return np.minimum(before * count // max(1, sum(objects)), max(0, count - 1)).astype(np.int32)
+
+
+def night_match(changes: Changes, slots: KeySet, rejected: Hashes, dedupe: bool, partitions: Partitions, groups: Integers) -> NightMatch:
+    """Matches what came and went with the slots. Rows to embed are in the exchange afterwards: see `rows_to_embed`.
+
+    `slots`: all files that have one of `changes.contents`, others may be left out. `groups`: see `groups_of`."""
     split(SLOTS, slots, "contents", changes.contents, partitions)
-    task = MatchTask(partitions, CAME, GONE, SLOTS, TWINS, states_of(slots), rejected, dedupe)
+    task = MatchTask(partitions, CAME, GONE, SLOTS, TWINS, states_of(slots), groups, rejected, dedupe)
     found = match_buckets(task)
     partitions.exchange.remove(CAME, GONE, SLOTS)
     require_sum("documents that came, in all buckets", placed(found), changes.came)
@@ -92,18 +109,27 @@ def night_match(changes: Changes, slots: KeySet, rejected: Hashes, dedupe: bool,
 def twin_match(first: NightMatch, slots: KeySet, rejected: Hashes, partitions: Partitions) -> NightMatch:
     """Gives the twins of `first` the vectors of the new files. `slots`: these files; `rejected`: with the rejects of this night."""
     split(NEW_SLOTS, slots, "contents", first.twin_contents, partitions)
-    found = match_buckets(MatchTask(partitions, TWINS, NONE, NEW_SLOTS, REST, states_of(slots), rejected, True))
+    found = match_buckets(MatchTask(partitions, TWINS, NONE, NEW_SLOTS, REST, states_of(slots), None, rejected, True))
     partitions.exchange.remove(TWINS, NEW_SLOTS)
-    require_sum("twins in all buckets", placed(found), len(first.twins))
-    require_sum("twins whose content has a vector or is a reject", placed(found) - len(found.embed) - len(found.twins), len(first.twins))
+    require_sum("twins in all buckets", placed(found), first.twins)
+    require_sum("twins whose content has a vector or is a reject", placed(found) - found.embed - found.twins, first.twins)
     return found
 
 
 def match_buckets(task: MatchTask) -> NightMatch:
     """Files that change anyway are known once every bucket has claimed its slots: hence two passes."""
-    mapper, buckets = task.partitions.mapper, range(task.partitions.buckets)
-    touched = np.unique(np.concatenate(list(mapper.map(partial(touched_by_bucket, task), buckets))))
-    return joined(mapper.map(partial(match_of_bucket, task, touched), buckets))
+    mapper, numbers = task.partitions.mapper, range(task.partitions.buckets)
+    touched = np.unique(np.concatenate(list(mapper.map(partial(touched_by_bucket, task), numbers))))
+    return joined(list(mapper.map(partial(match_of_bucket, task, touched), numbers)))
+
+
+def rows_to_embed(partitions: Partitions, groups: Integers) -> Iterator[tuple[int, Rows]]:
+    """The number of each object, and its rows that go to the engine, in source order. They leave the exchange."""
+    for group in np.unique(groups).tolist():
+        table = partitions.exchange.read_tables(EMBED, group, PLACES)
+        found = np.stack([table[name].to_numpy().astype(np.int64) for name in PLACES.names], axis=1)
+        yield from rows_by_owner(found[np.lexsort((found[:, 1], found[:, 0]))]).items()
+    partitions.exchange.remove(EMBED)
 
 
 def rows_by_owner(places: npt.NDArray[np.int64]) -> dict[int, npt.NDArray[np.int64]]:
@@ -129,9 +155,9 @@ def difference_of_bucket(partitions: Partitions, bucket: int) -> Changes:
 
 def total(found: Iterable[Changes]) -> Changes:
     """The sums over all buckets."""
-    buckets = list(found)
-    counts = {item.name: sum(getattr(bucket, item.name) for bucket in buckets) for item in fields(Changes) if item.name != "contents"}
-    return Changes(**counts, contents=np.unique(np.concatenate([bucket.contents for bucket in buckets])))
+    every = list(found)
+    counts = {item.name: sum(getattr(bucket, item.name) for bucket in every) for item in fields(Changes) if item.name != "contents"}
+    return Changes(**counts, contents=np.unique(np.concatenate([bucket.contents for bucket in every])))
 
 
 def states_of(slots: KeySet) -> States:
@@ -158,30 +184,44 @@ def match_of_bucket(task: MatchTask, touched: Integers, bucket: int) -> NightMat
     found = assign(came, slots, states, claims, touched, rejected, task.dedupe)
     twins = came.take(found.twins)
     task.partitions.exchange.write(task.twins, bucket, {bucket: twins})
+    if task.groups is not None:
+        task.partitions.exchange.write_tables(EMBED, bucket, in_groups(came, found.embed, task.groups))
     return NightMatch(
         drops=places(slots, found.drops),
         adopted=places(slots, found.adopted),
         adds=np.concatenate([places(slots, found.adds[:, 1]), places(came, found.adds[:, 0])], axis=1),
-        remembered=places(came, found.remembered),
-        embed=places(came, found.embed),
-        twins=places(came, found.twins),
+        remembered=len(found.remembered),
+        embed=len(found.embed),
+        twins=len(found.twins),
         remembered_contents=came.contents[found.remembered],
         forgotten_contents=gone.contents[found.forgotten],
         twin_contents=np.unique(prefixes_of(twins.contents)),
     )
 
 
+def in_groups(came: Keys, embed: Indices, groups: Integers) -> dict[int, pa.Table]:
+    """Owners and rows of these documents, by the group of the owner."""
+    owners, rows = came.owners[embed], came.rows[embed]
+    numbers = groups[owners]
+    masks = {number: numbers == number for number in np.unique(numbers).tolist()}
+    return {number: pa.table([owners[mask], rows[mask]], schema=PLACES) for number, mask in masks.items()}
+
+
 def places(keys: Keys, indices: Indices) -> Places:
     return np.stack([keys.owners[indices].astype(np.int64), keys.rows[indices]], axis=1)
 
 
-def joined(found: Iterable[NightMatch]) -> NightMatch:
-    """All buckets in one, sorted."""
-    buckets = list(found)
-    columns = {item.name: np.concatenate([getattr(bucket, item.name) for bucket in buckets]) for item in fields(NightMatch)}
-    return NightMatch(**{name: np.sort(rows) if rows.ndim == 1 else rows[np.lexsort(rows.T[::-1])] for name, rows in columns.items()})
+def joined(found: Sequence[NightMatch]) -> NightMatch:
+    """All buckets in one: counts are added, and rows are sorted."""
+    columns = {item.name: [getattr(bucket, item.name) for bucket in found] for item in fields(NightMatch)}
+    joint: dict[str, Any] = {name: sum(parts) if name in COUNTS else sorted_rows(np.concatenate(parts)) for name, parts in columns.items()}
+    return NightMatch(**joint)
+
+
+def sorted_rows(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.sort(rows) if rows.ndim == 1 else rows[np.lexsort(rows.T[::-1])]
 
 
 def placed(found: NightMatch) -> int:
     """How many documents that came have found their place."""
-    return sum(map(len, (found.adopted, found.adds, found.remembered, found.embed, found.twins)))
+    return len(found.adopted) + len(found.adds) + found.remembered + found.embed + found.twins

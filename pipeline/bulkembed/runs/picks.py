@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from bulkembed.runs.job import Job
-from bulkembed.runs.partitions import Places, rows_by_owner
 from bulkembed.runs.versions import Versions
 from bulkembed.shards import Shard
 from bulkembed.source.objects import SourceObject
-from bulkembed.source.planning import Bounds, gathered, shards_of_object
+from bulkembed.source.planning import Bounds, Rows, gathered, shards_of_object
 
 
 def bounds_of(job: Job) -> Bounds:
@@ -18,12 +17,14 @@ def bounds_of(job: Job) -> Bounds:
     return Bounds(max(1, min(shards.max_rows, (shards.memory_mib << 20) // (job.model.width * 4))), shards.text_mib << 20)
 
 
-def shards_of_rows(job: Job, objects: Sequence[SourceObject], places: Places, versions: Versions, parent: int) -> list[Shard]:
-    """Shards of these documents in source order. `places`: indices into `objects`, and rows; sorted.
+def shards_of_rows(
+    job: Job, objects: Sequence[SourceObject], rows_of: Iterable[tuple[int, Rows]], versions: Versions, parent: int
+) -> list[Shard]:
+    """Shards of these documents in source order. `rows_of`: indices into `objects`, and rows; sorted.
 
     Without a parent a shard holds rows of one object. The few new rows of a night lie all over the objects, so a shard gathers many."""
     bounds = bounds_of(job)
-    opened = ((objects[owner], versions.layout(objects[owner].id), rows) for owner, rows in rows_by_owner(places).items())
+    opened = ((objects[owner], versions.layout(objects[owner].id), rows) for owner, rows in rows_of)
     if parent:
         return list(gathered(opened, bounds, parent))
     shards: list[Shard] = []

@@ -126,7 +126,7 @@ def place_values(job: Job, exchange: StoreExchange, numbered: tuple[int, tuple[P
 
 def rewrite_group(job: Job, parent: int, exchange: StoreExchange, numbered: tuple[int, Sequence[FileChange]]) -> list[Receipt]:
     number, changes = numbered
-    values = exchange.read_table(VALUES, number, job.carried)
+    values = exchange.read_tables(VALUES, number, job.carried)
     outcomes = (rewrite_change(job, parent, item) for item in filled(changes, values))
     return [receipt for receipt in outcomes if receipt is not None]
 
