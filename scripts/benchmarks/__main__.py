@@ -30,11 +30,12 @@ from scripts.benchmarks.recall import recall
 from scripts.benchmarks.rewrite import rewrite
 from scripts.benchmarks.scale import scale
 from scripts.benchmarks.start import start
+from scripts.benchmarks.still import still
 from scripts.benchmarks.tail import tail
 from scripts.benchmarks.tune import tune
 
 ROWS = [machine, ratio, peers, limit, overhead, host, devices, tail, scale, memory, start, reads, formats, recall, tune, ablations]
-ROWS += [rewrite, nightly, month, difference]
+ROWS += [rewrite, nightly, still, month, difference]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 

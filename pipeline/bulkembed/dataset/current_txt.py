@@ -18,8 +18,11 @@ def write_current(view: View) -> Snapshot | None:
     It looks for the current snapshot again after each write: another command may have published meanwhile, and an older list may
     have replaced a newer one."""
     while view.current is not None and not lists_current(view):
-        view.store.put(paths.current_uri(view.output), current_text(view, view.current))
+        written = view.current
+        view.store.put(paths.current_uri(view.output), current_text(view, written))
         view = view.again()
+        if view.current == written:
+            break
     return view.current
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import islice
 from typing import Any, TypeVar
@@ -100,7 +100,7 @@ def part_name(kind: type[Entry], number: int) -> str:
 
 def parquet_bytes(kind: type[Entry], part: list[Entry]) -> bytes:
     sink = pa.BufferOutputStream()
-    table = pa.Table.from_pylist([asdict(entry) for entry in part], schema=arrow_schema(kind))
+    table = pa.Table.from_pylist([vars(entry) for entry in part], schema=arrow_schema(kind))
     pq.write_table(table, sink, compression="zstd", use_dictionary=False)
     return bytes(sink.getvalue())
 

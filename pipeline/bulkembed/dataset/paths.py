@@ -23,6 +23,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import sha256
 
 from bulkembed.storage.uris import absolute, join
@@ -43,6 +44,11 @@ def data_folder(output: str, fingerprint: str) -> str:
 
 def data_uri(output: str, fingerprint: str, name: str) -> str:
     return join(data_folder(output, fingerprint), f"{name}.parquet")
+
+
+def data_uris(output: str, fingerprint: str, names: Iterable[str]) -> list[str]:
+    folder = data_folder(output, fingerprint)
+    return [join(folder, f"{name}.parquet") for name in names]
 
 
 def rejects_root(output: str) -> str:

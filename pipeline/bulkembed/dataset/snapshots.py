@@ -222,5 +222,4 @@ def data_files(store: Store, output: str, snapshot: Snapshot) -> list[str]:
 
 def uris_of(output: str, snapshot: Snapshot, names: Iterable[str]) -> list[str]:
     """URIs of data files of a snapshot, also outside this working folder."""
-    at = absolute(output)
-    return [paths.data_uri(at, snapshot.fingerprint, name) for name in names]
+    return paths.data_uris(absolute(output), snapshot.fingerprint, names)
