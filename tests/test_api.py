@@ -147,6 +147,17 @@ def test_a_search_says_what_is_wrong_with_its_arguments(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
+def test_a_plan_that_another_run_has_overtaken_is_made_again_before_anything_is_embedded(tmp_path: Path, qwen: str) -> None:
+    """There is no Ray here, so that a run which embeds would fail."""
+    write_corpus(tmp_path / "in", files=1)
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen)
+    plan, told = bulkembed.plan(cfg), list[int]()
+    assert plan.rows_pending == 50
+    published = in_one_process(cfg).snapshot
+    summary = bulkembed.run(plan, on_plan=lambda plan: told.append(plan.rows_pending))
+    assert (summary.snapshot, summary.is_current, told) == (published, True, [50, 0])
+
+
 def test_no_run_starts_within_another(tmp_path: Path, qwen: str) -> None:
     """They would wait for each other's cores for ever."""
     write_corpus(tmp_path / "in", files=1)

@@ -210,7 +210,7 @@ def finished(planned: Plan, on_progress: OnProgress | None, on_plan: OnPlan | No
         if not work.is_still and work.held_back is None:
             with connect.no_run_within_another():  # it would wait for itself
                 held = stack.enter_context(lease_of(job))
-            if held.waited:
+            if held.waited or held.record.base != work.base.number:  # another run has published since it was planned
                 job, work = open_job(job.cfg, work.asked.retried)
                 tell(Plan(job, work))
         executor = OnDemand(job, stack)
