@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bulkembed.config.run_config import RunConfig
+from bulkembed.dataset.heads import rollback
 from bulkembed.dataset.snapshots import Snapshot, newest_dataset, snapshots
 from bulkembed.embedding.embedder import TokenIds, Vectors
 from bulkembed.errors import HeldBack, IncompleteError, StorageError
@@ -251,6 +252,17 @@ def test_what_another_run_has_embedded_and_published_first_is_in_the_dataset_onc
     other = cfg.model_copy(update={"shards": cfg.shards.model_copy(update={"max_rows": 7})})  # its files have other names
     run(cfg, lambda progress: None, Before(lambda: in_one_process(other).require_complete())).require_complete()
     assert ids(cfg) == [*range(40), *range(100, 130)]
+    assert problems(cfg.output) == []
+
+
+def test_a_run_embeds_what_it_needs_after_a_rollback_meanwhile(cfg: RunConfig) -> None:
+    in_one_process(cfg)
+    write_jsonl(Path(cfg.source_text, "c.jsonl"), [{"id": number, "text": f"new {number}", "lang": "en"} for number in range(100, 110)])
+    in_one_process(cfg).require_complete()
+    write_jsonl(Path(cfg.source_text, "d.jsonl"), [{"id": number, "text": f"newer {number}", "lang": "en"} for number in range(120, 130)])
+    run(cfg, lambda progress: None, Before(lambda: rollback(STORE, cfg.output, 1))).require_complete()
+    assert ids(cfg) == [*range(40), *range(100, 110), *range(120, 130)]
+    assert [item.parent for item in snapshots(STORE, cfg.output)] == [0, 1, 2, 3]
     assert problems(cfg.output) == []
 
 

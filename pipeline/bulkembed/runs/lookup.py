@@ -288,7 +288,7 @@ def plan_again(job: Job, plan: RunPlan, published: Collection[str], work: Workpl
     versions = replace(Versions.of(job, view), held=read.held, known=read.known, layouts=read.layouts)
     base = open_base_for(job, view, plan.listing, plan.asked.retried)
     # Objects that could not be read are read again.
-    fresh = RunPlan(plan.listing, versions, base, Asked(plan.asked.retried, published), [], list(plan.listing.failures), None)
+    fresh = RunPlan(plan.listing, versions, base, Asked(plan.asked.retried, frozenset(published)), [], list(plan.listing.failures), None)
     return read_source(job, fresh, work)
 
 
