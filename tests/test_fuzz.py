@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
+import csv
 import gzip
 import io
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,12 @@ from tests.support.processes import ROOT
 from tests.support.runs import in_one_process, read_dataset, simulated
 
 ROWS = documents(60)
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    ".jsonl": bytes,
+    ".jsonl.gz": gzip.compress,
+    ".jsonl.zst": zstd.compress,
+    ".jsonl.bz2": bz2.compress,
+}
 QUICK = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -42,10 +51,18 @@ def valid(suffix: str) -> bytes:
         sink = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(ROWS), sink, row_group_size=20)
         return sink.getvalue()
-    plain = b"".join(orjson.dumps(row) + b"\n" for row in ROWS)
-    if suffix == ".jsonl.gz":
-        return gzip.compress(plain)
-    return zstd.compress(plain) if suffix == ".jsonl.zst" else plain
+    if suffix in (".arrow", ".arrows"):
+        table, sink = pa.Table.from_pylist(ROWS), io.BytesIO()
+        with (pa.ipc.new_file if suffix == ".arrow" else pa.ipc.new_stream)(sink, table.schema) as writer:
+            writer.write_table(table, max_chunksize=20)
+        return sink.getvalue()
+    if suffix == ".csv":
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ["id", "text", "lang"])
+        writer.writeheader()
+        writer.writerows(ROWS)
+        return text.getvalue().encode()
+    return PACKERS[suffix](b"".join(orjson.dumps(row) + b"\n" for row in ROWS))
 
 
 @st.composite
@@ -81,7 +98,7 @@ def read_all(path: Path, model: str) -> int:
     return sum(len(shard.texts) + shard.rejects.num_rows for shard in shards)
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst"])
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".arrows", ".csv", *PACKERS])
 def test_damaged_files_give_rows_or_one_clear_error(tmp_path: Path, suffix: str) -> None:
     whole, path = valid(suffix), tmp_path / f"a{suffix}"
     path.write_bytes(whole)

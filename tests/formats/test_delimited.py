@@ -161,6 +161,11 @@ def test_what_could_shift_a_column_fails_in_one_line(tmp_path: Path, content: st
         found(tmp_path)
 
 
+def test_a_name_that_is_not_utf8_does_not_stop_the_others(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"id,text,caf\xe9\n1,a,b\n")
+    assert found(tmp_path) == [("1", "a")]
+
+
 def test_a_cr_within_a_cell_stays_though_pandas_does_not_quote_it(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b'id,text\n1,a\rb\n2,"\r\nc\r"\n3,d\r\n')
     assert found(tmp_path) == [("1", "a\rb"), ("2", "\r\nc\r"), ("3", "d")]

@@ -106,8 +106,9 @@ class Records:
         return cells, self.taken - before
 
     def header(self) -> Cells:
-        """The first record that is not blank; empty where there is none."""
-        return next((cells for cells, _ in self if cells), [])
+        """The first record that is not blank; empty where there is none. Bytes that are not UTF-8 are U+FFFD."""
+        cells = next((cells for cells, _ in self if cells), [])
+        return [cell.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for cell in cells]
 
     def behind_header(self) -> TextFile:
         """The text from where the records go on."""
