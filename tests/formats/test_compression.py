@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from backports import zstd
+from fsspec.compression import compr
 
 from bulkembed.errors import SourceError
 from bulkembed.formats import text_lines
@@ -120,12 +121,31 @@ def test_an_object_of_no_bytes_has_no_rows(tmp_path: Path, suffix: str) -> None:
     assert layout(tmp_path).rows == 0
 
 
-@pytest.mark.parametrize(
-    ("name", "head", "package"), [("a.jsonl.lz4", b"{", "lz4"), ("a.jsonl", b"\xff\x06\x00\x00sNaPpY", "python-snappy")]
-)
-def test_a_codec_that_is_not_installed_is_named(tmp_path: Path, name: str, head: bytes, package: str) -> None:
+SNAPPY = b"\xff\x06\x00\x00sNaPpY"
+
+
+@pytest.mark.parametrize(("name", "head", "remedy"), [("a.jsonl.lz4", b"{", "pip install lz4"), ("a.jsonl", SNAPPY, "use gzip or zstd")])
+def test_a_codec_that_is_not_read_is_named(tmp_path: Path, name: str, head: bytes, remedy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(compr, "lz4", raising=False)
     (tmp_path / name).write_bytes(head)
-    with pytest.raises(SourceError, match=f"{name}: is compressed with .*pip install {package}"):
+    with pytest.raises(SourceError, match=f"{name}: is compressed with .*{remedy}"):
+        layout(tmp_path)
+
+
+def test_lz4_is_read_and_its_damage_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lz4File(io.BytesIO):
+        """As the package lz4 does, which the tests do without: it raises RuntimeError for damage."""
+
+        def read(self, size: int | None = -1) -> bytes:
+            if b"damage" in self.getvalue():
+                raise RuntimeError("LZ4F_decompress failed")
+            return super().read(size)
+
+    monkeypatch.setitem(compr, "lz4", lambda file, mode: Lz4File(file.read()))
+    (tmp_path / "a.jsonl.lz4").write_bytes(lines())
+    assert ids(tmp_path, 9) == list(range(40))
+    (tmp_path / "a.jsonl.lz4").write_bytes(b"damage")
+    with pytest.raises(SourceError, match="not a readable jsonl file: OSError: LZ4F_decompress failed"):
         layout(tmp_path)
 
 

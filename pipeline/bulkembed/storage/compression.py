@@ -30,7 +30,6 @@ FIRST_BYTES: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb"\xff\x06\x00\x00sNaPpY"), "snappy"),
     (re.compile(rb"PK\x03\x04"), "zip"),
 )
-PACKAGES = {"lz4": "lz4", "snappy": "python-snappy"}  # what fsspec needs for codecs that Python does not have
 BUFFER_BYTES = 1 << 20
 MAX_ZSTD_WINDOW: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 31}  # 2 GiB: archives that `zstd --long=31` made
 # What a damaged compressed file raises, beside OSError and EOFError.
@@ -71,11 +70,16 @@ def decompressed(file: BinaryIO, codec: str | None, uri: str) -> io.BufferedRead
         raw = MemberReader(file, lzma.LZMADecompressor)
     elif codec == "zip":
         raw = only_member(file, uri)
-    elif codec in compr:
+    elif codec == "lz4" and codec in compr:
+        raw = Lz4Reader(compr[codec](file, mode="r"))
+    elif codec == "gzip":
         raw = compr[codec](file, mode="r")
-    else:
-        package = PACKAGES.get(codec or "", codec)
-        raise ObjectError(f"{uri}: is compressed with {codec}, which needs a package that is not installed: pip install {package}")
+    elif codec == "lz4":
+        raise ObjectError(f"{uri}: is compressed with lz4, which needs a package that is not installed: pip install lz4")
+    else:  # python-snappy takes a file that is cut for a whole one
+        raise ObjectError(
+            f"{uri}: is compressed with {codec}, which is not read, since a file that is cut cannot be noticed; use gzip or zstd"
+        )
     return io.BufferedReader(cast(Any, raw), BUFFER_BYTES)
 
 
@@ -116,6 +120,24 @@ class MemberReader(io.RawIOBase):
             if not rest:
                 break
         return rest
+
+
+class Lz4Reader(io.RawIOBase):
+    """What an open lz4 file gives. It raises RuntimeError for damage."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            data = self.file.read(len(buffer))
+        except RuntimeError as error:
+            raise OSError(str(error)) from error
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def only_member(file: BinaryIO, uri: str) -> Any:
