@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from bulkembed.errors import ConfigError, HeldBack
 from bulkembed.inspection.status import status_of
 from bulkembed.report import dataset_text, run_text
 from bulkembed.runs.lookup import open_job
+from bulkembed.runs.overlap import refuse_overlap
 from bulkembed.storage.store import Store
 from tests.support.commands import in_process
 from tests.support.corpora import write_jsonl, write_small_corpus
@@ -125,12 +127,31 @@ def test_another_spelling_of_the_source_is_the_same_source(bucket: tuple[Store, 
         (["s3://a/x", "s3://b/docs"], "s3://b/docs/vec"),
         ("HTTPS://Host/docs", "https://host/docs/vec"),
         ("FILE:///a/b/", "/a/./b/c"),
+        ("File:/a/b", "file://localhost/a/b/c"),
         ("/a/c/../b", "Local:///a/b/c"),
     ],
 )
 def test_no_spelling_of_a_place_hides_an_overlap(source: Any, output: str, qwen: str) -> None:
     with pytest.raises(ConfigError, match="inside one another"):
         open_job(simulated(source, output, qwen))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "output", "is_refused"),
+    [
+        ("part-*/x.jsonl", "out", False),
+        ("[a-n]*/*.jsonl", "out", False),
+        ("*/x.jsonl", "out", True),
+        ("o*/*.jsonl", "out/deep/er", True),
+        ("*.jsonl", "out", True),
+        ("**/*.jsonl", "out", True),
+        ("in/**", "out", False),
+        ("*.jsonl", "", True),
+    ],
+)
+def test_an_output_that_a_pattern_cannot_reach_is_none_of_the_source(tmp_path: Path, pattern: str, output: str, is_refused: bool) -> None:
+    with pytest.raises(ConfigError, match="inside one another") if is_refused else nullcontext():
+        refuse_overlap(Store(), f"{tmp_path}/{pattern}", str(tmp_path / output))
 
 
 def test_the_command_line_takes_several_places_and_patterns(tmp_path: Path, cfg: RunConfig) -> None:

@@ -6,6 +6,7 @@ import posixpath
 
 from bulkembed.dataset.paths import written_folders
 from bulkembed.errors import ConfigError, SourceError, StorageError
+from bulkembed.storage.listing import may_go_through
 from bulkembed.storage.store import Store
 from bulkembed.storage.uris import canonical
 
@@ -13,10 +14,12 @@ from bulkembed.storage.uris import canonical
 def refuse_overlap(store: Store, source: str, output: str) -> None:
     """Raises ConfigError where one of the two lies inside the other."""
     try:
-        root = plain_place(store.root(source))
+        root, pattern = store.root_and_pattern(source)
     except StorageError as error:
         raise SourceError(f"source: {error}") from error
-    if overlap(root, canonical(output)):
+    read, place = plain_place(root), canonical(output)
+    below = place.removeprefix(f"{read}/").split("/") if place.startswith(f"{read}/") else []
+    if overlap(read, place) and may_go_through(pattern, below):
         raise ConfigError(f"output: {output} and the source {source} lie inside one another; give the output a place of its own")
 
 

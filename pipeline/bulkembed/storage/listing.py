@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -165,6 +165,19 @@ def matches(tree: Tree, folder: str, pattern: list[str]) -> Iterator[Entry]:
             yield Entry(f"{entry.path}/", "left out", MATCHED_FOLDER)
         elif not rest or entry.path.endswith("/"):
             yield entry
+
+
+def may_go_through(pattern: Sequence[str], folders: Sequence[str]) -> bool:
+    """Whether a glob goes through a folder, or ends above it. `folders`: the names from the fixed part of the glob to that folder."""
+    for part, folder in zip(pattern[:-1], folders, strict=False):
+        if part == "**":
+            return True
+        try:
+            if part != folder and not re.match(glob_translate(part), folder):
+                return False
+        except ValueError:  # no pattern, which the listing tells
+            return True
+    return True
 
 
 def below(path: str, root: str) -> str:

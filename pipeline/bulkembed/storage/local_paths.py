@@ -7,6 +7,7 @@ from pathlib import Path
 
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 HADOOP_SCHEMES = {"s3n": "s3"}  # that fsspec does not know
+THIS_HOST = "file://localhost/"  # as some tools write file:///
 LOCAL_SCHEMES = ("file://", "local://", "file:", "local:")  # that fsspec takes for the local file system
 
 
@@ -17,9 +18,10 @@ def absolute_place(uri: str) -> str:
     if SCHEME.match(uri):
         name, _, rest = uri.partition("://")
         uri = f"{HADOOP_SCHEMES.get(name.lower(), name.lower())}://{rest}"
-    scheme = next((scheme for scheme in LOCAL_SCHEMES if uri.startswith(scheme)), "")
+        uri = uri.replace(THIS_HOST, "file:///", 1) if uri.startswith(THIS_HOST) else uri
+    scheme = next((scheme for scheme in LOCAL_SCHEMES if uri.lower().startswith(scheme)), "")
     remote = "://" in uri and not scheme
-    return uri if remote or not uri.strip() else absolute_path(uri.removeprefix(scheme))
+    return uri if remote or not uri.strip() else absolute_path(uri[len(scheme) :])
 
 
 def absolute_model(name: str) -> str:

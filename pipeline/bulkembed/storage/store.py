@@ -120,10 +120,15 @@ class Store:
 
     def root(self, uri: str) -> str:
         """The URI of the fixed part of a source: the folder before the pattern of a glob, else the place itself."""
+        return self.root_and_pattern(uri)[0]
+
+    def root_and_pattern(self, uri: str) -> tuple[str, list[str]]:
+        """The fixed part of a source, and the components of the pattern after it, if it is a glob."""
         if not WILD.search(uri):
-            return uri
+            return uri, []
         tree, uri_of, path = self._tree(uri, NameRules())
-        return uri_of(fixed_part(tree, path)[0])
+        root, pattern = fixed_part(tree, path)
+        return uri_of(root), pattern
 
     def stands(self, uri: str) -> bool:
         """Whether there is an object or a folder at exactly this URI."""
