@@ -218,6 +218,19 @@ def test_vectors_of_an_aborted_run_are_found_after_another_snapshot_and_many_nig
     assert embedded(cfg) == 20
 
 
+def test_a_damaged_file_of_the_last_night_is_not_taken_for_what_an_aborted_run_left(cfg: RunConfig) -> None:
+    """Both are named after the parent's parent."""
+    rows = corpus(40)
+    write(cfg, a=rows[:30])
+    embedded(cfg)
+    write(cfg, a=rows[:30], b=rows[30:])
+    assert embedded(cfg) == 10
+    (file,) = Path(cfg.output).glob("data/*/*-e00000001-*.parquet")
+    file.write_bytes(file.read_bytes() + b"more")
+    assert embedded(cfg) == 10
+    require_as_from_scratch(cfg)
+
+
 @pytest.mark.parametrize("kept", [("lang", "url"), ("url",), ()])
 def test_other_kept_columns_embed_nothing(cfg: RunConfig, kept: tuple[str, ...]) -> None:
     rows = corpus()

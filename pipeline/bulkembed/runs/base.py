@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bulkembed.config.recipe import Recipe
+from bulkembed.dataset import manifests
 from bulkembed.dataset.manifests import DataFile, Rejected, SourceVersion
 from bulkembed.dataset.snapshots import Snapshot, View
 from bulkembed.runs.buckets import Prefixes, among
@@ -89,13 +90,13 @@ def may_hold(item: DataFile, wanted: Prefixes) -> bool:
 
 
 def relatives(job: Job, base: Base) -> dict[str, DataFile]:
-    """Files of the newest whole and the newest limited snapshot of this line. A trial and the whole share vectors."""
+    """Files of the newest whole or limited snapshot of this line, whichever is not the parent. A trial and the whole share vectors."""
     found = (base.view.newest_of_line(job.line, limited=limited) for limited in (True, False))
     files = (
         item
         for snapshot in found
-        if snapshot is not None and snapshot.fingerprint == job.fingerprint
-        for item in base.view.manifest(snapshot).files
+        if snapshot is not None and snapshot != base.parent and snapshot.fingerprint == job.fingerprint
+        for item in manifests.read_files(job.store, job.cfg.output, snapshot.manifest)  # not kept, as those of the parent are
     )
     return {item.name: item for item in files if base.standing.get(item.name) == item.data_bytes}
 
@@ -106,7 +107,7 @@ def orphans(job: Job, base: Base, known: Collection[str]) -> set[str]:
     Such a file is named after the snapshot that its run was planned from. Older snapshots need not be read, however many there are: what
     was planned from the parent is in none of them. What was planned from the parent's parent is in the parent, or in none."""
     planned_from = {base.number, base.parent.parent if base.parent else 0}
-    files = ((name, FileName.parse(name)) for name in base.standing.keys() - known)
+    files = ((name, FileName.parse(name)) for name in base.standing.keys() - known - set(base.damaged))
     left = {name for name, file in files if file.kind in EMBEDDED and file.parent in planned_from}
     if 0 not in planned_from:
         return left
@@ -114,7 +115,7 @@ def orphans(job: Job, base: Base, known: Collection[str]) -> set[str]:
         if not left:
             break
         if snapshot.fingerprint == job.fingerprint:
-            left -= set(base.view.manifest(snapshot).names)
+            left -= set(manifests.read_names(job.store, job.cfg.output, snapshot.manifest))
     return left
 
 
@@ -126,7 +127,7 @@ def foreign(job: Job, view: View, wanted: Prefixes) -> list[Candidate]:
         except ValueError:
             continue  # another version of bulkembed made it
         if job.recipe.derivable_from(recipe, job.cfg.derive):
-            files = view.manifest(snapshot).files
+            files = manifests.read_files(view.store, view.output, snapshot.manifest)
             return [candidate(snapshot.fingerprint, item, FOREIGN) for item in files if may_hold(item, wanted)]
     return []
 
