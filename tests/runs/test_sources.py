@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import nullcontext
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import bulkembed
 from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset.snapshots import newest_dataset, snapshots
 from bulkembed.errors import ConfigError, HeldBack
@@ -16,6 +18,7 @@ from bulkembed.inspection.status import status_of
 from bulkembed.report import dataset_text, run_text
 from bulkembed.runs.lookup import open_job
 from bulkembed.runs.overlap import refuse_overlap
+from bulkembed.source.objects import source_listing
 from bulkembed.storage.store import Store
 from tests.support.commands import in_process
 from tests.support.corpora import write_jsonl, write_small_corpus
@@ -188,3 +191,26 @@ def test_a_text_of_ids_has_no_columns(tmp_path: Path, cfg: RunConfig) -> None:
         2,
         f"bulkembed: ids_column: {tmp_path}/ids.txt is no Parquet, and has no columns; leave ids_column out\n",
     )
+
+
+def test_copies_below_two_places_are_all_there_and_embedded_again_from_there(tmp_path: Path, qwen: str) -> None:
+    for name, numbers in (("one", range(3)), ("two", range(3, 6))):
+        write_rows(tmp_path / name / "a.jsonl", *numbers)
+        os.utime(tmp_path / name / "a.jsonl", (1, 1))
+    places = [f"{tmp_path}/one", f"{tmp_path}/two"]
+    in_one_process(simulated(places, tmp_path / "out", qwen)).require_complete()
+    assert ids(tmp_path / "out") == list(range(6))
+    verification = bulkembed.verify(tmp_path / "out", sample=6, source=places[::-1])
+    assert verification.resample is not None
+    assert (verification.problems, verification.resample.rows) == ([], 6)
+
+
+def test_keys_with_signs_that_mean_something_elsewhere(bucket: tuple[Store, str], qwen: str) -> None:
+    store, root = bucket
+    names = ["a b", "a+b", "a%20b", "a#b", "what?", "q=1&r", "[x]", "a;b", "ü", "dt=2026-01-01/x", "a//b"]
+    for number, name in enumerate(names):
+        fill(f"{root}/in", f"{name}.jsonl", store=store, data=f'{{"id": {number}, "text": "t {number}", "lang": "xx"}}\n'.encode())
+    in_one_process(simulated(f"{root}/in", f"{root}/out", qwen, storage=store.settings)).require_complete()
+    assert sorted(read_dataset(f"{root}/out", **store.settings)["id"].to_pylist()) == list(range(len(names)))
+    for name in names:
+        assert [item.uri for item in source_listing(store, f"{root}/in/{name}.jsonl").objects] == [f"{root}/in/{name}.jsonl"]
