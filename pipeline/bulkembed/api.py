@@ -39,7 +39,7 @@ from bulkembed.runs import estimate
 from bulkembed.runs.estimate import Estimate, Prices
 from bulkembed.runs.forget import Forgotten
 from bulkembed.runs.job import Job
-from bulkembed.runs.lookup import RunPlan, open_job, read_source, with_layouts
+from bulkembed.runs.lookup import RunPlan, open_job, read_source_in_types, with_layouts
 from bulkembed.runs.night import NightCounts
 from bulkembed.runs.places import Place, Storage, located, place_of
 from bulkembed.runs.progress import Progress
@@ -158,7 +158,7 @@ class Plan:
         """The plan with all of the source read, however much that is. It writes nothing, and keeps some 60 bytes of each new document."""
         if self.work.night is not None:
             return self
-        return Plan(self.job, read_source(self.job, replace(self.work, pending=[], failures=list(self.work.listing.failures)), None))
+        return Plan(*read_source_in_types(self.job, replace(self.work, pending=[], failures=[*self.work.listing.failures]), None))
 
     def estimate(self, prices: Prices | None = None) -> Estimate:
         """Tokens, vectors and rejects of the pending rows; with `prices` also time and cost. Reads a sample of the source.

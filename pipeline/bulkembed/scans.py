@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 
@@ -45,6 +45,8 @@ class ScanCounts:
     documents: int
     rejects: int
     text_bytes: int  # UTF-8 bytes of the documents as they are embedded
+    repaired: int = 0  # rows where U+FFFD stands for what is no Unicode, or null for an invalid time
+    absent: list[str] = field(default_factory=list)  # columns of the run that a table lacks: they are null
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,3 +57,4 @@ class Scan:
     keys: Keys  # of the documents, in order
     rejects: pa.Table  # schema.rejects_schema, in order
     counts: ScanCounts
+    misfits: Mapping[str, str] = field(default_factory=dict)  # by column: the first value that its type does not hold, and where it is

@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import math
 import statistics
 import tempfile
 import time
@@ -38,13 +39,14 @@ from scripts.benchmarks.material import Row
 from scripts.benchmarks.measuring import seconds_of
 
 T = TypeVar("T")
-FORMATS = ("parquet", "jsonl")
+FORMATS = ("parquet", "jsonl", "lax")  # lax: JSON lines of which every LAX_EVERY-th has NaN in a field that is not read
+LAX_EVERY = 100
 
 
 def reads(
     files: Annotated[int, typer.Option(help="Objects of the corpus.")] = 4,
     rows: Annotated[int, typer.Option(help="Documents of each object; with few of them requests take most of the time.")] = 20_000,
-    kind: Annotated[list[str] | None, typer.Option("--format", help="Format: parquet or jsonl; repeatable. [default: both]")] = None,
+    kind: Annotated[list[str] | None, typer.Option("--format", help="Format: parquet, jsonl or lax; repeatable. [default: all]")] = None,
     threads: Annotated[list[int] | None, typer.Option(help="Reading threads; repeatable. [default: 1, 4]")] = None,
     rounds: Annotated[int, typer.Option(help="Rounds after a first one that opens connections.")] = 3,
 ) -> Iterator[Row]:
@@ -71,7 +73,8 @@ def upload(options: dict[str, Any], source: str, kind: str, files: int, rows: in
         raise SystemExit(f"bench: --format {kind}: one of {', '.join(FORMATS)}")
     store = s3(options)
     texts = list(simulated.texts([simulated.CHARACTERS] * (files * rows), simulated.CHARACTERS))
-    names = [f"{source.removeprefix('s3://')}/{number:04d}.{kind}" for number in range(files)]
+    suffix = "parquet" if kind == "parquet" else "jsonl"
+    names = [f"{source.removeprefix('s3://')}/{number:04d}.{suffix}" for number in range(files)]
     for number, name in enumerate(names):
         part = range(number * rows, (number + 1) * rows)
         store.pipe_file(name, encode(kind, list(part), [texts[row] for row in part]))
@@ -79,8 +82,11 @@ def upload(options: dict[str, Any], source: str, kind: str, files: int, rows: in
 
 
 def encode(kind: str, ids: list[int], texts: list[str]) -> bytes:
-    if kind == "jsonl":
-        return "".join(json.dumps({"id": row, "text": text}) + "\n" for row, text in zip(ids, texts, strict=True)).encode()
+    if kind != "parquet":
+        objects = [{"id": row, "text": text} for row, text in zip(ids, texts, strict=True)]
+        for item in objects[::LAX_EVERY] if kind == "lax" else ():
+            item["score"] = math.nan
+        return "".join(json.dumps(item) + "\n" for item in objects).encode()
     buffer = io.BytesIO()
     pq.write_table(pa.table({"id": ids, "text": texts}), buffer, row_group_size=1000)
     return buffer.getvalue()
@@ -169,8 +175,8 @@ def fetches_of(work: Callable[[Any], object], shards: Sequence[Any]) -> tuple[li
 
 
 def decode(kind: str, data: bytes) -> list[Any]:
-    if kind == "jsonl":
-        return [orjson.loads(line)["text"] for line in data.splitlines()]
+    if kind != "parquet":
+        return [(json.loads if kind == "lax" and b"NaN" in line else orjson.loads)(line)["text"] for line in data.splitlines()]
     texts: list[Any] = pq.ParquetFile(pa.BufferReader(data)).read(["id", "text"], use_threads=False)["text"].to_pylist()
     return texts
 

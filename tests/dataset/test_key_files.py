@@ -70,7 +70,8 @@ def test_a_scan_comes_back(tmp_path: Path, documents: int, rejects: int) -> None
 def test_rejects_are_written_before_the_key_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store()
     written: list[str] = []
-    monkeypatch.setattr(store, "create", lambda uri, data: written.append(uri))
+    for name in ("put", "create"):
+        monkeypatch.setattr(store, name, lambda uri, data: written.append(uri))
     key_files.write_scan(store, str(tmp_path), "line", "a", some_scan(2, 1))
     assert written == [paths.rejects_uri(str(tmp_path), "line", "a"), paths.keys_uri(str(tmp_path), "line", "a")]
 

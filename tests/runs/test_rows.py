@@ -127,7 +127,7 @@ def test_what_is_no_text_is_rejected_and_shifts_no_row(tmp_path: Path, qwen: str
     (tmp_path / "in").mkdir()
     lines = [
         b'{"id": 0, "text": "fine", "lang": "x"}',
-        b'{"id": 1, "text": "lone \\ud800 surrogate", "lang": "x"}',
+        b'{"id": 1, "text": "lone \\ud800 surrogate", "lang": "x"}',  # U+FFFD stands for it
         b'{"id": 2, "text": "not \xff utf-8", "lang": "x"}',
         b'{"id": 3, "text": "fine too", "lang": "x"}',
         b'{"id": 4, "text": "cut off',
@@ -138,7 +138,7 @@ def test_what_is_no_text_is_rejected_and_shifts_no_row(tmp_path: Path, qwen: str
     table = pa.table({"id": [7, 8, 9], "text": pa.array([b"good", b"bad \xc3\x28", b"good too"], pa.binary()), "lang": ["x"] * 3})
     pq.write_table(table, tmp_path / "in" / "b.parquet")
     in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen)).require_complete()
-    assert read_dataset(tmp_path / "out")["id"].to_pylist() == [0, 3, 6, 7, 9]
+    assert read_dataset(tmp_path / "out")["id"].to_pylist() == [0, 1, 3, 6, 7, 9]
     reasons = [pq.read_table(path).select(["row", "reason"]).to_pylist() for path in sorted(tmp_path.glob("out/_meta/rejects/*/*"))]
-    assert [(row["row"], row["reason"]) for row in reasons[0]] == [(1, "not_json"), (2, "not_json"), (4, "not_json"), (5, "not_json")]
+    assert [(row["row"], row["reason"]) for row in reasons[0]] == [(2, "undecodable"), (4, "not_json"), (5, "not_json")]
     assert [(row["row"], row["reason"]) for row in reasons[1]] == [(1, "undecodable")]

@@ -69,8 +69,8 @@ def test_bad_documents_are_rejected_with_a_reason(tmp_path: Path) -> None:
         )
         file.write(b'{"id": "d10", "text": "caf\xe9"}\n{"id": "d0", "text": "repeated"}\n')
     (found,) = read(path, config())
-    assert found.texts == ["fine", "also fine", "x", "repeated"]
-    assert found.rows["id"].to_pylist() == ["d0", "d7", "5", "d0"]
+    assert found.texts == ["fine", "also fine", "x", "lone \ufffd", "repeated"]
+    assert found.rows["id"].to_pylist() == ["d0", "d7", "5", "d9", "d0"]
     assert found.repeated_ids == 1
     assert [(row["row"], row["id"], row["reason"]) for row in found.rejects.to_pylist()] == [
         (1, "d1", "null_text"),
@@ -83,8 +83,7 @@ def test_bad_documents_are_rejected_with_a_reason(tmp_path: Path) -> None:
         (9, None, "not_json"),
         (10, None, "null_id"),
         (12, None, "null_id"),
-        (13, None, "not_json"),
-        (14, None, "not_json"),
+        (14, "d10", "undecodable"),
     ]
 
 

@@ -178,7 +178,7 @@ def test_timestamps_of_spark_are_scanned_as_they_are_read(tmp_path: Path, monkey
     table = pa.table({"id": range(5), "text": list("abcde"), "at": at})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=3, use_deprecated_int96_timestamps=True)
     monkeypatch.setattr(rows_module, "BATCH_ROWS", 2)
-    cfg = config(keep_columns=["at"])
+    cfg = config(keep_columns=["at"], column_types={"at": "timestamp[ns]"})
     found = scan_of(tmp_path / "a.parquet", cfg)
     assert found.rejects["row"].to_pylist() == [2, 4]
     assert_same_rows(found, read(tmp_path / "a.parquet", cfg), ["at"])

@@ -58,7 +58,7 @@ class RunConfig(Section):
     keep_columns: Annotated[tuple[str, ...], ROW_SCHEMA] = Field(
         default=(), examples=[["url"]], description="Columns to copy into the output, or fields within them."
     )
-    column_types: Annotated[dict[str, str], DefaultText("by the first rows"), ROW_SCHEMA] = Field(
+    column_types: Annotated[dict[str, str], DefaultText("types that hold all values"), ROW_SCHEMA] = Field(
         default_factory=dict, examples=[{"id": "string"}], description="Arrow types of the id and kept columns, by the column's name."
     )
     dims: Annotated[tuple[int, ...] | None, DefaultText("the model's full width"), ROW_SCHEMA] = Field(

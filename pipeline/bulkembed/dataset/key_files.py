@@ -59,10 +59,18 @@ def scanned(store: Store, output: str, line: str, object_ids: Sequence[str], n_o
         return {object_id for object_id, there in zip(object_ids, stand, strict=True) if there}
 
 
+def remove_all(store: Store, output: str, line: str) -> None:
+    """Removes all key files of a line, and their rejects. Only for a line without a snapshot that needs them."""
+    names = store.names(paths.keys_folder(output, line))
+    for object_id in sorted(name.removesuffix(".parquet") for name in names if name.endswith(".parquet")):
+        store.delete(paths.keys_uri(output, line, object_id))
+        store.delete(paths.rejects_uri(output, line, object_id))
+
+
 def write_scan(store: Store, output: str, line: str, object_id: str, scan: Scan) -> None:
-    """Creates the rejects file, if there are rejects, and then the key file. Files that stand there stay."""
+    """Writes the rejects file, if there are rejects, and then creates the key file. A key file that stands there stays."""
     if scan.rejects.num_rows:
-        store.create(paths.rejects_uri(output, line, object_id), parquet_bytes(scan.rejects, {"line": line}))
+        store.put(paths.rejects_uri(output, line, object_id), parquet_bytes(scan.rejects, {"line": line}))
     store.create(paths.keys_uri(output, line, object_id), key_file_bytes(scan))
 
 

@@ -86,11 +86,12 @@ class Ledger:
     def read_carried_schema(self) -> pa.Schema | None:
         """The schema of the id and the kept columns, as the first run of this fingerprint set it; None where no run has begun."""
         record = self.read_run_record()
-        return record and pa.ipc.read_schema(pa.BufferReader(base64.b64decode(record["carried_schema"])))
+        return record and carried_schema_of(record)
 
-    def write_run_record(self, carried: pa.Schema, provenance: dict[str, str]) -> None:
-        """Says what the fingerprint stands for, and proves that the output can be written to."""
+    def write_run_record(self, carried: pa.Schema, provenance: dict[str, str], limit: int | None = None) -> None:
+        """Says what the fingerprint stands for, and proves that the output can be written to. `limit`: of a trial."""
         record = {
+            "limit": limit,
             "fingerprint": self.fingerprint,
             "carried": {field.name: str(field.type) for field in carried},
             "carried_schema": base64.b64encode(carried.serialize().to_pybytes()).decode(),
@@ -107,6 +108,11 @@ class Ledger:
     def create_int8_ranges(self, number: int, record: dict[str, Any]) -> None:
         """Publishes int8 ranges unless another run took the number: call `read_int8_ranges` again."""
         create_numbered(self.store, paths.int8_ranges_folder(self.output, self.fingerprint), number, record)
+
+
+def carried_schema_of(record: dict[str, Any]) -> pa.Schema:
+    """The schema of the id and the kept columns in a run record."""
+    return pa.ipc.read_schema(pa.BufferReader(base64.b64decode(record["carried_schema"])))
 
 
 def fingerprints(store: Store, output: str) -> list[str]:

@@ -38,6 +38,7 @@ class Draft:
     erasure: int = 0  # number of the newest list of erased ids that it heeds (see dataset/erasures); 0: none
     forgotten: int = 0  # source rows that are no document because their ids are on that list
     unreadable: list[str] = field(default_factory=list)  # objects that could not be read, and that it does without, as was asked for
+    json_text: list[str] = field(default_factory=list)  # columns that are JSON text because no other type holds their values
     exclude: list[str] = field(default_factory=list)  # globs of names in the sources that were not read, as was asked for, sorted
     format: FormatName | None = None  # of all objects of the sources, as was asked for; None: as each tells it
     left_out: list[dict[str, Any]] = field(default_factory=list)  # names that were not read: reason, count, examples

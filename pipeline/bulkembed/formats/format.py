@@ -58,10 +58,21 @@ def reading_of(schema: pa.Schema | None, batches: Iterator[Rows], layout: Callab
     return Reading(None, iter(()), layout) if first is None else Reading(schema, chain([first], batches), layout)
 
 
+def no_column(where: str, name: str, present: Sequence[str]) -> str:
+    return f"{where}: no column {name!r}; its columns are {', '.join(present) or 'none'}"
+
+
 def require_names(present: Sequence[str], names: Sequence[str], where: str) -> None:
     """Raises ObjectError for a column that is missing, or there twice. It lists the columns that are present."""
     for name in names:
         if name not in present:
-            raise ObjectError(f"{where}: no column {name!r}; its columns are {', '.join(present) or 'none'}")
+            raise ObjectError(no_column(where, name, present))
         if present.count(name) > 1:
             raise ObjectError(f"{where}: has {present.count(name)} columns named {name!r}")
+
+
+def present_names(present: Sequence[str], names: Sequence[str], where: str) -> list[str]:
+    """Those of these columns that an object has. Raises ObjectError for one that is there twice."""
+    found = [name for name in names if name in present]
+    require_names(present, found, where)
+    return found

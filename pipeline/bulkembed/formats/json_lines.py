@@ -6,43 +6,32 @@ one. Lines that may hold such a number are therefore parsed again by Python's ow
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from decimal import Context, Decimal, InvalidOperation, Overflow
 from typing import Any
 
 import orjson
 
 from bulkembed.errors import ObjectError
+from bulkembed.formats import lax_json
 from bulkembed.formats.format import Format, ObjectVersion, Reading
+from bulkembed.formats.lax_json import Numeral, exact_float, exact_int
 from bulkembed.formats.paths import add_values
 from bulkembed.formats.rows import JsonRows
-from bulkembed.formats.text_lines import (
-    BYTE_ORDER_MARK,
-    MAX_LINE_BYTES,
-    RowIndex,
-    TextFile,
-    batches_of,
-    open_text,
-    part_records,
-    require_utf8,
-)
+from bulkembed.formats.text_lines import MAX_LINE_BYTES, RowIndex, TextFile, batches_of, open_text, part_records, require_utf8
 from bulkembed.records import Reasons
 from bulkembed.scans import Layout
 from bulkembed.shards import Part
 from bulkembed.storage.compression import codec_of
 from bulkembed.storage.store import Store
 
-NUMBER_WORDS = (b"NaN", b"Infinity")  # Python and pandas write them, although JSON does not have them
 NUMERAL = re.compile(rb"[0-9.eE][0-9.eE+-]*")
 MAY_HOLD_DOUBLES = {float, list, dict}  # Python types of values that may hold a double
 NUMERAL_SHAPE = bytes.maketrans(b"123456789.E", b"0000000000e")
 # A double holds every number of 15 digits, and loses digits below 1e-307.
 LONG_NUMERAL, SMALL_NUMERAL = b"0" * 16, b"e-000"
-MAX_DOUBLE_CHARACTERS = 1100  # enough to write any double in full
 
 
 def layout(place: ObjectVersion, text_columns: Sequence[str]) -> Layout:
@@ -77,11 +66,11 @@ def part_rows(store: Store, part: Part, names: Sequence[str], row_bytes: float) 
 
 def rows_of_lines(lines: Iterable[tuple[bytes, int]], names: Sequence[str]) -> JsonRows:
     """The rows of lines that are not blank, with exact numbers in the columns `names`. `lines`: with their lengths in bytes."""
-    values, parsed, reasons = parse_lines(lines)
-    add_values(values, names)
-    restore_digits(values, parsed, names)
-    add_values(values, names)
-    return JsonRows(values, reasons)
+    parsed = parse_lines(lines, names)
+    add_values(parsed.values, names)
+    restore_digits(parsed, names)
+    add_values(parsed.values, names)
+    return JsonRows(parsed.values, parsed.reasons, parsed.lax)
 
 
 def require_lines(text: TextFile, uri: str) -> None:
@@ -96,85 +85,55 @@ def require_lines(text: TextFile, uri: str) -> None:
 
 
 @dataclass(frozen=True)
-class Numeral:
-    """A number as it is written, which neither a 64-bit integer nor the shortest text of a double gives back."""
+class ParsedLines:
+    """n lines of JSON."""
 
-    token: str
-
-    def __repr__(self) -> str:
-        return self.token
-
-    @property
-    def in_double(self) -> bool:
-        """Whether a double holds all written digits. It holds those of a double written with `%.20f`."""
-        if not self.token[-1:].isdigit():
-            return True  # NaN or Infinity
-        if len(self.token) > MAX_DOUBLE_CHARACTERS:
-            return False
-        try:
-            number = Decimal(self.token)
-            digits = len(number.as_tuple().digits)
-            return Context(prec=digits).plus(Decimal(float(self.token))) == number
-        except (InvalidOperation, Overflow):  # an exponent of many digits; infinity
-            return False
+    values: list[dict[str, Any]]  # n; empty where the line is no JSON object
+    lines: list[bytes]  # n; empty where the row has exact numbers already
+    lax: list[int]  # rows of lines that orjson refuses
+    reasons: Reasons  # of rows that are no objects, or that have two values of one name
 
 
-def parse_lines(lines: Iterable[tuple[bytes, int]]) -> tuple[list[dict[str, Any]], list[bytes], Reasons]:
-    """One dict a line, empty where the line is no JSON object; the lines themselves; and why some are no objects."""
-    values: list[dict[str, Any]] = []
-    parsed: list[bytes] = []
-    reasons: Reasons = {}
+def parse_lines(lines: Iterable[tuple[bytes, int]], names: Sequence[str]) -> ParsedLines:
+    """Parses each line. `names`: the columns that are read."""
+    found = ParsedLines([], [], [], {})
+    key = lax_json.key_pattern(names)
     for number, (line, length) in enumerate(lines):
-        parsed.append(line)
+        row: Any = {}
         if length > len(line):
-            values.append({})
-            reasons[number] = ("line_too_long", f"{length:,} bytes, more than {MAX_LINE_BYTES:,}")
-            continue
-        try:
-            row = parse_line(line)
-        except ValueError as error:
-            row, reasons[number] = {}, ("not_json", str(error)[:200])
+            found.reasons[number] = ("line_too_long", f"{length:,} bytes, more than {MAX_LINE_BYTES:,}")
+        else:
+            try:
+                row, is_lax = parse_line(line)
+                if is_lax:
+                    found.lax.append(number)
+                if lax_json.may_repeat(line, row, key):
+                    lax_json.require_one_value(line, names)
+            except ValueError as error:
+                row, found.reasons[number] = {}, ("not_json", str(error)[:200])
         if not isinstance(row, dict):
-            row, reasons[number] = {}, ("not_json", f"a JSON {type(row).__name__}, not an object")
-        values.append(row)
-    return values, parsed, reasons
+            row, found.reasons[number] = {}, ("not_json", f"a JSON {type(row).__name__}, not an object")
+        found.values.append(row)
+        found.lines.append(line)
+    return found
 
 
-def parse_line(line: bytes) -> Any:
-    """The value of a line. Its numbers may have lost digits: see `restore_digits`. Raises ValueError."""
+def parse_line(line: bytes) -> tuple[Any, bool]:
+    """The value of a line, and whether only `lax_json` parses it, with exact numbers. Others may have lost digits: see `restore_digits`.
+
+    Raises ValueError."""
     try:
-        return orjson.loads(line)
+        return orjson.loads(line), False
     except orjson.JSONDecodeError as error:
-        bare = line.removeprefix(BYTE_ORDER_MARK)
-        if len(bare) < len(line):
-            return parse_line(bare)
-        if not any(word in line for word in NUMBER_WORDS) and "infinity" not in str(error):
-            raise
-    row = parse_exactly(line)
-    json.dumps(row, ensure_ascii=False, default=str).encode()  # raises for half a surrogate pair, which orjson refuses too
-    return row
+        try:
+            return lax_json.parse(line), True
+        except ValueError:
+            raise error from None
 
 
 def parse_exactly(line: bytes) -> Any:
-    """The value of a line, with a Numeral for each number that int or float would change. Raises ValueError."""
-    text = line.removeprefix(BYTE_ORDER_MARK).decode()
-    try:
-        return json.loads(text, parse_int=exact_int, parse_float=exact_float, parse_constant=Numeral)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-
-
-def exact_int(token: str) -> int | Numeral:
-    number = int(token) if len(token) <= 20 else 1 << 64
-    return number if -(1 << 63) <= number < 1 << 64 else Numeral(token)
-
-
-def exact_float(token: str) -> float | Numeral:
-    number = float(token)
-    try:
-        return number if repr(number) == token or Decimal(repr(number)) == Decimal(token) else Numeral(token)
-    except InvalidOperation:  # an exponent of many digits
-        return Numeral(token)
+    """The value of a line that orjson has parsed, with a Numeral for each number that int or float would change."""
+    return lax_json.load(line.decode())
 
 
 def may_lose_digits(line: bytes) -> bool:
@@ -197,16 +156,16 @@ def loses_digits(token: str) -> bool:
         return False
 
 
-def restore_digits(rows: list[dict[str, Any]], lines: list[bytes], names: Iterable[str]) -> None:
+def restore_digits(parsed: ParsedLines, names: Iterable[str]) -> None:
     """Parses the rows again that may have lost digits of a number in one of the columns `names`."""
     doubtful: set[int] = set()
     for name in names:
-        values = [row.get(name) for row in rows]
+        values = [row.get(name) for row in parsed.values]
         if MAY_HOLD_DOUBLES.intersection(map(type, values)):
             doubtful.update(number for number, value in enumerate(values) if type(value) in MAY_HOLD_DOUBLES)
-    for number in doubtful:
-        if may_lose_digits(lines[number]):
-            rows[number] = parse_exactly(lines[number])
+    for number in doubtful.difference(parsed.lax):
+        if may_lose_digits(parsed.lines[number]):
+            parsed.values[number] = parse_exactly(parsed.lines[number])
 
 
 JSON_LINES = Format("jsonl", (".jsonl", ".jsonlines", ".ndjson", ".json"), (), layout, reading, part_rows)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bulkembed.formats import rows
-from bulkembed.formats.format import Format, ObjectVersion, Reading, require_names
+from bulkembed.formats.format import Format, ObjectVersion, Reading, present_names
 from bulkembed.formats.paths import Path, below, columns_at, field_at, paths_of, schema_at, with_paths
 from bulkembed.formats.rows import ArrowRows, rows_of_a_batch, take_rows
 from bulkembed.formats.whole_files import open_whole
@@ -54,7 +54,8 @@ def reading(place: ObjectVersion, names: Sequence[str], text_columns: Sequence[s
         coarse = pq.ParquetFile(file, metadata=parquet.metadata, coerce_int96_timestamp_unit="us", page_checksum_verification=True)
         known = file_layout(parquet, text_columns)
         if known.rows:
-            yield Reading(with_paths(parquet.schema_arrow, names), batches(parquet, coarse, names), lambda: known)
+            source = with_paths(parquet.schema_arrow, names)
+            yield Reading(source, batches(parquet, coarse, present_names(source.names, names, place.uri)), lambda: known)
         else:
             yield Reading(None, iter(()), lambda: known)
 
@@ -102,9 +103,9 @@ def part_rows(store: Store, part: Part, names: Sequence[str], row_bytes: float) 
     metadata = footer(store, part.uri, part.version)
     with open_whole(store.open, store, part.uri, part.version) as file:
         parquet = pq.ParquetFile(file, metadata=metadata, pre_buffer=True, page_checksum_verification=True)
-        require_names(with_paths(parquet.schema_arrow, names).names, names, part.uri)
-        table = rows_of(parquet, part, names)
-        int96 = int96_columns(parquet, names)
+        present = present_names(with_paths(parquet.schema_arrow, names).names, names, part.uri)
+        table = rows_of(parquet, part, present)
+        int96 = int96_columns(parquet, present)
         coarse = pq.ParquetFile(file, metadata=metadata, coerce_int96_timestamp_unit="us", page_checksum_verification=True)
         return ArrowRows(table, rows_of(coarse, part, int96) if int96 else pa.table({}))
 

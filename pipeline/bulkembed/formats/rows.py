@@ -31,10 +31,11 @@ class ArrowRows:
 
 @dataclass(frozen=True)
 class JsonRows:
-    """Rows that are JSON objects. A number that Python would change is a `Numeral`."""
+    """Rows that are JSON objects. A number that Python would change is a `Numeral`. See lax_json."""
 
     values: Sequence[dict[str, Any]]  # one a row, empty where the row has a reason
     reasons: Reasons  # why some rows are no objects
+    lax: Sequence[int] = ()  # rows that may hold a `Replaced` text
 
     def __len__(self) -> int:
         return len(self.values)

@@ -10,6 +10,7 @@ from bulkembed.runs.job import Job
 from bulkembed.runs.lookup import RunPlan
 from bulkembed.runs.night import NightCounts
 from bulkembed.runs.progress import Progress
+from bulkembed.runs.row_types import json_text_columns
 from bulkembed.runs.run import Summary
 
 CAUSE_TEXT = {
@@ -35,6 +36,7 @@ def plan_text(job: Job, plan: RunPlan) -> str:
         *([("long ones", f"{key.long_documents}, above {key.chunk_tokens:,} tokens")] if key.long_documents != "truncate" else []),
         ("vectors", ", ".join(f"{form.dim} {form.dtype}" for form in job.recipe.row_schema.vectors)),
         ("parent", parent_text(plan)),
+        *type_rows(job, plan),
         *night_rows(plan),
         *([("int8 ranges", calibration.outlook(job))] if job.int8_columns else []),
         *([("held back", plan.held_back)] if plan.held_back else []),
@@ -55,6 +57,17 @@ def parent_text(plan: RunPlan) -> str:
         return "none: this is the first run of its line"
     damaged = f"; {len(plan.base.damaged):,} of its files are missing or damaged, and are made again" if plan.base.damaged else ""
     return f"snapshot {parent.number}: {parent.documents:,} documents{damaged}"
+
+
+def type_rows(job: Job, plan: RunPlan) -> list[tuple[str, str]]:
+    """What became of values that no type holds, of columns that objects lack, and of what is no Unicode."""
+    texts, read = json_text_columns(job), plan.versions.looked_at()
+    rows = [("JSON text", f"{', '.join(texts)}: no other type holds the values; column_types names one where you want it")] if texts else []
+    for name in job.recipe.source_columns:
+        lacking = sum(name in counts.absent for counts in read)
+        rows += [("no column", f"{name} is not in {lacking:,} of {len(read):,} new objects, and null in their rows")] if lacking else []
+    repaired = sum(counts.repaired for counts in read)
+    return [*rows, *([("repaired", f"{repaired:,} new rows hold what is no Unicode: U+FFFD stands for it")] if repaired else [])]
 
 
 def night_rows(plan: RunPlan) -> list[tuple[str, str]]:
@@ -144,6 +157,7 @@ def summary_text(job: Job, summary: Summary, seconds: float) -> str:
         why = ", ".join(f"{count} as {CAUSE_TEXT[cause]}" for cause, count in done.lost.items())
         rows.append(("recovered", f"{done.lost.total()} attempts at shards were lost and made again: {why}"))
     rows += [("table", table) for table in summary.plan.listing.tables]
+    rows += type_rows(job, summary.plan)
     rows += [("left out", str(names)) for names in summary.plan.left_out]
     rows += [("skipped", f"{failure.where}: {failure.reason.strip()}") for failure in summary.skipped]
     rows += [("failed", f"{failure.where}: {failure.reason.strip()}") for failure in summary.failures]

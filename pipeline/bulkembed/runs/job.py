@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,11 @@ TOKENIZER_FILE = "tokenizer.json"
 HASHED_IN_FOOTERS = (TOKENIZER_FILE, ".safetensors")  # ends of the names of files whose hashes footers show
 
 
+# What is known of the types of the id and the kept columns: a whole snapshot of the line has them and they stay; the run record of the
+# line says the same, so that its key files serve; they are new.
+TypesState = Literal["settled", "recorded", "new"]
+
+
 @dataclass(frozen=True)
 class Job:
     """A configuration with everything that had to be looked up; the same for every shard of a run."""
@@ -35,6 +41,7 @@ class Job:
     recipe: Recipe
     carried: pa.Schema  # of the id and the kept columns
     version: str = __version__  # of the bulkembed that looked everything up
+    types: TypesState = "settled"  # of `carried`
 
     @property
     def store(self) -> Store:

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
-import pyarrow as pa
-
 from bulkembed.config.recipe import EngineDtype, Recipe
 from bulkembed.config.resolution import resolve
 from bulkembed.config.run_config import RunConfig
@@ -20,7 +18,7 @@ from bulkembed.dataset.snapshots import Snapshot, View, identity_of
 from bulkembed.embedding import hardware, model_files
 from bulkembed.errors import ConfigError, HeldBack, SourceError, StorageError
 from bulkembed.records import Counts, Failure, Model
-from bulkembed.runs import buckets, calibration, guards
+from bulkembed.runs import buckets, calibration, guards, row_types
 from bulkembed.runs.base import Base, open_base
 from bulkembed.runs.buckets import Workplace, in_this_process
 from bulkembed.runs.job import Job, load_tokenizer
@@ -106,17 +104,22 @@ def open_job(cfg: RunConfig, retried: Collection[str] = ()) -> tuple[Job, RunPla
         repeated = None if retried else earlier_run(cfg, view, recipe.line)
     require_short_prompt(model, recipe)
     listing = listed_source(cfg, view, recipe) if repeated is None else SourceListing()
-    carried = carried_schema(cfg, recipe, listing, recipe.line in runs)
-    job = Job(cfg, model, recipe, carried)
+    carried, types = row_types.first_types(cfg, recipe, view, listing.objects, recipe.line in runs)
+    job = Job(cfg, model, recipe, carried, types=types)
     if repeated is not None:
         return job, repeated_plan(job, view, repeated)
     if int8_ranges is None:
-        return job, plan_run(job, view, listing, retried)
-    with_ranges = calibration.with_int8_ranges(job, int8_ranges)
-    plan = plan_run(with_ranges, view, listing, retried)
+        return plan_in_types(job, view, listing, retried)
+    with_ranges, plan = plan_in_types(calibration.with_int8_ranges(job, int8_ranges), view, listing, retried)
     # Provisional ranges serve while it is sure that nothing is embedded. Otherwise they are measured again, on every row.
-    nothing_new = plan.night is not None and not plan.pending
-    return (with_ranges, plan) if int8_ranges.is_final or nothing_new else (job, plan_run(job, view, listing, retried))
+    if int8_ranges.is_final or (plan.night is not None and not plan.pending):
+        return with_ranges, plan
+    return plan_in_types(replace(job, carried=with_ranges.carried, types=with_ranges.types), view, listing, retried)
+
+
+def plan_in_types(job: Job, view: View, listing: SourceListing, retried: Collection[str]) -> tuple[Job, RunPlan]:
+    """The plan, and the job in types that hold all values, as far as the source is read."""
+    return row_types.with_types(job, lambda job: plan_run(job, view, listing, retried))
 
 
 def plan_run(job: Job, view: View, listing: SourceListing, retried: Collection[str]) -> RunPlan:
@@ -186,19 +189,6 @@ def listed_source(cfg: RunConfig, view: View, recipe: Recipe) -> SourceListing:
     return listing
 
 
-def carried_schema(cfg: RunConfig, recipe: Recipe, listing: SourceListing, has_record: bool) -> pa.Schema:
-    """The schema of the id and the kept columns: that of the line's first run, else that of the source."""
-    ledger = Ledger(Store(cfg.storage), cfg.output, recipe.line)
-    with blaming_output(cfg.output):
-        known = ledger.read_carried_schema() if has_record else None
-    if known is not None:
-        return known
-    try:
-        return columns.carried_columns(ledger.store, listing.objects, recipe, cfg.source_text)
-    except StorageError as error:
-        raise SourceError(f"source: {error}") from error
-
-
 def is_unchanged(base: Base, listing: SourceListing) -> bool:
     """Whether the parent was made from exactly these object versions, and all of its files stand."""
     return base.is_usable and {item.id for item in listing.objects} == base.sources.keys()
@@ -234,6 +224,20 @@ def new_objects(plan: RunPlan) -> list[SourceObject]:
     """The objects that the parent does not have; all of them where its files are of no use."""
     known = plan.base.sources if plan.base.is_usable else {}
     return [item for item in plan.objects if item.id not in known]
+
+
+def read_source_in_types(job: Job, plan: RunPlan, work: Workplace | None) -> tuple[Job, RunPlan]:
+    """The plan with the keys of all of the source, and the job in types that hold all values. It writes the run record first.
+
+    `work`: None where nothing may be written yet."""
+
+    def read(job: Job) -> RunPlan:
+        if work is not None:
+            row_types.write_types(job)
+        return read_source(job, replace(plan, versions=plan.versions.in_types_of(job, plan.base.view)), work)
+
+    job, found = row_types.with_types(job, read)
+    return (job if work is None else row_types.recorded(job)), found
 
 
 def read_source(job: Job, plan: RunPlan, work: Workplace | None, max_rows: int = sys.maxsize) -> RunPlan:

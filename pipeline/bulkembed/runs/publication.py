@@ -18,6 +18,7 @@ from bulkembed.runs.job import Job
 from bulkembed.runs.lookup import RunPlan
 from bulkembed.runs.mapper import LocalMapper, Mapper
 from bulkembed.runs.night import Night
+from bulkembed.runs.row_types import json_text_columns
 from bulkembed.storage.uris import absolute, canonical
 
 SAID_AGAIN = ("fingerprint", "exclude", "format", "limit", "erasure", "unreadable", "left_out")  # fields that a new snapshot would repeat
@@ -65,6 +66,7 @@ def draft_of(job: Job, plan: RunPlan, night: Night) -> Draft:
         unreadable=[failure.where for failure in plan.failures],
         left_out=[{"reason": names.reason, "count": names.count, "examples": list(names.examples)} for names in plan.left_out],
         tables=plan.listing.tables,
+        json_text=json_text_columns(job),
     )
 
 

@@ -15,15 +15,15 @@ from bulkembed.dataset.manifests import new_token
 from bulkembed.dataset.paths import exchange_folder
 from bulkembed.dataset.publishing import ParentMoved
 from bulkembed.dataset.snapshots import Snapshot
-from bulkembed.errors import ConfigError, HeldBack, IncompleteError, StorageError
+from bulkembed.errors import HeldBack, IncompleteError, StorageError
 from bulkembed.records import Counts, Failure, LostAttempt, Sampled
-from bulkembed.runs import calibration
+from bulkembed.runs import calibration, row_types
 from bulkembed.runs.buckets import Workplace
 from bulkembed.runs.completion import complete
 from bulkembed.runs.exchange import StoreExchange
 from bulkembed.runs.executor import Executor
 from bulkembed.runs.job import Job
-from bulkembed.runs.lookup import RunPlan, open_job, plan_again, read_source
+from bulkembed.runs.lookup import RunPlan, open_job, plan_again, read_source_in_types
 from bulkembed.runs.night import NightCounts
 from bulkembed.runs.progress import Progress, failures_text
 from bulkembed.shards import Shard
@@ -161,26 +161,17 @@ def prepare(job: Job, plan: RunPlan, executor: Executor, work: Workplace) -> tup
     """The job and the plan with everything known: keys of the whole source, what is to be embedded, int8 ranges."""
     if plan.is_still:
         return job, plan
-    write_record(job)
+    job, plan = read_source_in_types(job, plan, work)
     calibration.keep(job)
-    plan = read_source(job, plan, work)
     require_allowed(job, plan)
     if job.needs_int8_ranges and plan.pending:
         if plan.asked.retried:
             calibration.withdraw(job)
         job = calibration.calibrate(job, plan.pending, sampling(executor))
-        write_record(job)
+        row_types.write_types(job)
         plan = plan_again(job, plan, (), work)
         require_allowed(job, plan)
     return job, plan
-
-
-def write_record(job: Job) -> None:
-    """Writes the run record. Raises ConfigError where the output cannot be written to."""
-    try:
-        job.ledger.write_run_record(job.carried, job.provenance)
-    except (StorageError, FileNotFoundError) as error:
-        raise ConfigError(f"output: cannot write to {job.cfg.output}: {error}") from error
 
 
 def sampling(executor: Executor) -> calibration.Sample:

@@ -26,11 +26,14 @@ class StoredColumns:
     out: pa.Schema  # of the run's data files
     sources: dict[str, str]  # by vector column of the run: the stored column
     cut: frozenset[str]  # the vector columns of the run that are cut; the bits of the others are carried
+    carried: pa.Schema  # the id and the kept columns, as a file of the run has them
 
     def table(self, stored: pa.Table, values: pa.Table | None) -> tuple[pa.Table, Counts]:
         """The run's rows of stored rows, and counts of int8 components that were quantized here.
 
-        `values`: their ids and kept columns; None: the stored ones."""
+        `values`: their ids and kept columns; None: the stored ones, which must have the run's types. Raises StorageError."""
+        if values is None:
+            require_fields(stored.schema, self.carried, self.uri)
         columns, counts = [], Counts()
         for item in self.out:
             if item.name in self.cut:
@@ -65,12 +68,14 @@ def stored_columns(stored: pa.Schema, uri: str, fingerprint: str, job: Job) -> S
 
     Raises StorageError where its columns are not what they must be, or where a vector cannot be had without the model."""
     out = data_schema(job)
+    as_read = schema_as_read(job.carried)
     own = {name: name for name in job.columns}
     if fingerprint == job.fingerprint:
-        require_fields(stored, schema_as_read(out), uri)
+        # A trial of this line may have seen other types. Its rows cannot stay then, but their vectors serve.
+        require_fields(stored, schema_as_read(pa.schema([item for item in out if item.name not in job.carried.names])), uri)
         if stored.names != out.names:
             raise StorageError(f"{uri}: has the columns {', '.join(stored.names)}, and this run's files {', '.join(out.names)}")
-        return StoredColumns(uri, job, out, own, frozenset())
+        return StoredColumns(uri, job, out, own, frozenset(), as_read)
     old = recipe_in(stored, uri)
     if not job.recipe.derivable_from(old, job.cfg.derive):
         forms = ", ".join(map(str, old.row_schema.vectors))
@@ -80,7 +85,8 @@ def stored_columns(stored: pa.Schema, uri: str, fingerprint: str, job: Job) -> S
     vectors = [pa.field(name, vector_type(old_forms[name]), nullable=False) for name in sorted(set(sources.values()))]
     carried = [item for item in out if item.name not in {*job.carried.names, *own}]
     require_fields(stored, schema_as_read(pa.schema([*vectors, *carried])), uri)
-    return StoredColumns(uri, job, out, sources, frozenset(name for name, form in job.columns.items() if old_forms[sources[name]] != form))
+    cut = frozenset(name for name, form in job.columns.items() if old_forms[sources[name]] != form)
+    return StoredColumns(uri, job, out, sources, cut, as_read)
 
 
 def require_fields(stored: pa.Schema, expected: pa.Schema, uri: str) -> None:

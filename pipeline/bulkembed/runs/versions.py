@@ -19,9 +19,10 @@ from bulkembed.records import Failure
 from bulkembed.row_keys import Hashes, Keys, no_hashes
 from bulkembed.runs.job import Job
 from bulkembed.runs.mapper import Mapper
+from bulkembed.runs.row_types import TypesTooNarrow
 from bulkembed.scans import Layout, Scan, ScanCounts
 from bulkembed.source.objects import SourceObject
-from bulkembed.source.scan import scan_object
+from bulkembed.source.widening import Misfits, scan_or_misfits
 
 
 @dataclass
@@ -43,54 +44,61 @@ class Versions:
         erased = forgotten(job.store, job.cfg.output, view.erasure) if view.erasure else no_hashes()
         return cls(job, erasure=view.erasure, erased=erased)
 
+    def in_types_of(self, job: Job, view: View) -> Versions:
+        """The versions for a job that may have other types than this one's."""
+        same = self.job.carried.equals(job.carried, check_metadata=True)
+        return replace(self, job=job) if same else Versions.of(job, view)
+
     def missing(self, objects: Sequence[SourceObject], n_objects: int) -> list[SourceObject]:
         """The objects whose keys are not known. `n_objects`: of the whole source."""
-        unknown = [item.id for item in objects if item.id not in self.looked_up]
+        unknown = [item.id for item in objects if item.id not in self.looked_up and self.job.types != "new"]
         self.stored |= key_files.scanned(self.job.store, self.job.cfg.output, self.job.line, unknown, n_objects)
         self.looked_up.update(unknown)
         return [item for item in objects if item.id not in self.stored and item.id not in self.held]
 
     def read(self, objects: Sequence[SourceObject], mapper: Mapper, max_rows: int) -> list[Failure]:
-        """Reads objects and holds their keys, until it holds so many. Returns those that cannot be read."""
-        failures, rows = [], sum(len(scan.keys) for scan in self.held.values())
+        """Reads objects and holds their keys, until it holds so many. Returns those that cannot be read. Raises TypesTooNarrow."""
+        found, rows = Unread(self.job), sum(len(scan.keys) for scan in self.held.values())
         for item, outcome in zip(objects, mapper.map(partial(scan_outcome, self.job), objects), strict=True):
             stopping.stop.check()
-            if isinstance(outcome, Failure):
-                failures.append(outcome)
+            if not isinstance(outcome, Scan):
+                found.add(outcome)
                 continue
             self.held[item.id] = outcome
             rows += len(outcome.keys)
             if rows > max_rows:
                 break
-        return failures
+        return found.failures_in_types()
 
     def read_rows(self, objects: Sequence[SourceObject], limit: int) -> tuple[list[SourceObject], list[Failure]]:
-        """Reads objects in turn until they have so many rows, and holds the keys of these rows alone. Returns those objects."""
-        read, failures, left = [], [], limit
+        """Reads objects in turn until they have so many rows, and holds the keys of these rows alone. Returns those objects.
+
+        Raises TypesTooNarrow."""
+        read, found, left = [], Unread(self.job), limit
         for item in objects:
             if left <= 0:
                 break
             stopping.stop.check()
             outcome = scan_outcome(self.job, item)
-            if isinstance(outcome, Failure):
-                failures.append(outcome)
+            if not isinstance(outcome, Scan):
+                found.add(outcome)
                 continue
             self.held[item.id] = first_rows(outcome, left)
             left -= self.held[item.id].counts.rows
             read.append(item)
-        return read, failures
+        return read, found.failures_in_types()
 
     def read_and_write(self, objects: Sequence[SourceObject], mapper: Mapper) -> list[Failure]:
-        """Reads objects in tasks that write their key files. Returns those that cannot be read."""
-        failures = []
+        """Reads objects in tasks that write their key files. Returns those that cannot be read. Raises TypesTooNarrow."""
+        found = Unread(self.job)
         for item, outcome in zip(objects, mapper.map(partial(write_outcome, self.job), objects), strict=True):
             stopping.stop.check()
-            if isinstance(outcome, Failure):
-                failures.append(outcome)
-            else:
+            if isinstance(outcome, ScanCounts):
                 self.known[item.id] = outcome
                 self.stored.add(item.id)
-        return failures
+            else:
+                found.add(outcome)
+        return found.failures_in_types()
 
     def write_held(self, mapper: Mapper) -> None:
         """Writes the key files of what is held, and holds it no longer."""
@@ -120,6 +128,10 @@ class Versions:
             return self.held[object_id].counts
         return self.known[object_id]
 
+    def looked_at(self) -> list[ScanCounts]:
+        """The counts of all versions that this process has looked at: those that came since the parent."""
+        return [*({item: scan.counts for item, scan in self.held.items()} | self.known).values()]
+
     def look_at(self, object_ids: Sequence[str]) -> None:
         """Reads the counts of these versions, as far as they are not known."""
         unknown = [object_id for object_id in object_ids if object_id not in self.held and object_id not in self.known]
@@ -138,20 +150,44 @@ class Versions:
         return SourceVersion(item.id, item.relative_path, counts.rows, counts.rejects)
 
 
-def scan_outcome(job: Job, item: SourceObject) -> Scan | Failure:
-    """The scan of an object, or why it cannot be read."""
+@dataclass
+class Unread:
+    """The objects that gave no keys."""
+
+    job: Job
+    failures: list[Failure] = field(default_factory=list)
+    misfits: list[Misfits] = field(default_factory=list)
+
+    def add(self, outcome: Misfits | Failure) -> None:
+        if isinstance(outcome, Failure):
+            self.failures.append(outcome)
+        else:
+            self.misfits.append(outcome)
+
+    def failures_in_types(self) -> list[Failure]:
+        """The failures. Raises TypesTooNarrow where objects need other types."""
+        if self.misfits:
+            raise TypesTooNarrow(self.job, self.misfits)
+        return self.failures
+
+
+def scan_outcome(job: Job, item: SourceObject) -> Scan | Misfits | Failure:
+    """The scan of an object, or the types that it needs, or why it cannot be read.
+
+    Once the types are settled, an id of JSON lines that does not fit is a reject."""
+    rejected = {job.recipe.row_schema.id_column} if job.types == "settled" else set[str]()
     try:
-        return scan_object(job.store, item, job.recipe, job.carried)
+        return scan_or_misfits(job.store, item, job.recipe, job.carried, rejected)
     except ConfigError:
         raise
     except BulkembedError as error:
         return Failure(item.uri, str(error).removeprefix(f"{item.uri}: "))
 
 
-def write_outcome(job: Job, item: SourceObject) -> ScanCounts | Failure:
-    """Writes the key file of an object. Returns what it holds, or why the object cannot be read."""
+def write_outcome(job: Job, item: SourceObject) -> ScanCounts | Misfits | Failure:
+    """Writes the key file of an object. Returns what it holds, or the types that it needs, or why the object cannot be read."""
     outcome = scan_outcome(job, item)
-    if isinstance(outcome, Failure):
+    if not isinstance(outcome, Scan):
         return outcome
     key_files.write_scan(job.store, job.cfg.output, job.line, item.id, outcome)
     return outcome.counts

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,71 +11,97 @@ import pyarrow.parquet as pq
 from bulkembed import schema
 from bulkembed.config.recipe import Recipe, RowSchema
 from bulkembed.errors import ConfigError, ObjectError, SourceError
-from bulkembed.formats.format import require_names
+from bulkembed.formats.format import no_column, require_names
 from bulkembed.formats.paths import with_paths
 from bulkembed.records import LongDocuments
 from bulkembed.scans import Layout
 from bulkembed.source import json_columns
 from bulkembed.source.column_types import (
     LISTS,
-    fill_unknown,
-    has_null,
     holds_json_text,
+    is_unknown,
     json_text_field,
     may_hold_text,
     parse_arrow_type,
     plain_type,
+    unknown_field,
+    without_unknown,
 )
 from bulkembed.source.documents import LIST_HINT, LIST_POLICIES
+from bulkembed.source.json_text import has_json
 from bulkembed.source.layout import layout_of
 from bulkembed.source.live_files import require_table_columns
 from bulkembed.source.objects import SourceObject
+from bulkembed.source.type_union import union
 from bulkembed.storage.store import Store
 
-MAX_OBJECTS = 16  # objects that are opened to find the first value of a column
+MAX_SAMPLED = 16  # objects without a footer whose first rows are read
+THREADS = 16  # they wait for the store, and compute little
+
+Columns = tuple[pa.Schema, Layout | None, bool]  # of an object: its columns, its layout if it has a footer, whether it has rows
 
 
 def carried_columns(store: Store, objects: Iterable[SourceObject], recipe: Recipe, place: str) -> pa.Schema:
     """The schema of the id and the kept columns. `place`: the source.
 
-    The types are those in `column_types`, else those of the first object that has values of the column.
-
-    A column that is null in the first MAX_OBJECTS objects is text. Raises SourceError where they lack a column."""
+    The types are those in `column_types`, else types that hold the values of all footers, and of the first rows of objects without a
+    footer. Reading all rows may widen these: see widening. Raises SourceError where all objects lack a column."""
     rows, names = recipe.row_schema, recipe.source_columns
-    asked = asked_fields(rows)
+    undeclared = set(rows.carried_columns) - rows.declared_types.keys()
     fields: dict[str, pa.Field] = {}
+    origins: dict[str, str] = {}
     first: tuple[SourceObject, pa.Schema] | None = None
-    for item, source in islice(readable_objects(store, objects, recipe, place), MAX_OBJECTS):
+    for item, source in readable_objects(store, looked_at(list(objects)), recipe, place):
         first = first or (item, source)
+        if item.format == "parquet" and item is first[0]:
+            refuse_mistake(recipe, item, source)
         for name in names:
-            if name in source.names:
-                fields[name] = merge_fields(fields.get(name), source.field(name))
-        if all(is_settled(name, fields, rows) for name in names):
-            break
-    missing = tuple(name for name in names if name not in fields and not is_settled(name, fields, rows))
+            if name in undeclared and name in source.names:
+                fields[name] = merge_fields(fields.get(name), source.field(name), origins.get(name, ""), item.uri)
+                origins.setdefault(name, item.uri)
+            elif name in source.names:
+                fields[name] = source.field(name)
+    missing = tuple(name for name in names if name not in fields and not (name in rows.declared_types and name in rows.keep_columns))
     if first and missing:
-        try:
-            require_names(first[1].names, missing, first[0].uri)
-        except ObjectError as error:
-            raise SourceError(str(error)) from None
-    fields |= asked
-    carried = [json_text_field(name) if pa.types.is_null(fields[name].type) else fields[name] for name in rows.carried_columns]
-    return output_columns(pa.schema(carried), rows.id_column, rows.keep_columns)
+        raise SourceError(no_column(first[0].uri, missing[0], first[1].names))
+    fields |= asked_fields(rows)
+    return output_columns([fields[name] for name in rows.carried_columns], rows)
 
 
-def merge_fields(known: pa.Field | None, new: pa.Field) -> pa.Field:
-    """The field as earlier objects have it. The parts in which they hold no value are as in this object."""
-    if known is None or pa.types.is_null(known.type):
+def refuse_mistake(recipe: Recipe, item: SourceObject, source: pa.Schema) -> None:
+    """Raises SourceError where the first table has no id, or no text: that is taken for a mistake in the configuration."""
+    try:
+        require_in_schema(recipe, item, source)
+    except ObjectError as error:
+        raise SourceError(str(error)) from None
+
+
+def looked_at(objects: list[SourceObject]) -> list[SourceObject]:
+    """All objects with a footer, and some of the others, from all over the source."""
+    others = [item for item in objects if item.format != "parquet"]
+    sampled = {others[number * len(others) // MAX_SAMPLED].id for number in range(MAX_SAMPLED)} if others else set[str]()
+    return [item for item in objects if item.format == "parquet" or item.id in sampled]
+
+
+def merge_fields(known: pa.Field | None, new: pa.Field, known_from: str = "", new_from: str = "") -> pa.Field:
+    """A field that holds the values of both: of their common type, else JSON text.
+
+    Raises ConfigError that names the objects where there is neither."""
+    if known is None or pa.types.is_null(known.type) or is_unknown(known):
         return new
-    return known.with_type(fill_unknown(known.type, new.type))
-
-
-def is_settled(name: str, fields: dict[str, pa.Field], rows: RowSchema) -> bool:
-    """Whether more objects would tell nothing new about the column."""
-    if name in rows.declared_types:
-        return name in fields or name in rows.keep_columns
-    carried = name in rows.carried_columns
-    return name in fields and not (carried and has_null(fields[name].type))
+    if pa.types.is_null(new.type) or is_unknown(new):
+        return known
+    if not holds_json_text(known) and not holds_json_text(new):
+        kind = union(known.type, new.type)
+        if kind is not None:
+            return known.with_type(kind)
+    for field in (known, new):
+        if not holds_json_text(field) and not has_json(field.type):
+            raise ConfigError(
+                f"keep_columns: {new.name!r} has type {known.type} in {known_from}, and {new.type} in {new_from}: no type holds both, and "
+                f"{field.type} has no JSON; convert the files, or do not keep the column"
+            )
+    return json_text_field(new.name)
 
 
 def asked_fields(rows: RowSchema) -> dict[str, pa.Field]:
@@ -89,34 +115,30 @@ def asked_fields(rows: RowSchema) -> dict[str, pa.Field]:
     return fields
 
 
-def readable_objects(store: Store, objects: Iterable[SourceObject], recipe: Recipe, place: str) -> Iterator[tuple[SourceObject, pa.Schema]]:
-    """The objects that hold rows, with their columns.
+def readable_objects(store: Store, objects: Sequence[SourceObject], recipe: Recipe, place: str) -> Iterator[tuple[SourceObject, pa.Schema]]:
+    """The objects that hold rows, with their columns. Raises SourceError where none has rows."""
 
-    Raises SourceError where no object has rows, and where the first one is a Parquet file without a column of the configuration:
-    that is taken for a mistake in the configuration."""
+    def open_one(item: SourceObject) -> Columns | ObjectError:
+        try:
+            return open_columns(store, item, recipe)
+        except ObjectError as error:
+            return error
+
     problem = no_rows(place)
     any_object = False
-    for item in objects:
-        try:
-            source, layout, has_rows = open_columns(store, item, recipe)
-        except ObjectError as error:
-            problem = SourceError(str(error))
-            continue
-        if not has_rows:
-            continue
-        if not any_object and layout is not None:
-            try:
-                require_columns(recipe, item, layout)
-            except ObjectError as error:
-                raise SourceError(str(error)) from None
-        any_object = True
-        yield item, source
+    with ThreadPoolExecutor(THREADS) as pool:
+        for item, found in zip(objects, pool.map(open_one, objects), strict=True):
+            if isinstance(found, ObjectError):
+                problem = SourceError(str(found))
+            elif found[2]:
+                any_object = True
+                yield item, found[0]
     if not any_object:
         raise problem
 
 
-def open_columns(store: Store, item: SourceObject, recipe: Recipe) -> tuple[pa.Schema, Layout | None, bool]:
-    """The columns of an object, the layout of a Parquet file, and whether it has rows. Raises ObjectError."""
+def open_columns(store: Store, item: SourceObject, recipe: Recipe) -> Columns:
+    """The columns of an object. Raises ObjectError."""
     if item.format == "jsonl":
         columns = json_columns.columns_of(store, item, recipe.source_columns)
         return columns.schema, None, columns.has_rows
@@ -135,12 +157,17 @@ def require_columns(recipe: Recipe, item: SourceObject, layout: Layout) -> None:
 
 
 def require_in_schema(recipe: Recipe, item: SourceObject, source: pa.Schema) -> None:
-    """Raises ObjectError as `require_columns` does. `source`: the columns of an object that has rows."""
+    """Raises ObjectError as `require_columns` does. `source`: the columns of an object that has rows.
+
+    A kept column may be missing, and a text column where another one is there."""
     if item.table:
         require_table_columns(item.table.columns, recipe.source_columns, source, item.uri)
     source = with_paths(source, recipe.source_columns)
-    require_names(source.names, recipe.source_columns, item.uri)
-    for name in recipe.vector_key.text_columns:
+    texts = recipe.vector_key.text_columns
+    present = tuple(name for name in texts if name in source.names) or texts
+    kept = tuple(name for name in recipe.row_schema.keep_columns if name in source.names)
+    require_names(source.names, (recipe.row_schema.id_column, *present, *kept), item.uri)
+    for name in present:
         require_text(source.field(name), recipe.vector_key.long_documents, item.uri)
 
 
@@ -152,32 +179,42 @@ def require_text(field: pa.Field, policy: LongDocuments, uri: str) -> None:
         raise ObjectError(f"{uri}: text column {field.name!r} has type {field.type}, not text{hint}")
 
 
-def output_columns(source: pa.Schema, id_column: str, keep_columns: tuple[str, ...]) -> pa.Schema:
-    """The id (renamed `id`) and the kept columns as they go into the output. Raises ConfigError for a type that cannot."""
-    id_type = plain_type(source.field(id_column).type)
-    values = id_type.storage_type if isinstance(id_type, pa.BaseExtensionType) else id_type
-    if pa.types.is_nested(values) or pa.types.is_null(values):
-        raise ConfigError(f"id_column: {id_column!r} has type {id_type}, not a scalar")
-    fields = [output_field("id", source.field(id_column)).with_nullable(False)]
-    fields += [output_field(name, source.field(name)) for name in keep_columns]
-    keys = ("id_column", *("keep_columns" for _ in keep_columns))
-    for key, name, field in zip(keys, (id_column, *keep_columns), fields, strict=True):
-        require_storable(key, name, field)
-    return pa.schema(fields)
+def output_columns(fields: Sequence[pa.Field], rows: RowSchema) -> pa.Schema:
+    """The id (renamed `id`) and the kept columns as they go into the output. `fields`: by their names in the source.
+
+    What Parquet cannot hold is JSON text. Raises ConfigError for a type that cannot be written at all."""
+    by_name = {field.name: output_field(field, rows) for field in fields}
+    id_field = by_name[rows.id_column]
+    if pa.types.is_nested(storage_of(id_field.type)):
+        raise ConfigError(f"id_column: {rows.id_column!r} has type {id_field.type}, not a scalar")
+    return pa.schema([id_field.with_name("id").with_nullable(False), *(by_name[name] for name in rows.keep_columns)])
 
 
-def output_field(name: str, field: pa.Field) -> pa.Field:
-    return json_text_field(name) if holds_json_text(field) else pa.field(name, plain_type(field.type))
+def storage_of(kind: pa.DataType) -> pa.DataType:
+    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
 
 
-def require_storable(key: str, name: str, field: pa.Field) -> None:
-    """Raises ConfigError where Parquet has no such type (a struct without fields), or where Arrow cannot take single rows of it."""
+def output_field(field: pa.Field, rows: RowSchema) -> pa.Field:
+    if pa.types.is_null(field.type):
+        return unknown_field(field.name)
+    if holds_json_text(field):
+        return field
+    plain = pa.field(field.name, without_unknown(plain_type(field.type)))
+    problem = storing_problem(plain)
+    if problem is None:
+        return plain
+    if field.name not in rows.declared_types and field.name != rows.id_column and has_json(plain.type):
+        return unknown_field(field.name)  # other objects may know more of its type
+    key = "id_column" if field.name == rows.id_column else "keep_columns"
+    raise ConfigError(f"{key}: {field.name!r} has type {field.type}, which Arrow cannot write to Parquet row by row ({problem})")
+
+
+def storing_problem(field: pa.Field) -> str | None:
+    """Why Parquet has no such type (a struct without fields), or why Arrow cannot take single rows of it; None where all is well."""
     try:
         empty = schema.empty_table(pa.schema([field]))
         pq.write_table(empty, pa.BufferOutputStream())
         empty.take(pa.array([], pa.int64()))
     except (pa.ArrowException, OSError) as error:
-        raise ConfigError(
-            f"{key}: {name!r} has type {field.type}, which Arrow cannot write to Parquet row by row ({str(error).splitlines()[0]}); name "
-            f'another column, or for JSON lines set column_types.{name} = "string", which takes any value as text'
-        ) from None
+        return str(error).splitlines()[0]
+    return None

@@ -1,30 +1,27 @@
-"""A Parquet column -> the same column in the type of the run, and the rows whose values do not fit.
+"""A Parquet column -> the same column in the type of the run.
 
 A conversion is accepted only if it converts back to the same values. The values must also keep their meaning: text never becomes a
-number, and a time never loses its zone."""
+number, and a moment never becomes a time without a zone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from bulkembed.errors import ObjectError
-from bulkembed.records import Reasons, RejectReason
-from bulkembed.schema import display_value
-from bulkembed.source.column_types import LISTS, plain_type
+from bulkembed.source.column_types import LISTS, holds_json_text, is_text, plain_type
+from bulkembed.source.json_text import has_json, text_array
 
-MAX_MICROSECONDS = (2**63 - 1) // 1000  # more of them are no 64-bit number of nanoseconds
 Allowed = Callable[[pa.DataType, pa.DataType], bool]  # (type of the file, type of the run)
 # Types of one family hold the same kind of values. Integers and decimals are one family, floats and decimals are not.
 FAMILIES: tuple[Callable[[pa.DataType], bool], ...] = (
     lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind),
     lambda kind: pa.types.is_integer(kind) or pa.types.is_decimal(kind),
-    lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind),
-    lambda kind: pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind),
+    is_text,
+    lambda kind: is_text(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind),
     pa.types.is_time,
     pa.types.is_date,
     pa.types.is_duration,
@@ -36,6 +33,14 @@ class Differs(Exception):
     """A value that changes in the conversion: (reason, row of the array or None)."""
 
 
+class WrongType(ObjectError):
+    """A column of an object that does not fit the type of the run."""
+
+    def __init__(self, message: str, column: str = "") -> None:
+        super().__init__(message)
+        self.column = column
+
+
 def may_cast(kind: pa.DataType, target: pa.DataType) -> bool:
     """Whether a type that the configuration names is allowed: every type, but a time zone must not change. Arrow itself would
     drop or add one."""
@@ -43,30 +48,48 @@ def may_cast(kind: pa.DataType, target: pa.DataType) -> bool:
 
 
 def same_meaning(kind: pa.DataType, target: pa.DataType) -> bool:
-    """Whether a type that the first object set is allowed: only a type of the same family."""
-    return may_cast(kind, target) and any(family(kind) and family(target) for family in FAMILIES)
+    """Whether a type that follows from the values is allowed: only a type of the same family. Text may become its bytes."""
+    if pa.types.is_timestamp(kind) and pa.types.is_timestamp(target):
+        return (kind.tz is None) == (target.tz is None)
+    becomes_text = is_text(target) and not is_text(kind)
+    return not becomes_text and any(family(kind) and family(target) for family in FAMILIES)
 
 
 def convert_column(
-    column: pa.ChunkedArray, target: pa.DataType, name: str, allowed: Allowed, where: str, object_rows: Sequence[int]
+    column: pa.ChunkedArray, field: pa.Field, name: str, allowed: Allowed, where: str, object_rows: Sequence[int]
 ) -> pa.ChunkedArray:
-    """The column in the type of the run. Raises ObjectError that names both types and the first value that would change.
+    """The column in the type of the run. Raises WrongType that names both types and the first value that would change.
 
     `object_rows`: the row of the object of each value."""
-    if column.type == target:
+    if column.type == field.type:
         return column
     chunks: list[pa.Array] = []
     for chunk in column.chunks:
         try:
-            chunks.append(convert_array(chunk, target, name, allowed))
+            chunks.append(convert_chunk(chunk, field, name, allowed))
         except Differs as problem:
             reason, row = problem.args
             place = "" if row is None else f"row {object_rows[row + sum(map(len, chunks))]}: "
-            raise ObjectError(
-                f"{where}: column {name!r} has type {column.type}, but {target} in this run, by its first object or column_types: "
-                f"{place}{reason}; name a type that holds both in column_types, or convert the files"
-            ) from None
-    return pa.chunked_array(chunks, target)
+            wanted = "JSON text" if holds_json_text(field) else str(field.type)
+            raise WrongType(f"{where}: column {name!r} has type {column.type}, but {wanted} in this run: {place}{reason}", name) from None
+    return pa.chunked_array(chunks, field.type)
+
+
+def convert_chunk(array: pa.Array, field: pa.Field, name: str, allowed: Allowed) -> pa.Array:
+    """Raises Differs."""
+    if not holds_json_text(field) or is_text(plain_type(array.type)):
+        return convert_array(array, field.type, name, allowed)
+    if array.null_count == len(array):
+        return pa.nulls(len(array), field.type)
+    if not has_json(array.type):
+        raise Differs(f"{name} holds {array.type}, which has no JSON", None)
+    return text_array(plain_array(array))
+
+
+def plain_array(array: pa.Array) -> pa.Array:
+    """The array without dictionaries, views and narrow decimals, also in its parts."""
+    target = plain_type(array.type)
+    return array if array.type == target else convert_array(array, target, "", may_cast)
 
 
 def convert_array(array: pa.Array, target: pa.DataType, path: str, allowed: Allowed) -> pa.Array:
@@ -81,13 +104,15 @@ def convert_array(array: pa.Array, target: pa.DataType, path: str, allowed: Allo
         return convert_structs(array, target, path, allowed)
     if isinstance(kind, LISTS) and isinstance(target, LISTS):
         return convert_lists(array, target, path, allowed)
+    if pa.types.is_map(kind) and pa.types.is_map(target):
+        return convert_maps(array, target, path, allowed)
     if not allowed(kind, target):
         raise Differs(f"{path} holds {kind}, which is not {target}", None)
     return convert_scalars(array, target, path)
 
 
 def decode_array(array: pa.Array) -> pa.Array:
-    """The array without dictionaries, views and narrow decimals."""
+    """The array without dictionaries, views and narrow decimals. Its parts stay as they are."""
     if pa.types.is_dictionary(array.type):
         values = array.dictionary.cast(plain_type(array.dictionary.type))  # Arrow's `take` does not know views
         return decode_array(pa.DictionaryArray.from_arrays(array.indices, values).dictionary_decode())
@@ -150,69 +175,9 @@ def convert_lists(array: pa.Array, target: pa.DataType, path: str, allowed: Allo
         raise Differs(f"{path}: {str(error).splitlines()[0]}", None) from None
 
 
-def null_unreadable(column: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, Reasons]:
-    """The column with null for each invalid value, and the rows of these values.
-
-    Invalid are text that is not UTF-8 and a time of day beyond 24 hours. Arrow passes such values on, and other readers then refuse
-    the whole file."""
-    if arrow_problem(column) is None:
-        return column, {}
-    problems = {row: arrow_problem(column.take(pa.array([row]))) for row in range(len(column))}
-    reasons = {row: unreadable_reason(column, row, problem, name) for row, problem in problems.items() if problem is not None}
-    return null_rows(column, list(reasons)), reasons
-
-
-def unreadable_reason(column: pa.ChunkedArray, row: int, problem: str, name: str) -> tuple[RejectReason, str]:
-    if "UTF8" not in problem:
-        return "wrong_type", f"{name}: {problem}"
-    text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-    shown = f"is {column[row].as_buffer().to_pybytes()[:50]!r}" if text else "holds text"
-    return "undecodable", f"{name} {shown}, not UTF-8"
-
-
-def null_overflow(column: pa.ChunkedArray, microseconds: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, Reasons]:
-    """A column of timestamps in nanoseconds with null for each that 64 bits cannot hold, and the rows of these values.
-
-    `microseconds`: the same column, read with its timestamps in microseconds. Both may hold timestamps within nested values."""
-    bad = np.flatnonzero(
-        np.concatenate([np.zeros(0, np.bool_), *(overflowing(chunk, column.type) for chunk in microseconds.chunks)])
-    ).tolist()
-    return null_rows(column, bad), {
-        row: ("wrong_type", f"{name} is {str(display_value(microseconds, row))[:100]}, not {column.type}") for row in bad
-    }
-
-
-def overflowing(array: pa.Array, kind: pa.DataType) -> npt.NDArray[np.bool_]:
-    """Which values hold a timestamp in microseconds that is too large for `kind`, the same type in nanoseconds."""
-    if pa.types.is_timestamp(array.type) and array.type != kind:
-        numbers = pc.fill_null(array.view(pa.int64()), 0).to_numpy(zero_copy_only=False)
-        outside: npt.NDArray[np.bool_] = (numbers > MAX_MICROSECONDS) | (numbers < -MAX_MICROSECONDS)
-        return outside
-    mask = np.zeros(len(array), np.bool_)
-    if pa.types.is_struct(array.type):
-        for part, field in zip(array.flatten(), kind, strict=True):
-            mask |= overflowing(part, field.type)
-    elif isinstance(array.type, LISTS):
-        lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
-        mask[np.repeat(np.arange(len(array)), lengths)[overflowing(array.flatten(), kind.value_type)]] = True
-    elif pa.types.is_map(array.type):
-        offsets = array.offsets.to_numpy()
-        entries = (offsets[0], offsets[-1] - offsets[0])
-        for part, part_kind in ((array.keys.slice(*entries), kind.key_type), (array.items.slice(*entries), kind.item_type)):
-            mask[np.repeat(np.arange(len(array)), np.diff(offsets))[overflowing(part, part_kind)]] = True
-    return mask
-
-
-def null_rows(column: pa.ChunkedArray, rows: list[int]) -> pa.ChunkedArray:
-    """The column with null in these rows."""
-    places = np.arange(len(column))
-    return column.take(pa.array(places, mask=np.isin(places, rows))) if rows else column
-
-
-def arrow_problem(column: pa.ChunkedArray) -> str | None:
-    """Arrow's message about an invalid value of the column; None if all values are valid."""
-    try:
-        column.validate(full=True)
-    except pa.ArrowInvalid as error:
-        return str(error).splitlines()[0].rpartition("Invalid: ")[2]
-    return None
+def convert_maps(array: pa.MapArray, target: pa.MapType, path: str, allowed: Allowed) -> pa.Array:
+    offsets = array.offsets.to_numpy()
+    entries = (offsets[0], offsets[-1] - offsets[0])
+    keys = convert_array(array.keys.slice(*entries), target.key_type, f"{path}.key", allowed)
+    items = convert_array(array.items.slice(*entries), target.item_type, f"{path}.value", allowed)
+    return pa.MapArray.from_arrays(pa.array(offsets - offsets[0]), keys, items, type=target, mask=array.is_null())

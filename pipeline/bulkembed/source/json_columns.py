@@ -1,9 +1,9 @@
-"""An object of JSON lines -> its columns and their types, by its first rows."""
+"""An object of JSON lines -> its columns and their types, by its first rows or by all of them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,10 +12,11 @@ import pyarrow as pa
 
 from bulkembed.errors import ObjectError
 from bulkembed.formats import json_lines
-from bulkembed.formats.json_lines import Numeral
+from bulkembed.formats.lax_json import Numeral
 from bulkembed.formats.paths import add_values
 from bulkembed.source.column_types import json_text_field
 from bulkembed.source.objects import SourceObject
+from bulkembed.source.type_union import MAX_LEAVES
 from bulkembed.storage.retry import CORRUPT, describe_error
 from bulkembed.storage.store import Store
 
@@ -28,7 +29,7 @@ SIMPLE_TYPES: dict[tuple[str, ...], pa.DataType] = {(): pa.null(), ("bool",): pa
 class SeenValues:
     """What the values of a column, or of a part of it, have been so far."""
 
-    kinds: set[str] = field(default_factory=set)  # bool, int, float, text, number, list, struct, deep; empty if all were null
+    kinds: set[str] = field(default_factory=set)  # bool, int, float, text, number, list, struct, deep (or wide); empty if all were null
     low: int = 0  # the least integer
     high: int = 0  # the greatest integer
     in_double: bool = True  # whether a double holds all integers
@@ -39,7 +40,7 @@ class SeenValues:
         match value:
             case None:
                 return
-            case list() | dict() if depth == MAX_DEPTH:
+            case list() | dict() if depth == MAX_DEPTH or len(self.fields) > MAX_LEAVES:
                 self.kinds.add("deep")
             case list():
                 self.kinds.add("list")
@@ -103,10 +104,26 @@ class JsonColumns:
 
 def columns_of(store: Store, item: SourceObject, names: Sequence[str]) -> JsonColumns:
     """Reads the first SAMPLE_LINES rows, and more rows while one of the columns `names` is missing. Raises ObjectError."""
+    return read_columns(store, item, lambda lines: sample_columns(lines, names))
 
+
+def all_columns_of(store: Store, item: SourceObject, names: Sequence[str]) -> JsonColumns:
+    """Reads all rows. `names`: columns that are looked for, also within others. Raises ObjectError."""
+
+    def columns_of_lines(lines: Iterable[tuple[bytes, int]]) -> pa.Schema:
+        seen: dict[str, SeenValues] = {}
+        for line, length in lines:
+            if length == len(line):
+                add_line(line, seen, names)
+        return schema_of(seen)
+
+    return read_columns(store, item, columns_of_lines)
+
+
+def read_columns(store: Store, item: SourceObject, columns_of_lines: Callable[[Iterable[tuple[bytes, int]]], pa.Schema]) -> JsonColumns:
     def read() -> JsonColumns:
         with json_lines.opened(item.in_store(store)) as index:
-            columns = sample_columns(index.rows, names)
+            columns = columns_of_lines(index.rows)
             return JsonColumns(columns, bool(index.part_rows))
 
     try:
@@ -130,6 +147,10 @@ def sample_columns(lines: Iterable[tuple[bytes, int]], names: Sequence[str]) -> 
         if length == len(line):
             parsed += 1
             add_line(line, seen, names)
+    return schema_of(seen)
+
+
+def schema_of(seen: dict[str, SeenValues]) -> pa.Schema:
     return pa.schema([column_field(name, values.arrow_type()) for name, values in seen.items()])
 
 
@@ -145,7 +166,9 @@ def spellings_of(name: str) -> set[bytes]:
 def add_line(line: bytes, seen: dict[str, SeenValues], names: Sequence[str]) -> None:
     """Notes the values of a line. `names`: columns that are looked for, also within others."""
     try:
-        row = json_lines.parse_exactly(line) if json_lines.may_lose_digits(line) else json_lines.parse_line(line)
+        row, is_lax = json_lines.parse_line(line)
+        if not is_lax and json_lines.may_lose_digits(line):
+            row = json_lines.parse_exactly(line)
     except ValueError:  # the reader rejects this line and says why
         return
     if not isinstance(row, dict):

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from bulkembed.formats.json_lines import Numeral
+from bulkembed.formats.lax_json import Numeral
 from bulkembed.records import Reasons
 from bulkembed.source.column_types import LISTS, holds_json_text
 
@@ -34,14 +34,15 @@ class Misfit(Exception):
     """A value that the type would change: (its path, value)."""
 
 
-def typed_array(values: Sequence[Any], field: pa.Field, name: str, reasons: Reasons) -> pa.Array:
-    """The values of column `name` in the type of the run. A value that the type would change is null, and its row is rejected."""
+def typed_array(values: Sequence[Any], field: pa.Field, name: str) -> tuple[pa.Array, Reasons]:
+    """The values of column `name` in the type of the run. A value that the type would change is null, and its row has a reason."""
     if holds_json_text(field):
-        return pa.array(json_texts(values, name, reasons), field.type)
+        texts, reasons = json_texts(values, name)
+        return pa.array(texts, field.type), reasons
     array, doubtful = try_array(values, field.type)
     if not doubtful:
-        return array
-    fitting = list(values)
+        return array, {}
+    fitting, reasons = list(values), {}
     for row in doubtful:
         try:
             fitting[row] = fit_value(values[row], field.type, name)
@@ -49,8 +50,8 @@ def typed_array(values: Sequence[Any], field: pa.Field, name: str, reasons: Reas
             fitting[row] = None
             path, value = misfit.args
             detail = f"{value_text(path, value)}, not {shorten(str(field.type))}; {remedy(name, value, field.type)}"
-            reasons.setdefault(row, ("wrong_type", detail))
-    return pa.array(fitting, field.type)
+            reasons[row] = ("wrong_type", detail)
+    return pa.array(fitting, field.type), reasons
 
 
 def try_array(values: Sequence[Any], kind: pa.DataType) -> tuple[pa.Array | None, Sequence[int]]:
@@ -125,16 +126,17 @@ def difference(value: Any, back: Any, path: str) -> tuple[str, Any] | None:
     return next((changed for where, item, now in parts if (changed := difference(item, now, where))), None)
 
 
-def json_texts(values: Iterable[Any], name: str, reasons: Reasons) -> list[str | None]:
-    """Texts unchanged, other values as their JSON text. A value that is nested too deeply is null, and its row is rejected."""
+def json_texts(values: Iterable[Any], name: str) -> tuple[list[str | None], Reasons]:
+    """Texts unchanged, other values as their JSON text. A value that is nested too deeply is null, and its row has a reason."""
     texts: list[str | None] = []
+    reasons: Reasons = {}
     for row, value in enumerate(values):
         try:
             texts.append(None if value is None else to_json_text(value))
         except (TypeError, RecursionError):
             texts.append(None)
-            reasons.setdefault(row, ("wrong_type", f"{name} is nested too deeply"))
-    return texts
+            reasons[row] = ("wrong_type", f"{name} is nested too deeply")
+    return texts, reasons
 
 
 def to_json_text(value: Any) -> str:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from bulkembed.config.recipe import Recipe
+from bulkembed.formats import lax_json
 from bulkembed.formats.rows import ArrowRows, JsonRows, Rows, TextRows
 from bulkembed.records import Reasons
-from bulkembed.source import conversion, json_values
+from bulkembed.source import conversion, int96, invalid_values, json_values
+from bulkembed.source.column_types import holds_json_text, is_unknown, plain_type
+from bulkembed.source.conversion import WrongType
 from bulkembed.source.text_values import typed_texts
 
 
@@ -22,6 +29,9 @@ class RowColumns:
     rows: pa.Table  # n: id, kept columns; null where a value does not fit
     texts: list[list[Any]]  # for each text column n values: text, None, bytes that are no text, or any other value
     reasons: Reasons  # of rows whose values do not fit, or that are no rows
+    repaired: int = 0  # rows with invalid values in a kept column: bytes that are not UTF-8 are U+FFFD here, invalid times are null
+    # By column of JSON values, unless the configuration names its type: the first row whose value does not fit, and the value.
+    misfits: Mapping[str, tuple[int, str]] = dataclasses.field(default_factory=dict)
 
 
 def row_columns(rows: Rows, recipe: Recipe, carried: pa.Schema, uri: str, object_rows: Sequence[int]) -> RowColumns:
@@ -36,24 +46,64 @@ def row_columns(rows: Rows, recipe: Recipe, carried: pa.Schema, uri: str, object
 
 
 def arrow_columns(rows: ArrowRows, recipe: Recipe, carried: pa.Schema, uri: str, object_rows: Sequence[int]) -> RowColumns:
+    """A column that the object lacks is null. Raises WrongType where one does not fit."""
+    table = rows.table
     columns: list[pa.ChunkedArray] = []
     reasons: Reasons = {}
+    repaired = 0
     for field, name in carried_names(carried, recipe):
-        column = rows.table[name]
-        overflown: Reasons = {}
+        declared = name in recipe.row_schema.declared_types
+        column = table[name] if name in table.column_names else null_column(table.num_rows)
+        unfit: Reasons = {}
         if name in rows.microseconds.column_names:
-            column, overflown = conversion.null_overflow(column, rows.microseconds[name], name)
-        allowed = conversion.may_cast if name in recipe.row_schema.declared_types else conversion.same_meaning
-        column = conversion.convert_column(column, field.type, name, allowed, uri, object_rows)
-        column, undecodable = conversion.null_unreadable(column, name)
+            column, unfit = moments(column, rows.microseconds[name], field, name, declared, uri)
+        allowed = conversion.may_cast if declared else conversion.same_meaning
+        column = conversion.convert_column(column, field, name, allowed, uri, object_rows)
+        if field.name == "id":
+            column, invalid = invalid_values.null_invalid(column, name)
+            unfit |= invalid
+        else:
+            column, bad_rows = invalid_values.repair(column)
+            repaired = max(repaired, bad_rows)
         columns.append(column)
-        reasons = overflown | undecodable | reasons
-    table = pa.Table.from_arrays(columns, schema=nullable_schema(carried))
-    return RowColumns(table, [text_values(rows.table[name]) for name in recipe.vector_key.text_columns], reasons)
+        reasons = unfit | reasons
+    rows_in_types = pa.Table.from_arrays(columns, schema=nullable_schema(carried))
+    texts = [text_values(table, name) for name in recipe.vector_key.text_columns]
+    return RowColumns(rows_in_types, texts, reasons, repaired)
 
 
-def text_values(column: pa.ChunkedArray) -> list[Any]:
-    """The values of a column; raw bytes where a string column contains bytes that are not UTF-8."""
+def null_column(rows: int) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.nulls(rows)])
+
+
+def moments(
+    column: pa.ChunkedArray, microseconds: pa.ChunkedArray, field: pa.Field, name: str, declared: bool, uri: str
+) -> tuple[pa.ChunkedArray, Reasons]:
+    """A column with INT96 timestamps in a unit that holds them all, and the rows of those that a declared type does not hold.
+
+    Raises WrongType where no unit does."""
+    rows = int96.overflow(column, microseconds)
+    if not rows:
+        return column, {}
+    if declared and not holds_json_text(field):
+        return int96.null_overflow(column, microseconds, name, rows)
+    inside = invalid_values.null_rows(column, rows)
+    if holds_json_text(field):
+        texts = [
+            conversion.convert_column(each, field, name, conversion.may_cast, uri, range(len(each))) for each in (inside, microseconds)
+        ]
+        return pc.if_else(pa.array(np.isin(np.arange(len(column)), rows)), texts[1], texts[0]), {}
+    if plain_type(microseconds.type) != field.type:
+        raise WrongType(f"{uri}: column {name!r} holds times outside the years 1677 to 2262, which {field.type} does not hold", name)
+    conversion.convert_column(inside, field, name, conversion.may_cast, uri, range(len(inside)))  # raises where microseconds lose digits
+    return microseconds, {}
+
+
+def text_values(table: pa.Table, name: str) -> list[Any]:
+    """The values of a column; raw bytes where a string column contains bytes that are not UTF-8; null where there is no column."""
+    if name not in table.column_names:
+        return [None] * table.num_rows
+    column = table[name]
     try:
         values: list[Any] = column.to_pylist()
     except UnicodeDecodeError:
@@ -63,25 +113,63 @@ def text_values(column: pa.ChunkedArray) -> list[Any]:
 
 
 def json_columns(rows: JsonRows, recipe: Recipe, carried: pa.Schema) -> RowColumns:
-    reasons = dict(rows.reasons)
-    columns = [
-        json_values.typed_array([row.get(name) for row in rows.values], field, name, reasons)
-        for field, name in carried_names(carried, recipe)
-    ]
+    values, reasons = rows.values, dict(rows.reasons)
+    repaired = sum(is_repaired(values[number], recipe, number, reasons) for number in rows.lax)
+    columns: list[pa.Array] = []
+    misfits: dict[str, tuple[int, str]] = {}
+    for field, name in carried_names(carried, recipe):
+        column = [row.get(name) for row in values]
+        array, unfit = json_values.typed_array(column, field, name)
+        columns.append(array)
+        reasons = unfit | reasons
+        if name not in recipe.row_schema.declared_types:
+            misfits |= {name: found for found in first_misfit(column, field, name, unfit)}  # noqa: B035
     table = pa.Table.from_arrays(columns, schema=nullable_schema(carried))
-    return RowColumns(table, [[row.get(name) for row in rows.values] for name in recipe.vector_key.text_columns], reasons)
+    texts = [[row.get(name) for row in values] for name in recipe.vector_key.text_columns]
+    return RowColumns(table, texts, reasons, repaired, misfits)
+
+
+def first_misfit(column: Sequence[Any], field: pa.Field, name: str, unfit: Reasons) -> list[tuple[int, str]]:
+    """The first value that does not fit, if there is one: its row, and what it is.
+
+    A column without any value so far has no type that could hold one. JSON text holds every value but those that are nested too deeply."""
+    if is_unknown(field):
+        row = next((row for row, value in enumerate(column) if value is not None), None)
+        return [] if row is None else [(row, json_values.value_text(name, column[row]))]
+    wrong = ((row, detail.partition(";")[0]) for row, (reason, detail) in unfit.items() if reason == "wrong_type")
+    return [] if holds_json_text(field) else list(islice(wrong, 1))
+
+
+def is_repaired(row: dict[str, Any], recipe: Recipe, number: int, reasons: Reasons) -> bool:
+    """Whether a column of the row has U+FFFD for what is no Unicode. Ids are not repaired, nor texts with bytes that are not UTF-8."""
+    id_column, texts = recipe.row_schema.id_column, recipe.vector_key.text_columns
+    damaged = {name: found for name in recipe.source_columns if (found := lax_json.replaced_in(row.get(name)))}
+    undecodable = [name for name, found in damaged.items() if name == id_column or (name in texts and found.are_bytes)]
+    for name in undecodable[:1]:
+        reasons[number] = ("undecodable", f"{name} is {str(damaged[name])[:50]!r}, not UTF-8")
+        row[id_column] = None if name == id_column else row.get(id_column)
+    return bool(damaged) and not undecodable
 
 
 def text_columns(rows: TextRows, recipe: Recipe, carried: pa.Schema) -> RowColumns:
     reasons = dict(rows.reasons)
     absent = [None] * len(rows)
     columns: list[pa.Array] = []
+    misfits: dict[str, tuple[int, str]] = {}
+    repaired = 0
     for field, name in carried_names(carried, recipe):
-        array, unfit = typed_texts(rows.columns.get(name, absent), field, name)
+        column = rows.columns.get(name, absent)
+        if field.name != "id":
+            repaired = max(repaired, sum(isinstance(value, bytes) for value in column))
+            column = [value.decode(errors="replace") if isinstance(value, bytes) else value for value in column]
+        array, unfit = typed_texts(column, field, name)
         columns.append(array)
         reasons = unfit | reasons
+        if name not in recipe.row_schema.declared_types:
+            misfits |= {name: found for found in first_misfit(column, field, name, unfit)}  # noqa: B035
     table = pa.Table.from_arrays(columns, schema=nullable_schema(carried))
-    return RowColumns(table, [list(rows.columns.get(name, absent)) for name in recipe.vector_key.text_columns], reasons)
+    texts = [list(rows.columns.get(name, absent)) for name in recipe.vector_key.text_columns]
+    return RowColumns(table, texts, reasons, repaired, misfits)
 
 
 def carried_names(carried: pa.Schema, recipe: Recipe) -> Iterator[tuple[pa.Field, str]]:

@@ -6,6 +6,7 @@ keys of all rows, the rejects, and one batch of rows."""
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from itertools import compress
 
 import numpy as np
@@ -32,18 +33,20 @@ from bulkembed.storage.store import Store
 def scan_object(store: Store, item: SourceObject, recipe: Recipe, carried: pa.Schema) -> Scan:
     """Reads an object once. `carried`: the schema of the id and the kept columns in the output.
 
-    Raises ObjectError where the object is corrupt, lacks a column, or changed since it was listed."""
+    Raises ObjectError where the object is corrupt, lacks the id or all texts, or changed since it was listed; WrongType where a column
+    of a table does not fit."""
 
     def read() -> Scan:
         texts = recipe.vector_key.text_columns
         with FORMATS[item.format].reading(item.in_store(store), recipe.source_columns, texts) as reading:
             if reading.schema is not None:
                 require_in_schema(recipe, item, reading.schema)
-            documents = scan_batches(reading.batches, item, recipe, carried)
+            absent = [name for name in recipe.source_columns if reading.schema is not None and name not in reading.schema.names]
+            found = scan_batches(reading.batches, item, recipe, carried)
             layout = reading.layout()
             if item.table and item.dead_rows and item.table.dead_rows[-1] >= layout.rows:
                 raise ObjectError(f"{item.uri}: the table names deleted rows that the file does not have; restore the file or the table")
-            return scan_of(layout, documents, carried, item.dead_rows)
+            return scan_of(layout, found, carried, item.dead_rows, absent)
 
     try:
         scan = store.retrying(read, f"reading {item.uri}")
@@ -53,23 +56,35 @@ def scan_object(store: Store, item: SourceObject, recipe: Recipe, carried: pa.Sc
     return scan
 
 
-def scan_batches(batches: Iterable[Rows], item: SourceObject, recipe: Recipe, carried: pa.Schema) -> tuple[list[Keys], list[pa.Table], int]:
-    """Keys and rejects of each batch, and the bytes of all texts."""
-    keys: list[Keys] = []
-    rejects: list[pa.Table] = []
-    first = text_bytes = 0
+@dataclass
+class Found:
+    """What the batches of an object hold."""
+
+    keys: list[Keys] = field(default_factory=list)
+    rejects: list[pa.Table] = field(default_factory=list)
+    rows: int = 0
+    text_bytes: int = 0
+    repaired: int = 0
+    misfits: dict[str, str] = field(default_factory=dict)
+
+
+def scan_batches(batches: Iterable[Rows], item: SourceObject, recipe: Recipe, carried: pa.Schema) -> Found:
+    found = Found()
     for rows in batches:
         stopping.stop.check()
-        object_rows = range(first, first + len(rows))
+        object_rows = range(found.rows, found.rows + len(rows))
         columns = row_columns(rows, recipe, carried, item.uri, object_rows)
         documents = split_rows(columns, recipe, carried, item.uri, object_rows)
-        live = is_live(documents.numbers + first, item)
-        keys.append(keys_of_documents(documents, recipe, first).take(live))
+        live = is_live(documents.numbers + found.rows, item)
+        found.keys.append(keys_of_documents(documents, recipe, found.rows).take(live))
         if documents.rejects.num_rows:
-            rejects.append(documents.rejects.filter(pa.array(is_live(documents.rejects["row"].to_numpy(), item))))
-        text_bytes += len("".join(compress(documents.texts, live.tolist())).encode())
-        first = object_rows.stop
-    return keys, rejects, text_bytes
+            found.rejects.append(documents.rejects.filter(pa.array(is_live(documents.rejects["row"].to_numpy(), item))))
+        found.text_bytes += len("".join(compress(documents.texts, live.tolist())).encode())
+        found.repaired += columns.repaired
+        for name, (row, value) in columns.misfits.items():
+            found.misfits.setdefault(name, f"row {object_rows[row]}: {value}")
+        found.rows = object_rows.stop
+    return found
 
 
 def is_live(rows: npt.NDArray[np.int64], item: SourceObject) -> npt.NDArray[np.bool_]:
@@ -88,11 +103,11 @@ def keys_of_documents(documents: Documents, recipe: Recipe, first_row: int) -> K
     )
 
 
-def scan_of(layout: Layout, batches: tuple[list[Keys], list[pa.Table], int], carried: pa.Schema, dead_rows: int) -> Scan:
-    """`dead_rows`: how many rows of the object the table has deleted."""
-    keys, text_bytes = Keys.concat(batches[0]), batches[2]
-    rejects = pa.concat_tables([schema.empty_table(schema.rejects_schema(carried.field("id").type)), *batches[1]])
-    counts = ScanCounts(len(keys) + rejects.num_rows, len(keys), rejects.num_rows, text_bytes)
+def scan_of(layout: Layout, found: Found, carried: pa.Schema, dead_rows: int, absent: list[str]) -> Scan:
+    """`dead_rows`: how many rows of the object the table has deleted; `absent`: columns that it lacks."""
+    keys = Keys.concat(found.keys)
+    rejects = pa.concat_tables([schema.empty_table(schema.rejects_schema(carried.field("id").type)), *found.rejects])
+    counts = ScanCounts(len(keys) + rejects.num_rows, len(keys), rejects.num_rows, found.text_bytes, found.repaired, absent)
     if counts.rows + dead_rows != layout.rows:
         raise AssertionError(f"{counts.rows} live and {dead_rows} deleted rows were read, and the layout has {layout.rows}")
-    return Scan(layout, keys, rejects, counts)
+    return Scan(layout, keys, rejects, counts, found.misfits)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from bulkembed.formats.json_lines import exact_float, exact_int
+from bulkembed.formats.lax_json import exact_float, exact_int
 from bulkembed.records import Reasons
 from bulkembed.source import json_values
 
@@ -27,8 +27,8 @@ def typed_texts(texts: Texts, field: pa.Field, name: str) -> tuple[pa.Array, Rea
     kind = field.type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         values = temporal(values, kind) if pa.types.is_temporal(kind) else [text and parsed(text, kind) for text in values]
-    array = json_values.typed_array(values, field, name, reasons)
-    return array, reasons
+    array, unfit = json_values.typed_array(values, field, name)
+    return array, unfit | reasons
 
 
 def parsed(text: str, kind: pa.DataType) -> Any:
