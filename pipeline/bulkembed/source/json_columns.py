@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from bulkembed.errors import ObjectError
 from bulkembed.formats import json_lines
-from bulkembed.formats.lax_json import Numeral
+from bulkembed.formats.lax_json import Numeral, Replaced
 from bulkembed.formats.paths import add_values
 from bulkembed.source.column_types import json_text_field
 from bulkembed.source.objects import SourceObject
@@ -164,7 +164,7 @@ def spellings_of(name: str) -> set[bytes]:
 
 
 def add_line(line: bytes, seen: dict[str, SeenValues], names: Sequence[str]) -> None:
-    """Notes the values of a line. `names`: columns that are looked for, also within others."""
+    """Notes the names in a line, and the values of the columns `names`, which may lie within others."""
     try:
         row, is_lax = json_lines.parse_line(line)
         if not is_lax and json_lines.may_lose_digits(line):
@@ -175,4 +175,6 @@ def add_line(line: bytes, seen: dict[str, SeenValues], names: Sequence[str]) -> 
         return
     add_values([row], names)
     for name, value in row.items():
-        seen.setdefault(name, SeenValues()).add(value)
+        known = seen.setdefault(name, SeenValues())
+        if name in names and not isinstance(value, Replaced):  # no id, and in a kept column JSON text
+            known.add(value)
