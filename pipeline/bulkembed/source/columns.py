@@ -29,7 +29,7 @@ from bulkembed.source.column_types import (
 )
 from bulkembed.source.documents import LIST_HINT, LIST_POLICIES
 from bulkembed.source.json_text import has_json
-from bulkembed.source.layout import layout_of
+from bulkembed.source.layout import table_columns
 from bulkembed.source.live_files import require_table_columns
 from bulkembed.source.objects import SourceObject
 from bulkembed.source.type_union import union
@@ -37,8 +37,6 @@ from bulkembed.storage.store import Store
 
 MAX_SAMPLED = 16  # objects without a footer whose first rows are read
 THREADS = 16  # they wait for the store, and compute little
-
-Columns = tuple[pa.Schema, Layout | None, bool]  # of an object: its columns, its layout if it has a footer, whether it has rows
 
 
 def carried_columns(store: Store, objects: Iterable[SourceObject], recipe: Recipe, place: str) -> pa.Schema:
@@ -53,7 +51,7 @@ def carried_columns(store: Store, objects: Iterable[SourceObject], recipe: Recip
     first: tuple[SourceObject, pa.Schema] | None = None
     for item, source in readable_objects(store, looked_at(list(objects)), recipe, place):
         first = first or (item, source)
-        if item.format == "parquet" and item is first[0]:
+        if item.format != "jsonl" and item is first[0]:
             refuse_mistake(recipe, item, source)
         for name in names:
             if name in undeclared and name in source.names:
@@ -118,7 +116,7 @@ def asked_fields(rows: RowSchema) -> dict[str, pa.Field]:
 def readable_objects(store: Store, objects: Sequence[SourceObject], recipe: Recipe, place: str) -> Iterator[tuple[SourceObject, pa.Schema]]:
     """The objects that hold rows, with their columns. Raises SourceError where none has rows."""
 
-    def open_one(item: SourceObject) -> Columns | ObjectError:
+    def open_one(item: SourceObject) -> pa.Schema | ObjectError | None:
         try:
             return open_columns(store, item, recipe)
         except ObjectError as error:
@@ -130,20 +128,19 @@ def readable_objects(store: Store, objects: Sequence[SourceObject], recipe: Reci
         for item, found in zip(objects, pool.map(open_one, objects), strict=True):
             if isinstance(found, ObjectError):
                 problem = SourceError(str(found))
-            elif found[2]:
+            elif found is not None:
                 any_object = True
-                yield item, found[0]
+                yield item, found
     if not any_object:
         raise problem
 
 
-def open_columns(store: Store, item: SourceObject, recipe: Recipe) -> Columns:
-    """The columns of an object. Raises ObjectError."""
+def open_columns(store: Store, item: SourceObject, recipe: Recipe) -> pa.Schema | None:
+    """The columns of an object; None where it has no rows. Raises ObjectError."""
     if item.format == "jsonl":
         columns = json_columns.columns_of(store, item, recipe.source_columns)
-        return columns.schema, None, columns.has_rows
-    layout = layout_of(store, item, recipe.vector_key.text_columns)
-    return with_paths(layout.schema or pa.schema([]), recipe.source_columns), layout, layout.rows > 0
+        return columns.schema if columns.has_rows else None
+    return table_columns(store, item, recipe.source_columns)
 
 
 def no_rows(source: str) -> SourceError:

@@ -12,14 +12,13 @@ import pyarrow as pa
 
 from bulkembed.config.recipe import Recipe, RowSchema
 from bulkembed.errors import ConfigError
-from bulkembed.formats.paths import with_paths
 from bulkembed.scans import Scan
 from bulkembed.source import json_columns
 from bulkembed.source.column_types import has_name, holds_json_text, is_unknown, json_text_field, with_parts
 from bulkembed.source.columns import merge_fields, output_columns, output_field
 from bulkembed.source.conversion import WrongType
 from bulkembed.source.json_text import has_json
-from bulkembed.source.layout import layout_of
+from bulkembed.source.layout import table_columns
 from bulkembed.source.objects import SourceObject
 from bulkembed.source.scan import scan_object
 from bulkembed.storage.store import Store
@@ -70,7 +69,7 @@ def all_columns(store: Store, item: SourceObject, names: Sequence[str]) -> pa.Sc
     """The columns of an object, by all of its rows."""
     if item.format == "jsonl":
         return json_columns.all_columns_of(store, item, names).schema
-    return with_paths(layout_of(store, item).schema or pa.schema([]), names)
+    return table_columns(store, item, names) or pa.schema([])
 
 
 def source_fields(carried: pa.Schema, rows: RowSchema) -> dict[str, pa.Field]:
