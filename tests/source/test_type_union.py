@@ -87,7 +87,7 @@ def test_common_types(one: pa.DataType, other: pa.DataType, both: pa.DataType | 
     assert union(one, other) == both
 
 
-@given(TYPES)
+@given(TYPES.filter(lambda kind: "uuid" not in str(kind)))  # Arrow makes no null of a list of UUIDs
 def test_a_type_has_json_where_its_values_have_text(kind: pa.DataType) -> None:
     kind = plain_type(kind)
     if has_json(kind):
