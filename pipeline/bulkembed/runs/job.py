@@ -27,9 +27,9 @@ TOKENIZER_FILE = "tokenizer.json"
 HASHED_IN_FOOTERS = (TOKENIZER_FILE, ".safetensors")  # ends of the names of files whose hashes footers show
 
 
-# What is known of the types of the id and the kept columns: a whole snapshot of the line has them and they stay; the run record of the
-# line says the same, so that its key files serve; they are new.
-TypesState = Literal["settled", "recorded", "new"]
+# What is known of the types of the id and the kept columns: a whole snapshot of the line has them, and they stay; the run record of the
+# line has them, so that its key files serve; no run of the line has begun; they are others than in its record.
+TypesState = Literal["settled", "recorded", "first", "new"]
 
 
 @dataclass(frozen=True)

@@ -66,13 +66,15 @@ def write_types(job: Job) -> None:
 
     A trial leaves the record of its line as it is, since a whole run may be using it. Raises ConfigError where the output cannot be
     written to."""
-    line = Ledger(job.store, job.cfg.output, job.line)
+    line, is_trial = Ledger(job.store, job.cfg.output, job.line), job.cfg.limit is not None
     try:
-        known = line.read_run_record()
-        if known is None or (job.types == "new" and job.cfg.limit is None):
+        known = line.read_run_record() if job.types == "new" else None
+        if known is not None and not is_trial:
             key_files.remove_all(job.store, job.cfg.output, job.line)
+        stays = job.types in ("settled", "recorded") or (is_trial and known is not None)
+        if job.fingerprint != job.line and not stays:
             line.write_run_record(job.carried, known["provenance"] if known else job.provenance, job.cfg.limit)
-        if job.fingerprint != job.line or job.cfg.limit is None:
+        if job.fingerprint != job.line or not (stays and is_trial):
             job.ledger.write_run_record(job.carried, job.provenance, job.cfg.limit)
     except (StorageError, FileNotFoundError) as error:
         raise ConfigError(f"output: cannot write to {job.cfg.output}: {error}") from error
@@ -80,7 +82,7 @@ def write_types(job: Job) -> None:
 
 def recorded(job: Job) -> Job:
     """The job once `write_types` has written its types."""
-    return replace(job, types="recorded") if job.types == "new" and job.cfg.limit is None else job
+    return replace(job, types="recorded") if job.types in ("first", "new") and job.cfg.limit is None else job
 
 
 def first_types(
@@ -98,7 +100,9 @@ def first_types(
         found = columns.carried_columns(store, objects, recipe, cfg.source_text)
     except StorageError as error:
         raise SourceError(f"source: {error}") from error
-    if known is None or record is None or record["limit"] is not None:
+    if known is None or record is None:
+        return found, "first"
+    if record["limit"] is not None:
         return found, "new"
     both = merged(known, found, rows)
     return both, "recorded" if both.equals(known, check_metadata=True) else "new"

@@ -51,7 +51,7 @@ class Versions:
 
     def missing(self, objects: Sequence[SourceObject], n_objects: int) -> list[SourceObject]:
         """The objects whose keys are not known. `n_objects`: of the whole source."""
-        unknown = [item.id for item in objects if item.id not in self.looked_up and self.job.types != "new"]
+        unknown = [item.id for item in objects if item.id not in self.looked_up and self.job.types in ("settled", "recorded")]
         self.stored |= key_files.scanned(self.job.store, self.job.cfg.output, self.job.line, unknown, n_objects)
         self.looked_up.update(unknown)
         return [item for item in objects if item.id not in self.stored and item.id not in self.held]
