@@ -146,7 +146,6 @@ def test_a_search_says_what_is_wrong_with_its_arguments(tmp_path: Path) -> None:
         bulkembed.search(tmp_path, "a", engine="nosuch")  # type: ignore[arg-type]
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_a_plan_that_another_run_has_overtaken_is_made_again_before_anything_is_embedded(tmp_path: Path, qwen: str) -> None:
     """There is no Ray here, so that a run which embeds would fail."""
     write_corpus(tmp_path / "in", files=1)
@@ -158,6 +157,7 @@ def test_a_plan_that_another_run_has_overtaken_is_made_again_before_anything_is_
     assert (summary.snapshot, summary.is_current, told) == (published, True, [50, 0])
 
 
+@pytest.mark.usefixtures("ray_session")
 def test_no_run_starts_within_another(tmp_path: Path, qwen: str) -> None:
     """They would wait for each other's cores for ever."""
     write_corpus(tmp_path / "in", files=1)
