@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 MODEL_KEYS = ["model", "revision", "dims", "dtype", "vectors", "allow_untrained_dims", "max_tokens", "prompt", "prompt_name", "instruction"]
+NOT_CHECKED = {*RUN_KEYS, "column_types", "shards", "storage"} - {*MODEL_KEYS}
 # A sample is neither published nor compared with a dataset.
 NOT_TUNED = {
     *("output", "keep_columns", "derive", "max_failures", "max_rejects", "max_deletes", "allow_deletes", "require", "skip_unreadable"),
@@ -25,7 +26,7 @@ TUNE_KEYS = [key for key in RUN_KEYS if key not in NOT_TUNED]
 
 
 @app.command(name="tune", cls=RunCommand)
-@partial(takes_run_keys, keys=TUNE_KEYS, unneeded=["output"])
+@partial(takes_run_keys, keys=TUNE_KEYS, unneeded=["output"], idle=NOT_TUNED)
 def tune_engine(
     cfg: "RunConfig",
     seconds: Annotated[float, typer.Option("--budget", min=1, metavar="<number>", help="Seconds that measuring may take, about.")] = 600,
@@ -60,7 +61,7 @@ def tune_engine(
 
 
 @app.command(cls=RunCommand)
-@partial(takes_run_keys, keys=MODEL_KEYS, unneeded=["source", "output"])
+@partial(takes_run_keys, keys=MODEL_KEYS, unneeded=["source", "output"], idle=NOT_CHECKED)
 def check(
     cfg: "RunConfig",
     reference: Annotated[

@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -175,10 +175,13 @@ def help_text(key: Key) -> str:
     return f"{key.description}{' Repeatable.' if key.repeats else ''} [{default}]"
 
 
-def takes_run_keys(command: Callable[..., None], keys: Sequence[str] = RUN_KEYS, unneeded: Sequence[str] = ()) -> Callable[..., None]:
+def takes_run_keys(
+    command: Callable[..., None], keys: Sequence[str] = RUN_KEYS, unneeded: Sequence[str] = (), idle: Collection[str] = ()
+) -> Callable[..., None]:
     """Gives a command --config, --set and the options of `keys`, and hands it the RunConfig that they make.
 
-    `unneeded`: required keys that this command does without; it has no option for them."""
+    `unneeded`: required keys that this command does without; it has no option for them. `idle`: keys and tables that do nothing here,
+    which --set refuses and a file may hold."""
     shared = {
         "context": inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
         "config": optional("config", ConfigFiles),
@@ -192,11 +195,19 @@ def takes_run_keys(command: Callable[..., None], keys: Sequence[str] = RUN_KEYS,
         defaults = Call.of(options["context"]).defaults
         own_options = {name: options.pop(name) for name in own}
         options.pop("context", None)
+        refuse_idle(options["settings"], idle)
         command(load_config(unneeded=unneeded, defaults=defaults, **options), **own_options)
 
     wrapped.__signature__ = inspect.Signature(list((shared | own).values()))  # type: ignore[attr-defined]
     wrapped.__annotations__ = {name: parameter.annotation for name, parameter in (shared | own).items()}
     return wrapped
+
+
+def refuse_idle(settings: Sequence[str] | None, idle: Collection[str]) -> None:
+    """Raises ConfigError where --set gives a key that the command does not heed."""
+    given = sorted(join_settings({}, settings).keys() & set(idle))
+    if given:
+        raise ConfigError(f"--set {given[0]}: does nothing here")
 
 
 def load_config(

@@ -282,10 +282,10 @@ class RunConfig(Section):
     def columns_fit(self) -> Self:
         if not self.text_columns:
             raise ValueError("text_columns: name at least one")
-        if self.template is None and len(self.text_columns) > 1:
-            raise ValueError('template: needed to join several text columns, such as "{title}\\n\\n{body}"')
         for name in duplicates(self.text_columns):
             raise ValueError(f"text_columns: {name!r} is named twice")
+        if self.template is None and len(self.text_columns) > 1:
+            raise ValueError('template: needed to join several text columns, such as "{title}\\n\\n{body}"')
         if self.template is not None:
             check_template(self.template, self.text_columns)
         reserved = {"embedding", "n_tokens", "truncated", "content_hash", "chunk_index", "char_start", "char_end", "document_hash"}
