@@ -46,6 +46,7 @@ RESOLVED_FROM = {
     "engine_dtype": {"engine.dtype"},
     "engine_args": {"engine.args"},
     "vectors": {"vectors", "dims", "dtype"},
+    "keep": {"keep_columns"},
     "int8_ranges": set[str](),  # measured
 }
 

@@ -20,6 +20,8 @@ from bulkembed.records import LongDocuments, Pooling, VectorForm, parse_forms
 
 EngineDtype = Literal["bfloat16", "float16", "float32"]
 Half = TypeVar("Half", "VectorKey", "RowSchema")
+EVERY_COLUMN = "*"  # in keep_columns
+OUTPUT_COLUMNS = {"embedding", "n_tokens", "truncated", "content_hash", "chunk_index", "char_start", "char_end", "document_hash"}
 INT8_RANGES = "int8_ranges"  # how the names of all texts about int8 ranges begin
 # How the text of a field in a footer becomes its value. Fields of str and int need no more than their type.
 Names = Annotated[tuple[str, ...], BeforeValidator(orjson.loads)]
@@ -61,6 +63,7 @@ class RowSchema:
 
     id_column: str
     keep_columns: Names
+    keep: Literal["named", "all"]  # all: the kept columns are those of the source when the line began
     column_types: TextPairs  # column and declared Arrow type, sorted
     vectors: Forms  # the main one first
     int8_ranges: TextPairs  # name and text in footers, sorted; empty without int8 columns, and before they are measured
@@ -145,6 +148,11 @@ class Recipe:
     def in_dtype(self, dtype: EngineDtype) -> Recipe:
         """The recipe with the model in another dtype."""
         return replace(self, vector_key=replace(self.vector_key, engine_dtype=dtype))
+
+
+def is_output_column(name: str) -> bool:
+    """Whether a column of the output has this name, or may have it."""
+    return name in OUTPUT_COLUMNS or name.startswith("embedding_")
 
 
 def forms_from(old: Recipe, new: Recipe, derive: bool) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bulkembed.config.recipe import EngineDtype, Recipe, RowSchema, VectorKey, engine_fields
+from bulkembed.config.recipe import EVERY_COLUMN, EngineDtype, Recipe, RowSchema, VectorKey, engine_fields
 from bulkembed.config.run_config import RunConfig
 from bulkembed.config.template import canonical_template, find_doubled_prompt, prompt_for_task
 from bulkembed.errors import ConfigError
@@ -29,7 +29,8 @@ def resolve(cfg: RunConfig, model: Model, engine_dtype: EngineDtype) -> Recipe:
     )
     row_schema = RowSchema(
         id_column=cfg.id_column,
-        keep_columns=cfg.keep_columns,
+        keep_columns=tuple(name for name in cfg.keep_columns if name != EVERY_COLUMN),
+        keep="all" if EVERY_COLUMN in cfg.keep_columns else "named",
         column_types=tuple(sorted(cfg.column_types.items())),
         vectors=stored_forms(cfg, model),
         int8_ranges=(),

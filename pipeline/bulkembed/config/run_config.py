@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from bulkembed.config.credentials import REFUSED, shows_credentials
 from bulkembed.config.keys import ROW_SCHEMA, VECTOR_KEY, DefaultText
+from bulkembed.config.recipe import is_output_column
 from bulkembed.config.sections import EngineConfig, RayConfig, Section, ShardConfig
 from bulkembed.config.source_places import absolute_source, duplicates, places_of, places_text
 from bulkembed.config.template import check_template
@@ -45,7 +46,8 @@ class RunConfig(Section):
         default=None, examples=["main"], description="Commit, tag or branch of a hub model. Only other files make another dataset."
     )
     id_column: Annotated[str, ROW_SCHEMA] = Field(
-        default="id", description="Column that identifies a document. It may have any scalar type, and is kept unchanged."
+        default="id",
+        description="Column that identifies a document, of any scalar type. row: object and row number, where there is no such column.",
     )
     text_columns: Annotated[tuple[str, ...], VECTOR_KEY] = Field(
         default=("text",),
@@ -56,7 +58,9 @@ class RunConfig(Section):
         default=None, examples=["{title}\n\n{body}"], description=r"Text that joins the text columns, as '{title}\n\n{body}'."
     )
     keep_columns: Annotated[tuple[str, ...], ROW_SCHEMA] = Field(
-        default=(), examples=[["url"]], description="Columns to copy into the output, or fields within them."
+        default=(),
+        examples=[["url"]],
+        description="Columns to copy into the output, or fields within them. * stands for all but the text columns.",
     )
     column_types: Annotated[dict[str, str], DefaultText("types that hold all values"), ROW_SCHEMA] = Field(
         default_factory=dict, examples=[{"id": "string"}], description="Arrow types of the id and kept columns, by the column's name."
@@ -288,9 +292,8 @@ class RunConfig(Section):
             raise ValueError('template: needed to join several text columns, such as "{title}\\n\\n{body}"')
         if self.template is not None:
             check_template(self.template, self.text_columns)
-        reserved = {"embedding", "n_tokens", "truncated", "content_hash", "chunk_index", "char_start", "char_end", "document_hash"}
         for name in self.keep_columns:
-            if name in reserved or name.startswith("embedding_"):
+            if is_output_column(name):
                 raise ValueError(f"keep_columns: {name!r} is the name of an output column")
         for name in duplicates(self.keep_columns):
             raise ValueError(f"keep_columns: {name!r} is named twice")

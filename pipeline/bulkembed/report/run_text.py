@@ -12,6 +12,7 @@ from bulkembed.runs.night import NightCounts
 from bulkembed.runs.progress import Progress
 from bulkembed.runs.row_types import json_text_columns
 from bulkembed.runs.run import Summary
+from bulkembed.source.place_columns import ROW, is_made_id
 
 CAUSE_TEXT = {
     "engine": "their process ended",
@@ -35,6 +36,7 @@ def plan_text(job: Job, plan: RunPlan) -> str:
         ("model", f"{job.model.name}, {job.model.pooling} pooling, at most {key.max_tokens:,} tokens"),
         *([("long ones", f"{key.long_documents}, above {key.chunk_tokens:,} tokens")] if key.long_documents != "truncate" else []),
         ("vectors", ", ".join(f"{form.dim} {form.dtype}" for form in job.recipe.row_schema.vectors)),
+        *column_rows(job),
         ("parent", parent_text(plan)),
         *type_rows(job, plan),
         *night_rows(plan),
@@ -49,6 +51,15 @@ def plan_text(job: Job, plan: RunPlan) -> str:
     if untrained:
         rows.append(("note", f"this model was not trained for vectors of {', '.join(untrained)} dimensions: expect worse hits"))
     return lines(rows)
+
+
+def column_rows(job: Job) -> list[tuple[str, str]]:
+    """What the configuration leaves to the source: which columns are kept, and what an id is."""
+    rows = job.recipe.row_schema
+    kept = [("kept", ", ".join(rows.keep_columns) or "no column")] if rows.keep == "all" else []
+    if rows.id_column != ROW:
+        return kept
+    return [("ids", "object and row number" if is_made_id(job.carried.field("id")) else f"the column {ROW!r} of the source"), *kept]
 
 
 def parent_text(plan: RunPlan) -> str:

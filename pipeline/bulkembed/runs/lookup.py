@@ -18,7 +18,7 @@ from bulkembed.dataset.snapshots import Snapshot, View, identity_of
 from bulkembed.embedding import hardware, model_files
 from bulkembed.errors import ConfigError, HeldBack, SourceError, StorageError
 from bulkembed.records import Counts, Failure, Model
-from bulkembed.runs import buckets, calibration, guards, row_types
+from bulkembed.runs import buckets, calibration, guards, kept_columns, row_types
 from bulkembed.runs.base import Base, open_base
 from bulkembed.runs.buckets import Workplace, in_this_process
 from bulkembed.runs.job import Job, load_tokenizer
@@ -98,12 +98,14 @@ def open_job(cfg: RunConfig, retried: Collection[str] = ()) -> tuple[Job, RunPla
     recipe = resolve(cfg, model, hardware.resolved_dtype(cfg.engine.dtype, cfg.ray.address))
     view = View(store, cfg.output)
     with blaming_output(cfg.output):
+        recipe, listing = kept_columns.named_columns(cfg, view, recipe, partial(listed_source, cfg, view))
         runs = set(fingerprints(store, cfg.output))
         recipe = recipe_of_started_run(cfg, recipe, store, runs)
         int8_ranges = calibration.newest_of_recipe(recipe, Ledger(store, cfg.output, recipe.fingerprint))
         repeated = None if retried else earlier_run(cfg, view, recipe.line)
     require_short_prompt(model, recipe)
-    listing = listed_source(cfg, view, recipe) if repeated is None else SourceListing()
+    if listing is None:
+        listing = listed_source(cfg, view, recipe) if repeated is None else SourceListing()
     carried, types = row_types.first_types(cfg, recipe, view, listing.objects, recipe.line in runs)
     job = Job(cfg, model, recipe, carried, types=types)
     if repeated is not None:

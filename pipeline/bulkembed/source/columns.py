@@ -32,6 +32,7 @@ from bulkembed.source.json_text import has_json
 from bulkembed.source.layout import table_columns
 from bulkembed.source.live_files import require_table_columns
 from bulkembed.source.objects import SourceObject
+from bulkembed.source.place_columns import is_made_id, names_of_place, refuse_mixed_ids, refuse_repeated_paths, with_place_fields
 from bulkembed.source.type_union import union
 from bulkembed.storage.store import Store
 
@@ -49,8 +50,12 @@ def carried_columns(store: Store, objects: Iterable[SourceObject], recipe: Recip
     fields: dict[str, pa.Field] = {}
     origins: dict[str, str] = {}
     first: tuple[SourceObject, pa.Schema] | None = None
-    for item, source in readable_objects(store, looked_at(list(objects)), recipe, place):
+    objects = list(objects)
+    refuse_repeated_paths((item.relative_path for item in objects), rows)
+    origins_of_ids: dict[bool, str] = {}
+    for item, source in readable_objects(store, looked_at(objects), recipe, place):
         first = first or (item, source)
+        refuse_mixed_ids(source, item.uri, rows, origins_of_ids)
         if item.format != "jsonl" and item is first[0]:
             refuse_mistake(recipe, item, source)
         for name in names:
@@ -138,9 +143,16 @@ def readable_objects(store: Store, objects: Sequence[SourceObject], recipe: Reci
 def open_columns(store: Store, item: SourceObject, recipe: Recipe) -> pa.Schema | None:
     """The columns of an object; None where it has no rows. Raises ObjectError."""
     if item.format == "jsonl":
-        columns = json_columns.columns_of(store, item, recipe.source_columns)
-        return columns.schema if columns.has_rows else None
-    return table_columns(store, item, recipe.source_columns)
+        given = names_of_place(item.relative_path, recipe.row_schema)  # nobody looks for these in all rows
+        columns = json_columns.columns_of(store, item, [name for name in recipe.source_columns if name not in given])
+        return with_place_fields(columns.schema, item.relative_path, recipe.row_schema) if columns.has_rows else None
+    source = table_columns(store, item, recipe.source_columns)
+    return None if source is None else named_schema(source, item, recipe)
+
+
+def named_schema(source: pa.Schema, item: SourceObject, recipe: Recipe) -> pa.Schema:
+    """The columns of an object, with fields within them and columns of its place that the run reads."""
+    return with_place_fields(with_paths(source, recipe.source_columns), item.relative_path, recipe.row_schema)
 
 
 def no_rows(source: str) -> SourceError:
@@ -159,7 +171,7 @@ def require_in_schema(recipe: Recipe, item: SourceObject, source: pa.Schema) -> 
     A kept column may be missing, and a text column where another one is there."""
     if item.table:
         require_table_columns(item.table.columns, recipe.source_columns, source, item.uri)
-    source = with_paths(source, recipe.source_columns)
+    source = named_schema(source, item, recipe)
     texts = recipe.vector_key.text_columns
     present = tuple(name for name in texts if name in source.names) or texts
     kept = tuple(name for name in recipe.row_schema.keep_columns if name in source.names)
@@ -192,6 +204,8 @@ def storage_of(kind: pa.DataType) -> pa.DataType:
 
 
 def output_field(field: pa.Field, rows: RowSchema) -> pa.Field:
+    if is_made_id(field):
+        return field
     if pa.types.is_null(field.type):
         return unknown_field(field.name)
     if holds_json_text(field):

@@ -29,6 +29,7 @@ from bulkembed.formats.known import FORMATS
 from bulkembed.records import Documents
 from bulkembed.shards import Part, Shard
 from bulkembed.source.documents import join_documents, rejected_rows, split_rows
+from bulkembed.source.place_columns import with_place_columns
 from bulkembed.source.row_columns import RowColumns, nullable_schema, row_columns
 from bulkembed.storage.retry import CORRUPT, describe_error
 from bulkembed.storage.store import Store, changed_error
@@ -75,6 +76,7 @@ def read_part(store: Store, part: Part, recipe: Recipe, carried: pa.Schema, row_
 
     def attempt() -> RowColumns:
         rows = FORMATS[part.format].rows(store, part, recipe.source_columns, row_bytes)
+        rows = with_place_columns(rows, part.path, part.uri, recipe.row_schema, carried, part.object_rows)
         return row_columns(rows, recipe, carried, part.uri, part.object_rows)
 
     try:

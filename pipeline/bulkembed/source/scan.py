@@ -17,13 +17,15 @@ from bulkembed import row_keys, schema, stopping
 from bulkembed.config.recipe import Recipe
 from bulkembed.errors import ObjectError
 from bulkembed.formats.known import FORMATS
-from bulkembed.formats.rows import Rows
+from bulkembed.formats.rows import JsonRows, Rows
 from bulkembed.records import Documents
 from bulkembed.row_keys import Keys
 from bulkembed.scans import Layout, Scan, ScanCounts
 from bulkembed.source.columns import require_in_schema
 from bulkembed.source.documents import split_rows
+from bulkembed.source.every_column import refuse_unknown
 from bulkembed.source.objects import SourceObject
+from bulkembed.source.place_columns import names_of_place, with_place_columns
 from bulkembed.source.reader import require_unchanged
 from bulkembed.source.row_columns import row_columns
 from bulkembed.storage.retry import CORRUPT, describe_error
@@ -41,7 +43,8 @@ def scan_object(store: Store, item: SourceObject, recipe: Recipe, carried: pa.Sc
         with FORMATS[item.format].reading(item.in_store(store), recipe.source_columns, texts) as reading:
             if reading.schema is not None:
                 require_in_schema(recipe, item, reading.schema)
-            absent = [name for name in recipe.source_columns if reading.schema is not None and name not in reading.schema.names]
+                refuse_unknown(reading.schema.names, recipe, item.uri)
+            absent = absent_columns(reading.schema, item, recipe)
             found = scan_batches(reading.batches, item, recipe, carried)
             layout = reading.layout()
             if item.table and item.dead_rows and item.table.dead_rows[-1] >= layout.rows:
@@ -73,7 +76,9 @@ def scan_batches(batches: Iterable[Rows], item: SourceObject, recipe: Recipe, ca
     for rows in batches:
         stopping.stop.check()
         object_rows = range(found.rows, found.rows + len(rows))
-        columns = row_columns(rows, recipe, carried, item.uri, object_rows)
+        named = with_place_columns(rows, item.relative_path, item.uri, recipe.row_schema, carried, object_rows)
+        refuse_new_columns(named, recipe, item.uri)
+        columns = row_columns(named, recipe, carried, item.uri, object_rows)
         documents = split_rows(columns, recipe, carried, item.uri, object_rows)
         live = is_live(documents.numbers + found.rows, item)
         found.keys.append(keys_of_documents(documents, recipe, found.rows).take(live))
@@ -85,6 +90,20 @@ def scan_batches(batches: Iterable[Rows], item: SourceObject, recipe: Recipe, ca
             found.misfits.setdefault(name, f"row {object_rows[row]}: {value}")
         found.rows = object_rows.stop
     return found
+
+
+def absent_columns(source: pa.Schema | None, item: SourceObject, recipe: Recipe) -> list[str]:
+    """Columns of the run that a table lacks."""
+    if source is None:
+        return []
+    present = {*source.names, *names_of_place(item.relative_path, recipe.row_schema)}
+    return [name for name in recipe.source_columns if name not in present]
+
+
+def refuse_new_columns(rows: Rows, recipe: Recipe, uri: str) -> None:
+    """Raises ConfigError where all columns are kept, and rows of JSON have one that the run does not know."""
+    if recipe.row_schema.keep == "all" and isinstance(rows, JsonRows):
+        refuse_unknown(dict.fromkeys(name for row in rows.values for name in row), recipe, uri)
 
 
 def is_live(rows: npt.NDArray[np.int64], item: SourceObject) -> npt.NDArray[np.bool_]:
