@@ -96,6 +96,14 @@ def test_a_limit_counts_live_rows(tmp_path: Path, qwen: str) -> None:
     assert sorted(read_dataset(tmp_path / "out")["id"].to_pylist()) == [2, 3, 4, 6]
 
 
+def test_a_column_that_a_table_has_later_is_null_before(tmp_path: Path, qwen: str) -> None:
+    write_deltalake(tmp_path / "t", rows(1))
+    write_deltalake(tmp_path / "t", rows(2, lang="en"), mode="append", schema_mode="merge")
+    in_one_process(simulated(tmp_path / "t", tmp_path / "out", qwen)).require_complete()
+    found = read_dataset(tmp_path / "out").select(["id", "lang"]).to_pylist()
+    assert sorted(found, key=lambda row: row["id"]) == [{"id": 1, "lang": None}, {"id": 2, "lang": "en"}]
+
+
 def test_plan_summary_and_snapshot_name_the_table_and_its_version(tmp_path: Path, qwen: str) -> None:
     write_deltalake(tmp_path / "t", rows(1, lang="en"))
     cfg = simulated(tmp_path / "t", tmp_path / "out", qwen)
