@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,20 @@ def test_a_limit_counts_live_rows(tmp_path: Path, qwen: str) -> None:
     mark_deleted(tmp_path / "t", live_files(tmp_path / "t")[0], [0, 1, 5])
     in_one_process(simulated(tmp_path / "t", tmp_path / "out", qwen, limit=4)).require_complete()
     assert sorted(read_dataset(tmp_path / "out")["id"].to_pylist()) == [2, 3, 4, 6]
+
+
+def test_partition_columns_that_names_of_folders_tell_are_kept_as_text(tmp_path: Path, qwen: str) -> None:
+    kinds = pa.schema([("id", pa.int64()), ("text", pa.string()), ("day", pa.date32()), ("tag", pa.string())])
+    pairs = [(date(2026, 11, 26), "a b/ü"), (date(2026, 11, 27), "x%20"), (None, None)]
+    table = pa.concat_tables([rows(number, day=day, tag=tag).cast(kinds) for number, (day, tag) in enumerate(pairs)])
+    write_deltalake(tmp_path / "t", table, partition_by=["day", "tag"])
+    in_one_process(simulated(tmp_path / "t", tmp_path / "out", qwen, keep_columns=["day", "tag"])).require_complete()
+    found = read_dataset(tmp_path / "out").select(["id", "day", "tag"]).to_pylist()
+    assert sorted(found, key=lambda row: row["id"]) == [
+        {"id": 0, "day": "2026-11-26", "tag": "a b/ü"},
+        {"id": 1, "day": "2026-11-27", "tag": "x%20"},
+        {"id": 2, "day": None, "tag": None},
+    ]
 
 
 def test_a_column_that_a_table_has_later_is_null_before(tmp_path: Path, qwen: str) -> None:

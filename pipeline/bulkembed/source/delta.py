@@ -5,7 +5,7 @@ The log is copied to a local folder, where deltalake reads it. So the table is r
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from bulkembed.errors import BulkembedError
 from bulkembed.source.live_files import Rows, Table, TableColumns, UnreadableTable
+from bulkembed.source.place_columns import hive_parts
 from bulkembed.storage.listing import Listing
 from bulkembed.storage.store import Store
 from bulkembed.storage.uris import join
@@ -37,7 +38,8 @@ def read_delta(store: Store, folder: str) -> Table:
         try:
             copy_files(store, folder, log_files(store, folder), Path(mirror))
             table = DeltaTable(mirror)
-            live = live_paths(table)
+            actions = pa.table(table.get_add_actions())
+            live = live_paths(actions)
             listing = store.listing(folder)  # after the log, so that it has all files of that version
             vectors = deletion_vectors(listing)
             dead = dead_rows(store, folder, vectors, table, Path(mirror))
@@ -48,7 +50,7 @@ def read_delta(store: Store, folder: str) -> Table:
             raise UnreadableTable(f"{folder}: deltalake cannot read this Delta table: {reason}") from error
     nothing = np.zeros(0, np.int64)
     files = {path: dead.get(path, nothing) for path in live}
-    outside = dict.fromkeys(table.metadata().partition_columns, ELSEWHERE)
+    outside = dict.fromkeys(untold_partitions(table.metadata().partition_columns, actions, live), ELSEWHERE)
     schema = orjson.loads(table.schema().to_json())
     columns = TableColumns(renamed=dict(renamed_columns(schema)), outside=outside)
     return Table(f"version {table.version()} of the Delta table", folder, files, columns, listing, vectors)
@@ -75,13 +77,31 @@ def copy_files(store: Store, folder: str, paths: Iterable[str], mirror: Path) ->
             pass
 
 
-def live_paths(table: Any) -> list[str]:
+def live_paths(actions: pa.Table) -> list[str]:
     """Paths below the table's folder. Raises ValueError where a file lies elsewhere, as those of a shallow clone do."""
-    encoded: list[str] = pa.table(table.get_add_actions())["path"].to_pylist()
+    encoded: list[str] = actions["path"].to_pylist()
     absolute = next((path for path in encoded if "://" in path or path.startswith("/")), None)
     if absolute is not None:
         raise ValueError(f"its file {absolute} lies in another folder, as those of a shallow clone do; make a deep clone")
     return [unquote(path) for path in encoded]
+
+
+def untold_partitions(names: Sequence[str], actions: pa.Table, paths: Sequence[str]) -> list[str]:
+    """Partition columns whose values the names of folders do not tell. Delta keeps these values in its log alone."""
+    values = actions["partition"].to_pylist() if names else []
+    told = [hive_parts(path) for path in paths] if names else []
+    return [
+        name
+        for name in names
+        if any(name not in part or part[name] != hive_text(row.get(name)) for part, row in zip(told, values, strict=True))
+    ]
+
+
+def hive_text(value: Any) -> str | None:
+    """A value as the name of a folder tells it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return None if value is None else str(value)
 
 
 def deletion_vectors(listing: Listing) -> list[str]:
