@@ -123,7 +123,7 @@ def may_repeat(line: bytes, row: Any, key: re.Pattern[bytes]) -> bool:
 
 def key_pattern(names: Iterable[str]) -> re.Pattern[bytes]:
     """What finds these names as keys of a line."""
-    return re.compile(b"(%s)\\s*:" % b"|".join(re.escape(orjson.dumps(name)) for name in names))
+    return re.compile(b'"(%s)"\\s*:' % b"|".join(re.escape(orjson.dumps(name)[1:-1]) for name in names))  # 1 us a line of 1.4 kB
 
 
 def require_one_value(line: bytes, names: Sequence[str]) -> None:
