@@ -5,7 +5,7 @@ All run in this process. Rates are in MB/s of the objects as they are stored:
 reader    bulkembed.source.reader over the shards of a plan: ranged GETs, decoded and checked row by row, as Python strings
 fetched   the reader's time and bytes in ranged GETs alone (one thread only)
 ranges    s3fs.cat_file of the same ranges
-decoded   s3fs.cat_file of each object, and pyarrow (Parquet) or orjson (JSONL) to Python strings, as every program must
+decoded   s3fs.cat_file of each object, and pyarrow (Parquet) or orjson (JSON lines) to Python strings, as every program must
 bare      s3fs.cat_file of each object
 """
 
@@ -32,8 +32,9 @@ import typer
 
 from bulkembed.config.run_config import RunConfig
 from bulkembed.formats import parquet
-from bulkembed.runs.lookup import open_job, with_layouts
-from bulkembed.source import reader
+from bulkembed.runs.lookup import open_job
+from bulkembed.runs.picks import bounds_of
+from bulkembed.source import planning, reader
 from scripts.benchmarks import simulated
 from scripts.benchmarks.material import Row
 from scripts.benchmarks.measuring import seconds_of
@@ -101,12 +102,13 @@ def s3(options: dict[str, Any]) -> Any:
 
 def compare(cfg: RunConfig, names: list[str], kind: str, threads: int, rounds: int) -> Row:
     job, plan = open_job(cfg)
-    plan = with_layouts(job, plan)
+    # Shards of all rows: a run embeds each text once, and the texts of this corpus repeat.
+    shards, _ = planning.plan(job.store, plan.objects, lambda item, layout: None, job.recipe.vector_key.text_columns, bounds_of(job))
     store = s3(cfg.storage)
     megabytes = sum(int(store.info(name)["size"]) for name in names) / 1e6
     seconds: dict[str, list[float]] = {"reader": [], "decoded": [], "bare": []}
     works: dict[str, tuple[Callable[[Any], object], Sequence[Any]]] = {
-        "reader": (lambda shard: reader.read_documents(job.store, shard, job.recipe, job.carried), plan.pending),
+        "reader": (lambda shard: reader.read_documents(job.store, shard, job.recipe, job.carried), shards),
         "decoded": (lambda name: decode(kind, store.cat_file(name)), names),
         "bare": (store.cat_file, names),
     }
@@ -117,10 +119,10 @@ def compare(cfg: RunConfig, names: list[str], kind: str, threads: int, rounds: i
                 seconds[title].append(spent)
     ours, theirs, least = (seconds[title] for title in ("reader", "decoded", "bare"))
     bare = megabytes / statistics.median(least)
-    fetches = fetch_rates(works["reader"][0], plan.pending, store, rounds) if threads == 1 else None
+    fetches = fetch_rates(works["reader"][0], shards, store, rounds) if threads == 1 else None
     return {
         "megabytes": round(megabytes, 1),
-        "shards": len(plan.pending),
+        "shards": len(shards),
         **{f"{title}_mb_per_s": round(megabytes / statistics.median(rounds_seconds), 1) for title, rounds_seconds in seconds.items()},
         "reader_over_decoded": round(statistics.median(b / a for a, b in zip(ours, theirs, strict=True)), 3),
         "reader_over_bare": round(statistics.median(b / a for a, b in zip(ours, least, strict=True)), 3),
