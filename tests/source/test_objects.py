@@ -37,6 +37,25 @@ def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypatch:
         assert "\n" not in str(caught.value)
 
 
+def test_a_name_without_a_suffix_whose_first_bytes_cannot_be_read_is_one_failed_object(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, "a.jsonl", "000000_0", "000001_0")
+    read_start = Store.read_start
+
+    def refusing(store: Store, uri: str, max_bytes: int) -> bytes:
+        if uri.endswith("000000_0"):
+            raise StorageError(f"reading {uri}: access is denied")
+        return read_start(store, uri, max_bytes)
+
+    monkeypatch.setattr(Store, "read_start", refusing)
+    found = source_listing(Store(), str(tmp_path))
+    assert paths(found) == ["a.jsonl"]
+    assert [failure.where for failure in found.failures] == [f"{tmp_path}/000000_0"]
+    assert "access is denied" in found.failures[0].reason
+    assert left_out(found) == {"without a suffix": (1, ("000001_0",))}
+
+
 def test_other_suffixes_and_hidden_names_are_counted_and_named(place: tuple[Store, str]) -> None:
     store, root = place
     names = ["a.jsonl", "1.pdf", "2.pdf", "3.pdf", "4.PDF", "x/data.pdf.gz", "x/000000_0", "_SUCCESS", "_old/b.jsonl", "_old/c.jsonl"]

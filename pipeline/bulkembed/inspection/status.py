@@ -18,10 +18,10 @@ class RunStatus:
 
     fingerprint: str
     shards: int  # files that they have published, also those that no snapshot lists any more
-    counts: Counts  # of the newest snapshot; before the first, of everything published
+    counts: Counts  # of the snapshot; before the first, of everything published
     provenance: dict[str, str]  # empty before the first shard is done
     line: str | None  # of its snapshots; None before the first
-    snapshot: Snapshot | None  # the newest of this fingerprint
+    snapshot: Snapshot | None  # the current one if it has this fingerprint; else the newest whole one, else the newest trial
     is_live: bool  # whether that one is current
 
 
@@ -31,7 +31,8 @@ def status_of(store: Store, output: str) -> Iterator[RunStatus]:
     A line with int8 ranges has a record of its own, which stands for no run: its vectors are of the fingerprints with ranges."""
     current = current_snapshot(store, output)
     published = snapshots(store, output)
-    newest = {snapshot.fingerprint: snapshot for snapshot in published}
+    newest = {snapshot.fingerprint: snapshot for snapshot in sorted(published, key=lambda item: (item.limit is None, item.number))}
+    newest |= {current.fingerprint: current} if current else {}
     lines_of_others = {snapshot.line for snapshot in published} - newest.keys()
     for fingerprint in fingerprints(store, output):
         ledger = Ledger(store, output, fingerprint)

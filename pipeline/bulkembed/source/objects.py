@@ -108,11 +108,12 @@ def source_listing(
         return table_listing(store, source, table, exclude)
     formats = formats_of(store, listing.objects, asked)
     pairs = list(zip(listing.objects, formats, strict=True))
-    objects = sorted((source_object(stored, known) for stored, known in pairs if known), key=lambda item: item.id)
-    others = [stored for stored, known in pairs if not known]
+    objects = sorted((source_object(stored, known) for stored, known in pairs if isinstance(known, str)), key=lambda item: item.id)
+    others = [stored for stored, known in pairs if known is None]
     if not objects or not is_known(objects):
         refuse_tables(store, source, listing)
     failures = [Failure(printable(item.uri), UNREADABLE[item.reason]) for item in listing.left_out if may_be_document(item, asked)]
+    failures += [known for known in formats if isinstance(known, Failure)]
     left_out = left_out_names(others, [item for item in listing.left_out if not may_be_document(item, asked)])
     if not objects:
         some = f"{len(others)} objects there, none of them" if others else "nothing there; expected"
