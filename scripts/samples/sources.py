@@ -10,10 +10,8 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import date
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,12 +163,11 @@ def require(holds: bool, what: str, found: str) -> None:
 
 def page(model: str) -> str:
     """The whole page. Raises AssertionError where a value is lost or changed."""
-    with ProcessPoolExecutor(2) as pool:
-        parts = [INTRODUCTION]
-        for title, exports in EXPORTS.items():
-            parts.append(table(title, ["what", "keys", "outcome"], pool.map(partial(export_cells, model), exports)))
-        for title, columns in (("Types of Parquet columns", PARQUET), ("Types of JSON fields", JSON)):
-            parts.append(table(title, ["a kept column of", "comes out as"], pool.map(partial(column_cells, model), columns)))
+    parts = [INTRODUCTION]
+    for title, exports in EXPORTS.items():
+        parts.append(table(title, ["what", "keys", "outcome"], (export_cells(model, export) for export in exports)))
+    for title, columns in (("Types of Parquet columns", PARQUET), ("Types of JSON fields", JSON)):
+        parts.append(table(title, ["a kept column of", "comes out as"], (column_cells(model, column) for column in columns)))
     return "\n".join(parts)
 
 
