@@ -39,9 +39,10 @@ from bulkembed.runs import estimate
 from bulkembed.runs.estimate import Estimate, Prices
 from bulkembed.runs.forget import Forgotten
 from bulkembed.runs.job import Job
-from bulkembed.runs.lookup import RunPlan, open_job, read_source_in_types, with_layouts
+from bulkembed.runs.lookup import open_job
 from bulkembed.runs.night import NightCounts
 from bulkembed.runs.places import Place, Storage, located, place_of
+from bulkembed.runs.plans import RunPlan, read_source_in_types, with_layouts
 from bulkembed.runs.progress import Progress
 from bulkembed.runs.recall import recipe_of
 from bulkembed.runs.run import Summary, finish, lease_of

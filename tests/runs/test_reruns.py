@@ -16,7 +16,7 @@ from bulkembed.embedding.embedder import TokenIds, Vectors
 from bulkembed.errors import HeldBack, IncompleteError, StorageError
 from bulkembed.inspection.status import status_of
 from bulkembed.records import Failure, LostAttempt, Receipt
-from bulkembed.runs import buckets, lookup, night
+from bulkembed.runs import buckets, lookup, night, plans
 from bulkembed.runs.executor import LocalExecutor
 from bulkembed.runs.forget import IdFile, forget, remember
 from bulkembed.runs.job import Job
@@ -359,7 +359,7 @@ def test_a_plan_of_more_keys_than_this_process_may_hold_is_an_upper_bound(
     job, plan = open_job(cfg)
     assert plan.night is None
     assert 0 < sum(len(scan.keys) for scan in plan.versions.held.values()) < len(rows), "it stops reading"
-    assert sum(shard.rows for shard in lookup.with_layouts(job, plan).pending) == len(rows)
+    assert sum(shard.rows for shard in plans.with_layouts(job, plan).pending) == len(rows)
     complete_run(cfg)
     write_jsonl(tmp_path / "in" / "part-1.jsonl", [*rows[50:99], rows[99] | {"text": "new"}])
     assert open_job(cfg)[1].night is None, "50 keys came and 50 went"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 from backports import zstd
@@ -17,20 +15,13 @@ from bulkembed.runs.overlap import refuse_overlap
 from bulkembed.source.layout import layout_of
 from bulkembed.source.objects import source_listing
 from bulkembed.storage.store import Store
-from tests.support.listing import ROW, fill, left_out, paths
+from tests.support.listing import ROW, deny, fill, left_out, paths
 from tests.support.runs import in_one_process, read_dataset, simulated
 
 
 def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path, "a.jsonl", "secret/b.jsonl")
-    scandir = os.scandir
-
-    def refusing(folder: str) -> Any:
-        if folder.endswith("secret"):
-            raise PermissionError(13, "Permission denied", folder)
-        return scandir(folder)
-
-    monkeypatch.setattr(os, "scandir", refusing)
+    deny(monkeypatch, "secret")
     for source in (str(tmp_path), f"{tmp_path}/*/*.jsonl", f"{tmp_path}/**"):
         with pytest.raises(StorageError, match=rf"{tmp_path}/secret: cannot be listed") as caught:
             source_listing(Store(), source)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,7 +16,7 @@ from bulkembed.source.places import listing_of
 from bulkembed.storage.local_paths import absolute_place
 from bulkembed.storage.name_rules import NameRules
 from bulkembed.storage.store import Store
-from tests.support.listing import ROW, fill, left_out, paths
+from tests.support.listing import ROW, deny, fill, left_out, paths
 
 AGAIN = "below several places of the source, read once"
 
@@ -117,17 +115,16 @@ def test_excluded_names_are_left_out_and_counted(place: tuple[Store, str]) -> No
             assert listing_of(store, [f"{root}/**"], [pattern]) == replace(found, links=[])
 
 
+def test_a_pattern_that_excludes_nothing_is_named_beside_one_that_it_begins(tmp_path: Path) -> None:
+    fill(tmp_path, "a.jsonl", "tmp2/b.jsonl")
+    found = listing_of(Store(), [str(tmp_path)], ["tmp", "tmp2"])
+    assert left_out(found) == {"excluded by tmp2": (1, ("tmp2/",)), "excluded by tmp": (0, ())}
+
+
 def test_a_folder_that_cannot_be_listed_can_be_excluded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path, "a.jsonl", "lost+found/b.jsonl")
     (tmp_path / "gone.jsonl").symlink_to("nowhere")
-    scandir = os.scandir
-
-    def refusing(folder: str) -> Any:
-        if folder.endswith("lost+found"):
-            raise PermissionError(13, "Permission denied", folder)
-        return scandir(folder)
-
-    monkeypatch.setattr(os, "scandir", refusing)
+    deny(monkeypatch, "lost+found")
     with pytest.raises(StorageError, match=r"lost\+found: cannot be listed"):
         listing_of(Store(), [str(tmp_path)])
     found = listing_of(Store(), [str(tmp_path)], ["/lost+found", "gone.*"])

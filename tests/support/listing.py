@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
+import pytest
+
 from bulkembed.source.objects import SourceListing
 from bulkembed.storage.store import Store
 
@@ -20,3 +25,15 @@ def paths(listing: SourceListing) -> list[str]:
 def left_out(listing: SourceListing) -> dict[str, tuple[int, tuple[str, ...]]]:
     """Count and examples by reason."""
     return {group.reason: (group.count, group.examples) for group in listing.left_out}
+
+
+def deny(patched: pytest.MonkeyPatch, name: str) -> None:
+    """Refuses to list local folders of this name."""
+    scandir = os.scandir
+
+    def refusing(folder: str) -> Any:
+        if folder.endswith(f"/{name}"):
+            raise PermissionError(13, "Permission denied", folder)
+        return scandir(folder)
+
+    patched.setattr(os, "scandir", refusing)

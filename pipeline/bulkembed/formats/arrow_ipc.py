@@ -15,7 +15,7 @@ import pyarrow as pa
 from bulkembed.errors import ObjectError
 from bulkembed.formats.format import Format, ObjectVersion, Reading, reading_of, require_names
 from bulkembed.formats.paths import Path, array_at, columns_at, paths_of, schema_at, with_paths
-from bulkembed.formats.rows import ArrowRows, rows_of_a_batch, take_rows
+from bulkembed.formats.rows import ArrowRows, batches_with_rows, rows_of_a_batch, take_rows
 from bulkembed.formats.whole_files import open_whole
 from bulkembed.scans import Layout
 from bulkembed.shards import Part
@@ -86,15 +86,8 @@ def part_rows(store: Store, part: Part, names: Sequence[str], row_bytes: float) 
         paths = paths_of(found.schema, names)
         chosen = schema_at(found.schema, paths)
         wanted = np.array(part.object_rows, np.int64) - part.start + part.skip  # rows behind the offset
-        batches: list[pa.RecordBatch] = []
-        before = 0
-        for _, batch in found.batches:
-            first, last = np.searchsorted(wanted, [before, before + batch.num_rows])
-            if first < last:
-                batches.append(take_rows(checked(batch, paths, chosen), wanted[first:last] - before))
-            before += batch.num_rows
-            if last == len(wanted):
-                break
+        picked = batches_with_rows((batch for _, batch in found.batches), wanted)
+        batches = [take_rows(checked(batch, paths, chosen), numbers) for batch, numbers in picked]
         return ArrowRows(pa.Table.from_batches(batches, chosen), pa.table({}))
 
 

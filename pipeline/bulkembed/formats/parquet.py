@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from bulkembed.formats import rows
 from bulkembed.formats.format import Format, ObjectVersion, Reading, present_names
 from bulkembed.formats.paths import Path, below, columns_at, field_at, paths_of, schema_at, with_paths
-from bulkembed.formats.rows import ArrowRows, rows_of_a_batch, take_rows
+from bulkembed.formats.rows import ArrowRows, batches_with_rows, rows_of_a_batch, take_rows
 from bulkembed.formats.whole_files import open_whole
 from bulkembed.scans import Layout
 from bulkembed.shards import Part
@@ -115,16 +115,9 @@ def rows_of(parquet: pq.ParquetFile, part: Part, names: Sequence[str]) -> pa.Tab
     groups, positions = row_groups_of(parquet.metadata, part)
     paths = paths_of(parquet.schema_arrow, names)
     arrow = schema_at(parquet.schema_arrow, paths)
-    batches: list[pa.RecordBatch] = []
-    at = 0
-    for batch in parquet.iter_batches(READ_ROWS, row_groups=groups, columns=leaves_of(paths)):
-        first, last = np.searchsorted(positions, [at, at + batch.num_rows])
-        if first < last:
-            batches.append(take_rows(columns_at(batch, paths, arrow), positions[first:last] - at))
-        at += batch.num_rows
-        if last == len(positions):
-            break
-    return pa.Table.from_batches(batches, arrow)
+    read = parquet.iter_batches(READ_ROWS, row_groups=groups, columns=leaves_of(paths))
+    picked = [take_rows(columns_at(batch, paths, arrow), numbers) for batch, numbers in batches_with_rows(read, positions)]
+    return pa.Table.from_batches(picked, arrow)
 
 
 def row_groups_of(metadata: pq.FileMetaData, part: Part) -> tuple[list[int], Numbers]:

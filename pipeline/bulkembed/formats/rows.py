@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,20 @@ Rows = ArrowRows | JsonRows | TextRows
 def rows_of_a_batch(count: int, size: int) -> int:
     """How many of these rows, which have `size` bytes together, make a batch."""
     return max(1, min(BATCH_ROWS, count * BATCH_BYTES // max(1, size)))
+
+
+def batches_with_rows(batches: Iterable[pa.RecordBatch], wanted: Numbers) -> Iterator[tuple[pa.RecordBatch, Numbers]]:
+    """Each batch that holds some of the wanted rows, and which of its rows these are. It reads no further than to the last of them.
+
+    `wanted`: ascending, counted from the first row of the first batch."""
+    before = 0
+    for batch in batches:
+        first, last = np.searchsorted(wanted, [before, before + batch.num_rows])
+        if first < last:
+            yield batch, wanted[first:last] - before
+        before += batch.num_rows
+        if last == len(wanted):
+            return
 
 
 def take_rows(batch: pa.RecordBatch, numbers: Numbers) -> pa.RecordBatch:

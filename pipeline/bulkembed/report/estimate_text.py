@@ -7,7 +7,7 @@ from collections.abc import Callable
 from bulkembed.report.formatting import duration, lines, size
 from bulkembed.runs.estimate import Estimate, Interval, Prices, cheaper
 from bulkembed.runs.job import Job
-from bulkembed.runs.lookup import RunPlan
+from bulkembed.runs.plans import RunPlan
 
 
 def estimate_text(job: Job, plan: RunPlan, expected: Estimate) -> str:

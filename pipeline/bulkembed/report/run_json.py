@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:  # a process that is ended by a signal imports nothing more
     from bulkembed.runs.job import Job
-    from bulkembed.runs.lookup import RunPlan
+    from bulkembed.runs.plans import RunPlan
     from bulkembed.runs.progress import Progress
     from bulkembed.runs.run import Summary
 

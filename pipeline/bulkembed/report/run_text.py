@@ -7,8 +7,8 @@ from bulkembed.records import Counts
 from bulkembed.report.formatting import duration, lines, size
 from bulkembed.runs import calibration
 from bulkembed.runs.job import Job
-from bulkembed.runs.lookup import RunPlan
 from bulkembed.runs.night import NightCounts
+from bulkembed.runs.plans import RunPlan
 from bulkembed.runs.progress import Progress
 from bulkembed.runs.row_types import json_text_columns
 from bulkembed.runs.run import Summary

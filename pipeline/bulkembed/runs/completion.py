@@ -13,10 +13,10 @@ from bulkembed.runs.base import Candidate
 from bulkembed.runs.buckets import KEY_BYTES, Workplace
 from bulkembed.runs.file_changes import FileChange, changes_of, slots_of
 from bulkembed.runs.job import Job
-from bulkembed.runs.lookup import RunPlan
 from bulkembed.runs.matching import BASE
 from bulkembed.runs.night import Night
 from bulkembed.runs.partitions import twin_match
+from bulkembed.runs.plans import RunPlan
 from bulkembed.runs.rejects import RejectedRows, rejected_in, remembered_rejects
 from bulkembed.runs.rewrites import Documents, rewrite_all
 

@@ -15,9 +15,9 @@ from bulkembed.dataset.snapshots import Draft, Snapshot, identity_of
 from bulkembed.errors import BulkembedError
 from bulkembed.runs.buckets import READERS
 from bulkembed.runs.job import Job
-from bulkembed.runs.lookup import RunPlan
 from bulkembed.runs.mapper import LocalMapper, Mapper
 from bulkembed.runs.night import Night
+from bulkembed.runs.plans import RunPlan
 from bulkembed.runs.row_types import json_text_columns
 from bulkembed.storage.uris import absolute, canonical
 

@@ -23,8 +23,9 @@ from bulkembed.runs.completion import complete
 from bulkembed.runs.exchange import StoreExchange
 from bulkembed.runs.executor import Executor
 from bulkembed.runs.job import Job
-from bulkembed.runs.lookup import RunPlan, open_job, plan_again, read_source_in_types
+from bulkembed.runs.lookup import open_job, plan_again
 from bulkembed.runs.night import NightCounts
+from bulkembed.runs.plans import RunPlan, read_source_in_types
 from bulkembed.runs.progress import Progress, failures_text
 from bulkembed.shards import Shard
 

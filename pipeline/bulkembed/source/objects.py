@@ -16,13 +16,13 @@ from bulkembed.source.live_files import Table, TableFile
 from bulkembed.source.object_formats import formats_of, suffix_of
 from bulkembed.source.table_folders import refuse_tables
 from bulkembed.source.tables import open_table
-from bulkembed.storage.compression import CODECS
+from bulkembed.storage.compression import READ_SUFFIXES
 from bulkembed.storage.listing import BROKEN, NOT_UTF8, LeftOut, StoredObject
 from bulkembed.storage.name_rules import NameRules
 from bulkembed.storage.store import Store
 from bulkembed.storage.uris import join
 
-EXPECTED = f"{', '.join(SUFFIXES)} (also with {', '.join(CODECS)}), or other names with --format"
+EXPECTED = f"{', '.join(SUFFIXES)} (also with {', '.join(READ_SUFFIXES)}), or other names with --format"
 HIDDEN_SIGNS = (".", "_")
 MAX_EXAMPLES, MAX_SUFFIXES = 3, 5
 TABLE_FOLDERS = ("_delta_log/", "metadata/")  # hold a table's own records

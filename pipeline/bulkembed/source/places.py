@@ -35,8 +35,9 @@ def listing_of(
         known = is_known if len(ordered) == 1 else nothing_known
         listings = list(pool.map(partial(source_listing, store, exclude=exclude, is_known=known, asked=asked), ordered))
     joined = listings[0] if len(listings) == 1 else join_listings(ordered, listings)
-    idle = [pattern for pattern in exclude if not any(names.reason.startswith(f"{EXCLUDED} {pattern}") for names in joined.left_out)]
-    return replace(joined, left_out=[*joined.left_out, *(LeftOutNames(f"{EXCLUDED} {pattern}", 0, ()) for pattern in idle)])
+    reasons = {names.reason for listing in listings for names in listing.left_out}
+    idle = [LeftOutNames(f"{EXCLUDED} {pattern}", 0, ()) for pattern in exclude if f"{EXCLUDED} {pattern}" not in reasons]
+    return replace(joined, left_out=[*joined.left_out, *idle])
 
 
 def join_listings(places: Sequence[str], listings: Sequence[SourceListing]) -> SourceListing:

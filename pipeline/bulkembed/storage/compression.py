@@ -20,6 +20,7 @@ CODECS = {
     **{".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2", ".xz": "xz"},
     **{".lzma": "lzma", ".lz4": "lz4", ".snappy": "snappy", ".sz": "snappy", ".zip": "zip"},
 }
+READ_SUFFIXES = [suffix for suffix, codec in CODECS.items() if codec != "snappy"]  # see `decompressed`
 HEAD_BYTES = 10  # enough to tell every codec
 FIRST_BYTES: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb"\x1f\x8b\x08"), "gzip"),
