@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,9 @@ from bulkembed.source import conversion, int96, invalid_values, json_values
 from bulkembed.source.column_types import holds_json_text, is_unknown, plain_type
 from bulkembed.source.conversion import WrongType
 from bulkembed.source.text_values import typed_texts
+
+# Values of a column of this name -> an array of the field's type, and why some rows do not fit.
+Typed = Callable[[Sequence[Any], pa.Field, str], tuple[pa.Array, Reasons]]
 
 
 @dataclass(frozen=True)
@@ -115,29 +117,36 @@ def text_values(table: pa.Table, name: str) -> list[Any]:
 def json_columns(rows: JsonRows, recipe: Recipe, carried: pa.Schema) -> RowColumns:
     values, reasons = rows.values, dict(rows.reasons)
     repaired = sum(is_repaired(values[number], recipe, number, reasons) for number in rows.lax)
-    columns: list[pa.Array] = []
+    columns = {name: [row.get(name) for row in values] for name in recipe.source_columns}
+    return typed_columns(columns, json_values.typed_array, reasons, repaired, recipe, carried)
+
+
+def typed_columns(
+    columns: Mapping[str, list[Any]], typed: Typed, reasons: Reasons, repaired: int, recipe: Recipe, carried: pa.Schema
+) -> RowColumns:
+    """The columns of rows without types. `columns`: n values for each column of the run; `reasons`: of rows that are no rows."""
+    arrays: list[pa.Array] = []
     misfits: dict[str, tuple[int, str]] = {}
     for field, name in carried_names(carried, recipe):
-        column = [row.get(name) for row in values]
-        array, unfit = json_values.typed_array(column, field, name)
-        columns.append(array)
+        array, unfit = typed(columns[name], field, name)
+        arrays.append(array)
         reasons = unfit | reasons
-        if name not in recipe.row_schema.declared_types:
-            misfits |= {name: found for found in first_misfit(column, field, name, unfit)}  # noqa: B035
-    table = pa.Table.from_arrays(columns, schema=nullable_schema(carried))
-    texts = [[row.get(name) for row in values] for name in recipe.vector_key.text_columns]
-    return RowColumns(table, texts, reasons, repaired, misfits)
+        misfit = first_misfit(columns[name], field, name, unfit)
+        if misfit is not None and name not in recipe.row_schema.declared_types:
+            misfits[name] = misfit
+    table = pa.Table.from_arrays(arrays, schema=nullable_schema(carried))
+    return RowColumns(table, [columns[name] for name in recipe.vector_key.text_columns], reasons, repaired, misfits)
 
 
-def first_misfit(column: Sequence[Any], field: pa.Field, name: str, unfit: Reasons) -> list[tuple[int, str]]:
-    """The first value that does not fit, if there is one: its row, and what it is.
+def first_misfit(column: Sequence[Any], field: pa.Field, name: str, unfit: Reasons) -> tuple[int, str] | None:
+    """The first value that does not fit: its row, and what it is; None where all fit.
 
     A column without any value so far has no type that could hold one. JSON text holds every value but those that are nested too deeply."""
     if is_unknown(field):
         row = next((row for row, value in enumerate(column) if value is not None), None)
-        return [] if row is None else [(row, json_values.value_text(name, column[row]))]
+        return None if row is None else (row, json_values.value_text(name, column[row]))
     wrong = ((row, detail.partition(";")[0]) for row, (reason, detail) in unfit.items() if reason == "wrong_type")
-    return [] if holds_json_text(field) else list(islice(wrong, 1))
+    return None if holds_json_text(field) else next(wrong, None)
 
 
 def is_repaired(row: dict[str, Any], recipe: Recipe, number: int, reasons: Reasons) -> bool:
@@ -152,24 +161,16 @@ def is_repaired(row: dict[str, Any], recipe: Recipe, number: int, reasons: Reaso
 
 
 def text_columns(rows: TextRows, recipe: Recipe, carried: pa.Schema) -> RowColumns:
-    reasons = dict(rows.reasons)
-    absent = [None] * len(rows)
-    columns: list[pa.Array] = []
-    misfits: dict[str, tuple[int, str]] = {}
+    """Bytes that are not UTF-8 stay in ids and texts, whose rows are rejects, and are U+FFFD in kept columns."""
+    columns: dict[str, list[Any]] = {}
     repaired = 0
-    for field, name in carried_names(carried, recipe):
-        column = rows.columns.get(name, absent)
-        if field.name != "id":
-            repaired = max(repaired, sum(isinstance(value, bytes) for value in column))
-            column = [value.decode(errors="replace") if isinstance(value, bytes) else value for value in column]
-        array, unfit = typed_texts(column, field, name)
-        columns.append(array)
-        reasons = unfit | reasons
-        if name not in recipe.row_schema.declared_types:
-            misfits |= {name: found for found in first_misfit(column, field, name, unfit)}  # noqa: B035
-    table = pa.Table.from_arrays(columns, schema=nullable_schema(carried))
-    texts = [list(rows.columns.get(name, absent)) for name in recipe.vector_key.text_columns]
-    return RowColumns(table, texts, reasons, repaired, misfits)
+    for name in recipe.source_columns:
+        columns[name] = values = list(rows.columns.get(name, [None] * len(rows)))
+        n_bytes = sum(isinstance(value, bytes) for value in values)
+        if n_bytes and name in recipe.row_schema.keep_columns and name not in recipe.vector_key.text_columns:
+            repaired = max(repaired, n_bytes)
+            columns[name] = [value.decode(errors="replace") if isinstance(value, bytes) else value for value in values]
+    return typed_columns(columns, typed_texts, dict(rows.reasons), repaired, recipe, carried)
 
 
 def carried_names(carried: pa.Schema, recipe: Recipe) -> Iterator[tuple[pa.Field, str]]:
