@@ -97,7 +97,8 @@ class ParsedLines:
 def parse_lines(lines: Iterable[tuple[bytes, int]], names: Sequence[str]) -> ParsedLines:
     """Parses each line. `names`: the columns that are read."""
     found = ParsedLines([], [], [], {})
-    key = lax_json.key_pattern(names)
+    find_keys = lax_json.key_pattern(names).findall
+    usual: list[bytes] = []  # keys of an earlier line, each once; most lines have the same, and one comparison is enough
     for number, (line, length) in enumerate(lines):
         row: Any = {}
         if length > len(line):
@@ -107,8 +108,12 @@ def parse_lines(lines: Iterable[tuple[bytes, int]], names: Sequence[str]) -> Par
                 row, is_lax = parse_line(line)
                 if is_lax:
                     found.lax.append(number)
-                if lax_json.may_repeat(line, row, key):
-                    lax_json.require_one_value(line, names)
+                keys = find_keys(line)
+                if keys != usual:
+                    if len(keys) == len(set(keys)):
+                        usual = keys
+                    elif lax_json.may_repeat(keys, row, find_keys):
+                        lax_json.require_one_value(line, names)
             except ValueError as error:
                 row, found.reasons[number] = {}, ("not_json", str(error)[:200])
         if not isinstance(row, dict):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal, InvalidOperation, Overflow
 from typing import Any
@@ -112,13 +112,12 @@ def replaced_in(value: Any) -> Replaced | None:
     return next((found for item in items if (found := replaced_in(item)) is not None), None)
 
 
-def may_repeat(line: bytes, row: Any, key: re.Pattern[bytes]) -> bool:
-    """Whether the line may have two values of one name. `row`: as orjson parses it; `key`: see `key_pattern`."""
-    found = key.findall(line)
-    if len(found) < 2 or len(found) == len(set(found)) or not isinstance(row, dict):
+def may_repeat(keys: list[bytes], row: Any, find_keys: Callable[[bytes], list[bytes]]) -> bool:
+    """Whether a line may have two values of one name. `keys`: what `find_keys` finds in it; `row`: as orjson parses it."""
+    if not isinstance(row, dict):
         return False
     nested = orjson.dumps([value for value in row.values() if isinstance(value, dict | list)], default=str)
-    return max((Counter(found) - Counter(key.findall(nested))).values()) > 1
+    return max((Counter(keys) - Counter(find_keys(nested))).values(), default=0) > 1
 
 
 def key_pattern(names: Iterable[str]) -> re.Pattern[bytes]:
