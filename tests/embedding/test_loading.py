@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from bulkembed.cluster import worker
+from bulkembed import __version__
+from bulkembed.cluster import ray_mapper, worker
 from bulkembed.config.sections import EngineConfig
 from bulkembed.embedding import loading, model_files, model_identity
 from bulkembed.embedding.embedder import Embedder
 from bulkembed.embedding.simulated import SimulatedEmbedder
-from bulkembed.errors import ModelError
+from bulkembed.errors import ConfigError, ModelError
+from bulkembed.package_files import Package, installed
 from bulkembed.records import Failure, Model
 from bulkembed.runs.job import load_tokenizer
 from bulkembed.runs.lookup import open_job
@@ -89,15 +91,24 @@ def test_nothing_of_a_node_with_another_model_is_published(tmp_path: Path, folde
     assert not list(tmp_path.glob("out/data/*/*"))
 
 
-def test_another_version_of_bulkembed_loads_and_publishes_nothing(tmp_path: Path, qwen: str) -> None:
+@pytest.mark.parametrize(
+    ("package", "found"),
+    [
+        (Package("0.0.9", installed().digest), rf"version {re.escape(__version__)}, the driver 0\.0\.9"),
+        (Package(__version__, "0"), rf"other files of version {re.escape(__version__)} than the driver \(\w{{16}}, not 0\)"),
+    ],
+)
+def test_another_bulkembed_loads_maps_and_publishes_nothing(tmp_path: Path, qwen: str, package: Package, found: str) -> None:
     write_corpus(tmp_path / "in", files=1)
     job, planned = open_job(simulated(tmp_path / "in", tmp_path / "out", qwen))
-    other = replace(job, version="0.0.9")
-    said = rf"bulkembed: {HOST} has version .*, the driver 0\.0\.9; nothing of it is published"
+    other = replace(job, package=package)
+    said = rf"bulkembed: {HOST} has {found}; nothing of it is published; install the same version on every node$"
     problem = worker.Worker().load_model(other)
     assert re.match(said, str(problem))
     shard = planned.pending[0]
     for outcome in (worker.prepare(shard, other)[0], worker.give_up(shard, other, "never given up")):
         assert isinstance(outcome, Failure)
         assert re.match(said, outcome.reason)
+    with pytest.raises(ConfigError, match=said):
+        ray_mapper.call(package, len, "")
     assert not list(tmp_path.glob("out/data/*/*"))

@@ -23,6 +23,7 @@ from bulkembed.dataset import parquet_file, row_groups
 from bulkembed.dataset.receipts import Ledger
 from bulkembed.dataset.vector_columns import stored_values
 from bulkembed.errors import StorageError
+from bulkembed.package_files import Package
 from bulkembed.records import Receipt
 from bulkembed.runs.job import Job
 from bulkembed.runs.rewrite import FileEdit, rewrite
@@ -201,10 +202,10 @@ def test_a_second_attempt_finds_its_own_file_and_mends_a_broken_one(tmp_path: Pa
             rewrite(edit, job)
     first = job.store.read(uri)
     assert rewrite(edit, job) == job.ledger.read_receipt(str(edit.new_name))
-    upgraded = replace(job, version="99")
+    upgraded = replace(job, package=Package("99", ""))
     receipt = rewrite(edit, upgraded)
     assert receipt is not None and job.store.read(uri) == first
-    assert receipt.provenance["bulkembed"] == job.version  # of the file that stands there
+    assert receipt.provenance["bulkembed"] == job.package.version  # of the file that stands there
     job.store.put(uri, damage)
     assert rewrite(edit, job) is not None and job.store.read(uri) == first
     job.store.put(uri, job.store.read(job.ledger.data_uri(NAME)))

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from bulkembed import stopping
 from bulkembed.cluster.ray_errors import last_line
 from bulkembed.errors import BulkembedError
+from bulkembed.package_files import Package, installed
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -30,7 +31,7 @@ class RayMapper:
         waiting: deque[Any] = deque()
         try:
             for item in items:
-                waiting.append(remote.remote(function, item))
+                waiting.append(remote.remote(installed(), function, item))
                 if len(waiting) >= max_waiting():
                     yield result_of(waiting.popleft())
             while waiting:
@@ -40,8 +41,9 @@ class RayMapper:
                 ray.cancel(reference, force=True)
 
 
-def call(task: Callable[[T], R], item: T) -> R:
-    """Ray replaces a reference by its value where it is an argument itself."""
+def call(planned: Package, task: Callable[[T], R], item: T) -> R:
+    """Ray replaces a reference by its value where it is an argument itself. Raises ConfigError on a node with another package."""
+    planned.require_here()
     return task(item)
 
 

@@ -8,17 +8,15 @@ from __future__ import annotations
 import faulthandler
 import logging
 import os
-import socket
 import threading
 import time
 import traceback
 from collections.abc import Callable
 from typing import TypeVar
 
-from bulkembed import __version__
 from bulkembed.embedding import loading, preflight, throughput
 from bulkembed.embedding.embedder import Embedder, TokenIds, Vectors
-from bulkembed.errors import BulkembedError, ConfigError, EngineError
+from bulkembed.errors import BulkembedError, EngineError
 from bulkembed.records import Embedded, Failure, LoadedFiles, LostAttempt, Prepared, Receipt, Sampled
 from bulkembed.runs import stages
 from bulkembed.runs.job import Job
@@ -33,7 +31,7 @@ log = logging.getLogger(__name__)
 def outcome_of(shard: Shard, job: Job, work: Callable[[], T]) -> T | Failure | LostAttempt:
     """The result of `work`, or its error as a value: one bad shard must not end the run of the others."""
     try:
-        require_version(job)
+        job.package.require_here()
         return work()
     except EngineError as error:
         return LostAttempt(shard.id, str(error), error.cause)
@@ -42,16 +40,6 @@ def outcome_of(shard: Shard, job: Job, work: Callable[[], T]) -> T | Failure | L
     except Exception:  # noqa: BLE001
         # This is a fault of the code. The whole traceback is needed to find it.
         return Failure(shard.id, traceback.format_exc())
-
-
-def require_version(job: Job) -> None:
-    """Raises ConfigError where this node has another version than the driver, which could read the shard differently."""
-    planned = job.version
-    if planned != __version__:
-        raise ConfigError(
-            f"bulkembed: {socket.gethostname()} has version {__version__}, the driver {planned}; nothing of it is published; "
-            "install the same version on every node"
-        )
 
 
 def problem_and_result(shard: Shard, job: Job, work: Callable[[], T]) -> tuple[Failure | LostAttempt | None, T | None]:
@@ -135,7 +123,7 @@ class Worker:
         """The files that were loaded, or the reason why this actor cannot embed."""
         os.environ.update(job.cfg.engine.env)  # set here and not by Ray, which would log the secrets that it may hold
         try:
-            require_version(job)
+            job.package.require_here()
             loaded, files = loading.load(job.model, job.recipe.vector_key.max_tokens, job.engine)
             preflight.require_checks(job.model, job.recipe, job.tokenizer, loaded)
         except BulkembedError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from bulkembed import __version__
 from bulkembed.config.recipe import Recipe
 from bulkembed.config.run_config import RunConfig
 from bulkembed.config.sections import EngineConfig
 from bulkembed.dataset.receipts import Ledger
 from bulkembed.embedding import model_files, model_identity
 from bulkembed.forms import vector_columns
+from bulkembed.package_files import Package, installed
 from bulkembed.records import Model, VectorForm
 from bulkembed.storage.store import Store
 from bulkembed.text.tokenizer import Tokenizer
@@ -40,7 +40,7 @@ class Job:
     model: Model
     recipe: Recipe
     carried: pa.Schema  # of the id and the kept columns
-    version: str = __version__  # of the bulkembed that looked everything up
+    package: Package = field(default_factory=installed)  # the bulkembed that looked everything up
     types: TypesState = "settled"  # of `carried`
 
     @property
@@ -102,7 +102,7 @@ class Job:
             **{f"sha256.{name}": digest for name, digest in self.model.file_hashes if name.endswith(HASHED_IN_FOOTERS)},
             "normalization": "l2",
             "fingerprint": self.fingerprint,
-            "bulkembed": self.version,
+            "bulkembed": self.package.version,
             **self.recipe.texts,
             **dict(self.recipe.row_schema.int8_ranges),
         }

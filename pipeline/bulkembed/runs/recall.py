@@ -8,6 +8,7 @@ from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset.receipts import Ledger
 from bulkembed.dataset.snapshots import Snapshot
 from bulkembed.errors import SourceError
+from bulkembed.package_files import Package, installed
 from bulkembed.records import Model
 from bulkembed.runs.job import Job
 from bulkembed.storage.store import Store
@@ -51,4 +52,4 @@ def recall_job(store: Store, output: str, source: str | tuple[str, ...], snapsho
         engine=engine,
         storage=store.settings,
     )
-    return Job(cfg, model, recipe, carried, snapshot.provenance["bulkembed"])
+    return Job(cfg, model, recipe, carried, Package(snapshot.provenance["bulkembed"], installed().digest))
