@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bulkembed.cluster import connect
+from bulkembed.cluster import connect, room
 from bulkembed.cluster.on_demand import OnDemand
 from bulkembed.cluster.ray_mapper import RayMapper
-from bulkembed.errors import ResourceError
 from bulkembed.runs.lookup import open_job
 from bulkembed.runs.mapper import LocalMapper
 from tests.support.corpora import write_corpus
@@ -34,22 +33,10 @@ def test_a_cluster_gets_tasks_sooner_than_this_host(
 ) -> None:
     write_corpus(tmp_path / "in", files=1)
     monkeypatch.setattr(connect, "is_connected", lambda: is_connected)
-    monkeypatch.setattr(connect, "require_cores", lambda cfg: None)
+    monkeypatch.setattr(room, "require_cores", lambda cfg: None)
     with ExitStack() as stack:
         job = open_job(simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "dtype": "float32"}))[0]
         settings = job.cfg.ray.model_copy(update={"address": address})
         executor = OnDemand(type(job)(job.cfg.model_copy(update={"ray": settings}), job.model, job.recipe, job.carried), stack)
         executor.session = {}
         assert isinstance(executor.mapper(size), mapper)
-
-
-@pytest.mark.usefixtures("ray_session")
-def test_a_cluster_without_cores_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
-
-    from bulkembed.config.sections import RayConfig
-
-    connect.require_cores(RayConfig())
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"memory": 1.0})
-    with pytest.raises(ResourceError, match="no node with a CPU"):
-        connect.require_cores(RayConfig(resource_wait_seconds=0))

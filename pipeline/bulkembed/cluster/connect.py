@@ -1,4 +1,4 @@
-"""The Ray that a run works on: it is joined or started here, and its resources are placed."""
+"""The Ray that a run works on: it is joined or started here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
@@ -14,11 +13,10 @@ from typing import Any
 
 from bulkembed import process_state, stopping
 from bulkembed.cluster import joining, own_ray, placement
-from bulkembed.cluster.placement import Placement
-from bulkembed.config.sections import EngineConfig, RayConfig
+from bulkembed.config.sections import RayConfig
 from bulkembed.embedding import hardware
 from bulkembed.embedding.environment import engine_environment
-from bulkembed.errors import BulkembedError, ClusterError, ConfigError, ResourceError
+from bulkembed.errors import BulkembedError, ClusterError, ConfigError
 from bulkembed.runs.job import Job
 
 log = logging.getLogger(__name__)
@@ -26,7 +24,6 @@ log = logging.getLogger(__name__)
 RAY_LOG_LEVEL = logging.CRITICAL  # Ray also raises what it logs, and that ends as one line of our own
 CLIENT_TIMEOUT_SECONDS = "4"  # for the first of three attempts of Ray Client. Each is longer: 24 s in all
 MAX_REASON = 300  # characters
-PLACE_AGAIN_SECONDS = 2.0  # while a cluster grows
 OBJECT_STORE_BYTES = 1 << 30  # for a local Ray: a few shards
 
 
@@ -223,38 +220,3 @@ def here() -> tuple[set[int], int]:
     import ray
 
     return os.sched_getaffinity(0), int(ray.cluster_resources().get("GPU", 0))
-
-
-def require_cores(cfg: RayConfig) -> None:
-    """Waits until a cluster that grows has a core for tasks. Raises ResourceError where none comes: a task would wait for ever."""
-    import ray
-    from ray.autoscaler.sdk import request_resources
-
-    deadline = time.monotonic() + cfg.resource_wait_seconds
-    while ray.cluster_resources().get("CPU", 0) < 1:
-        if time.monotonic() >= deadline:
-            raise ResourceError("the cluster has no node with a CPU, which reading the source and rewriting files need")
-        stopping.stop.check()
-        request_resources(num_cpus=1)
-        time.sleep(PLACE_AGAIN_SECONDS)
-
-
-def place(engine: EngineConfig, cfg: RayConfig) -> Placement:
-    """Decides who runs where, waiting for an autoscaling cluster to grow. Raises ResourceError
-    where the cluster can never give what was asked for."""
-    import ray
-
-    deadline = time.monotonic() + (cfg.resource_wait_seconds if hardware.cluster_address(cfg.address) else 0)
-    while True:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        try:
-            return placement.fit(engine, cfg.layout, nodes)
-        except ResourceError:
-            if time.monotonic() >= deadline:
-                raise
-        stopping.stop.check()
-        from ray.autoscaler.sdk import request_resources
-
-        gpus = engine.tensor_parallel_size if engine.num_gpus is None else engine.num_gpus
-        request_resources(bundles=[{"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1}] * (engine.replicas or 1))
-        time.sleep(PLACE_AGAIN_SECONDS)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 from bulkembed import stopping
-from bulkembed.cluster import connect
+from bulkembed.cluster import connect, room
 from bulkembed.cluster.backlog import useful_actors
 from bulkembed.cluster.ray_executor import RayExecutor, ray_executor
 from bulkembed.cluster.ray_mapper import RayMapper
@@ -42,7 +42,7 @@ class OnDemand:
             return LocalMapper()
         self.connect()
         self.end_actors()
-        connect.require_cores(self.job.cfg.ray)
+        room.require_cores(self.job.cfg.ray)
         return RayMapper()
 
     @property

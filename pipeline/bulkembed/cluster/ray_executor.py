@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from bulkembed import stopping
-from bulkembed.cluster import connect, dispatch, worker
+from bulkembed.cluster import dispatch, room, worker
 from bulkembed.cluster.actor_pool import ActorPool, RayActors
 from bulkembed.cluster.dispatch import Dispatch, Tasks, Work
 from bulkembed.cluster.placement import Placement
@@ -40,7 +40,7 @@ def ray_executor(job: Job, max_actors: int, inherited: Mapping[str, str] | None 
 
     `inherited`: environment variables that Ray's processes have already. Its calls raise BulkembedError where no actor
     can load the model, GateError where a loaded model makes wrong vectors."""
-    placed = connect.place(job.cfg.engine, job.cfg.ray)
+    placed = room.place(job.cfg.engine, job.cfg.ray)
     log.info("%s", placed)
     executor = RayExecutor(job, placed, max_actors, inherited or {})
     try:

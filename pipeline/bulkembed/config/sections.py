@@ -39,16 +39,16 @@ class EngineConfig(Section):
         description="Number format of the model's weights and activations. auto: bfloat16; float32 on CPUs without native bfloat16 "
         "instructions. A run that has begun keeps its own.",
     )
-    replicas: Annotated[int | None, DefaultText("one per GPU, or one per CPU host")] = Field(
+    replicas: Annotated[int | None, DefaultText("as many as the GPUs hold, or one per CPU host")] = Field(
         default=None, ge=1, examples=[8], description="Number of embedding actors."
     )
     max_replicas: Annotated[int | None, DefaultText("replicas: the cluster need not grow")] = Field(
         default=None, ge=1, examples=[64], description="Number of embedding actors up to which an autoscaling cluster may grow."
     )
-    num_gpus: Annotated[float | None, DefaultText("tensor_parallel_size where there are GPUs, else 0")] = Field(
+    num_gpus: Annotated[float | None, DefaultText("tensor_parallel_size where there are GPUs or the cluster adds some, else 0")] = Field(
         default=None, ge=0, examples=[0.5], description="GPUs of one embedding actor. With 0.5, two actors share a GPU."
     )
-    num_cpus: Annotated[float | None, DefaultText("an even share of a CPU host; one core or less beside a GPU")] = Field(
+    num_cpus: Annotated[float | None, DefaultText("an even share of CPU hosts; one core or less beside a GPU")] = Field(
         default=None, gt=0, examples=[4], description="CPU cores of one embedding actor."
     )
     tensor_parallel_size: int = Field(default=1, ge=1, description="GPUs over which one actor splits the model.")
