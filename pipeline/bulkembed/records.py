@@ -75,6 +75,7 @@ class Model:
     revision: str | None  # commit of the hub, None for a folder; information only
     digest: str  # identity: of the names and contents of all files that are read
     width: int  # components of the full vector
+    default_dim: int  # components of a stored vector where the run does not say: fewer than the width where the model's files say so
     max_tokens: int  # of one text, special tokens included
     cache_values: int  # numbers in the KV cache for one token, all layers together
     pooling: Pooling

@@ -16,7 +16,7 @@ from bulkembed.embedding import in_process
 from bulkembed.embedding.environment import engine_environment
 from bulkembed.embedding.hardware import has_gpu
 from bulkembed.embedding.model_files import describe
-from bulkembed.embedding.model_identity import read_json
+from bulkembed.embedding.settings_file import read_json
 from bulkembed.embedding.vllm_engine import VLLMEmbedder
 from scripts.benchmarks.material import engine_dtype
 from scripts.benchmarks.measuring import run_module

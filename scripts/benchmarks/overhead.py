@@ -15,7 +15,7 @@ import numpy as np
 import typer
 
 from bulkembed.embedding.embedder import TokenIds, Vectors
-from bulkembed.embedding.model_identity import read_json
+from bulkembed.embedding.settings_file import read_json
 from bulkembed.embedding.vllm_engine import VLLMEmbedder
 from scripts.benchmarks import engine
 from scripts.benchmarks.material import WORK, Row, engine_dtype, model_folder

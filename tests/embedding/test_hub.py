@@ -259,7 +259,7 @@ def committed(hub: SmallHub, number: int, name: str, content: str | None) -> str
 
 def test_a_hub_model_is_what_is_read_of_it(tmp_path: Path, hub: SmallHub, qwen: str) -> None:
     notes = ["README.md", "notes.json", "data_config.json", "onnx/config.json", "generation_config.json", "requirements.txt", "train.py"]
-    read = {"tokenizer_config.json": '{"eos_token": "<|endoftext|>", "x": 1}', "model.safetensors": None, "quantize_config.json": "{}"}
+    read = {"tokenizer_config.json": '{"padding_side": "right"}', "model.safetensors": None, "quantize_config.json": "{}"}
     same = [committed(hub, number, name, '{"x": 1}') for number, name in enumerate(notes)]
     other = [committed(hub, number, name, content) for number, (name, content) in enumerate(read.items(), 100)]
     found = described(hub, tmp_path / "cache", (NAME, None), (qwen, None), *((NAME, commit) for commit in [*same, *other]))

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from bulkembed.embedding.model_identity import read_json
+from bulkembed.embedding.settings_file import read_json
 from bulkembed.records import Counts, Receipt
 from scripts.benchmarks import __main__ as command_line
 from scripts.benchmarks import ablations, devices, difference, limit, material, peer_variants, peers, ratio, scale, tail

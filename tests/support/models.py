@@ -12,6 +12,7 @@ MODEL = Model(
     revision=None,
     digest="digest",
     width=64,
+    default_dim=64,
     max_tokens=512,
     cache_values=128,
     pooling="last",

@@ -49,8 +49,8 @@ def token_limits(cfg: RunConfig, model: Model) -> dict[str, Any]:
 
 
 def stored_forms(cfg: RunConfig, model: Model) -> tuple[VectorForm, ...]:
-    """The forms asked for, by default the full width."""
-    forms = cfg.vectors or tuple(VectorForm(dim, cfg.dtype) for dim in cfg.dims or (model.width,))
+    """The forms asked for, by default the model's own width."""
+    forms = cfg.vectors or tuple(VectorForm(dim, cfg.dtype) for dim in cfg.dims or (model.default_dim,))
     for form in forms:
         if form.dim > model.width:
             raise ConfigError(f"dims: {form.dim} is more than the {model.width} dimensions of {model.name}")

@@ -6,27 +6,20 @@ safetensors are read, and no code of a model is run here.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Any
 
-from bulkembed.embedding import hub
-from bulkembed.embedding.model_identity import cached_weight_hashes, file_hashes, model_digest, read_json
+from bulkembed.embedding import hub, model_modules, sentence_settings, tokenizer_settings
+from bulkembed.embedding.model_identity import cached_weight_hashes, file_hashes, model_digest
+from bulkembed.embedding.model_shape import Shape, read_shape
+from bulkembed.embedding.settings_file import Settings, read_settings, settings_if_there
 from bulkembed.errors import ModelError
 from bulkembed.records import Model, Pooling
 
-POOLING_MODES: dict[str, Pooling] = {
-    "pooling_mode_lasttoken": "last",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_cls_token": "cls",
-}
-# The names under which sentence-transformers looks for the two prompts, in its order.
-DOCUMENT_PROMPTS = ("document", "passage", "corpus")
-QUERY_PROMPTS = ("query",)
+MAX_TOKENS = 1 << 30  # tokenizer files write larger numbers where they know no limit
 
-# Trained with Matryoshka representation learning from 32 dims up, and with the vector read at this
-# token; neither is in the model's files. https://huggingface.co/Qwen/Qwen3-Embedding-4B
-QWEN3_EMBEDDING = re.compile(r"Qwen3-Embedding-", re.IGNORECASE)
+# Qwen3-Embedding was trained with Matryoshka representation learning from 32 dims up, and with the vector read at this token. Neither is
+# in its files. What is in them, in copies and fine-tunes too, is the prompt. https://huggingface.co/Qwen/Qwen3-Embedding-4B
+QWEN3_QUERY_PROMPT = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
 QWEN3_MIN_DIM = 32
 QWEN3_END_TOKEN = "<|endoftext|>"  # noqa: S105
 
@@ -54,9 +47,9 @@ def missing_weights(folder: Path) -> str | None:
     """What is missing where there are no weights in safetensors, or fewer than their index lists; else None."""
     if not any(folder.glob("*.safetensors")):
         return f"{folder}: holds no *.safetensors (other weights are not loaded)"
-    for index in folder.glob("*.safetensors.index.json"):
-        listed = (read_json(index).get("weight_map") or {}).values()
-        missing = sorted({name for name in listed if not (folder / name).is_file()})
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        weights = read_settings(index).table("weight_map")
+        missing = sorted({name for key in weights.values if (name := weights.text(key) or "") and not (folder / name).is_file()})
         if missing:
             return f"{folder}/{missing[0]}: missing ({index.name} lists it)"
     return None
@@ -81,105 +74,101 @@ def hub_weight_hashes(name: str, folder: Path) -> dict[str, str]:
 def describe(name: str, revision: str | None) -> Model:
     """Reads a model's files. Raises ModelError naming what is missing or says too little."""
     is_local = Path(name).expanduser().is_dir()
-    try:
-        return describe_folder(name, locate(name, revision, weights=is_local), is_local)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:  # another shape of JSON than that of the models known here
-        raise ModelError(f"model: {name}: its JSON files do not say what they must: {type(error).__name__}: {error}") from error
-
-
-def describe_folder(name: str, folder: Path, is_local: bool) -> Model:
-    config = read_json(folder / "config.json")
-    prompts_file = folder / "config_sentence_transformers.json"
-    prompt_config = read_json(prompts_file) if prompts_file.exists() else {}
-    pooling = pooling_of(folder)
-    hashes = file_hashes(folder, weights=is_local)
-    if not is_local:
-        hashes = tuple(sorted({**dict(hashes), **hub_weight_hashes(name, folder)}.items()))
-    is_qwen3_embedding = QWEN3_EMBEDDING.search(name.rstrip("/").rsplit("/", 1)[-1]) is not None
+    folder = locate(name, revision, weights=is_local)
+    modules = model_modules.read_modules(folder)
+    shape = read_shape(read_settings(folder / "config.json"))
+    pooling = model_modules.pooling_of(folder, modules, shape.width)
+    model_modules.require_plain_norm(folder, modules)
+    layers = model_modules.dense_layers(folder, modules, pooling, shape.width)
+    settings = sentence_settings.read_prompts(folder)
+    sentence_settings.require_cosine(settings, normalized=any(module.kind == "Normalize" for module in modules))
+    tokenizer_settings.require_obeyed(folder)
+    query_prompt = sentence_settings.prompt_of(settings, sentence_settings.QUERY_PROMPTS)
+    is_qwen3_embedding = shape.architecture == "qwen3" and query_prompt == QWEN3_QUERY_PROMPT
     if is_qwen3_embedding and pooling != "last":
-        raise ModelError(f"{folder}/1_Pooling/config.json: says {pooling} pooling, but Qwen3-Embedding is read at its last token")
+        raise ModelError(f"{folder}: says {pooling} pooling, but Qwen3-Embedding, whose prompt it has, is read at its last token")
+    width = layers[-1].out_features if layers else shape.width
+    hashes = hashes_of(name, folder, weights_here=is_local)
     return Model(
         name=name,
         revision=None if is_local else folder.name,
         digest=model_digest(hashes),
-        width=int(config["hidden_size"]),
-        max_tokens=context_length(folder, config),
-        cache_values=cache_values(config),
+        width=width,
+        default_dim=settings.whole_number("truncate_dim") or width,
+        max_tokens=token_limit(folder, shape),
+        cache_values=shape.cache_values,
         pooling=pooling,
-        prompts=tuple((str(key), str(text or "")) for key, text in (prompt_config.get("prompts") or {}).items()),
-        document_prompt=prompt_of(prompt_config, DOCUMENT_PROMPTS),
-        query_prompt=prompt_of(prompt_config, QUERY_PROMPTS),
-        min_trained_dim=QWEN3_MIN_DIM if is_qwen3_embedding else None,
-        trained_dims=tuple(int(dim) for dim in config.get("matryoshka_dimensions") or ()),
-        native_dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
-        end_token=QWEN3_END_TOKEN if is_qwen3_embedding else end_token_of(folder, pooling),
+        prompts=tuple((key, str(text or "")) for key, text in settings.table("prompts").values.items()),
+        document_prompt=sentence_settings.prompt_of(settings, sentence_settings.DOCUMENT_PROMPTS),
+        query_prompt=query_prompt,
+        min_trained_dim=min_trained_dim(shape, is_qwen3_embedding=is_qwen3_embedding),
+        trained_dims=trained_dims(shape, settings, width),
+        native_dtype=shape.dtype,
+        end_token=end_token_of(folder, pooling, is_qwen3_embedding=is_qwen3_embedding),
         file_hashes=hashes,
     )
 
 
-def pooling_of(folder: Path) -> Pooling:
-    modules = read_json(folder / "modules.json")
-    place = next((module["path"] for module in modules if module["type"].endswith("Pooling")), None)
-    if place is None:
-        raise ModelError(f"{folder}/modules.json: lists no Pooling module")
-    unknown = [m["type"] for m in modules if not m["type"].endswith(("Transformer", "Pooling", "Normalize"))]
-    if unknown:
-        raise ModelError(f"{folder}/modules.json: module {unknown[0]} is not supported (Transformer, Pooling, Normalize are)")
-    path = folder / place / "config.json"
-    settings = read_json(path)
-    modes = [mode for mode, on in settings.items() if mode.startswith("pooling_mode_") and on is True]
-    modes = modes or [f"pooling_mode_{settings.get('pooling_mode')}"]  # newer files name the mode
-    aliases = {"pooling_mode_mean": "pooling_mode_mean_tokens", "pooling_mode_cls": "pooling_mode_cls_token"}
-    modes = [aliases.get(mode, mode) for mode in modes]
-    if len(modes) != 1 or modes[0] not in POOLING_MODES:
-        raise ModelError(f"{path}: pooling {modes} is not supported; one of {', '.join(POOLING_MODES)} must be on")
-    if settings.get("include_prompt") is False:
-        raise ModelError(f"{path}: leaves the prompt out of the pooling (include_prompt false), which is not supported")
-    return POOLING_MODES[modes[0]]
+def hashes_of(name: str, folder: Path, *, weights_here: bool) -> tuple[tuple[str, str], ...]:
+    """`weights_here`: whether the weights must be on this machine; else the hub's own hashes of them serve."""
+    hashes = file_hashes(folder, weights=weights_here)
+    return hashes if weights_here else tuple(sorted({**dict(hashes), **hub_weight_hashes(name, folder)}.items()))
 
 
-def context_length(folder: Path, config: dict[str, Any]) -> int:
-    """The shortest of what the files allow, in tokens."""
-    limits = [int(config["max_position_embeddings"])]
-    for name, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
-        path = folder / name
-        limit = read_json(path).get(key) if path.exists() else None
-        if limit is not None:
-            limits.append(int(limit))
+def token_limit(folder: Path, shape: Shape) -> int:
+    """How many tokens of a text the model reads. sentence-transformers' own limit goes before the tokenizer's."""
+    rules = read_settings(folder / "tokenizer.json")
+    own = sentence_settings.text_limit(folder, lower_cases=tokenizer_settings.lower_cases(rules.table("normalizer")))
+    path = folder / tokenizer_settings.TOKENIZER_CONFIG
+    limits = [limit for limit in (shape.positions, own or settings_if_there(path).whole_number("model_max_length", "max_len")) if limit]
+    if not limits or min(limits) > MAX_TOKENS:
+        raise ModelError(f"{folder}: its files do not say how many tokens a text can have; set model_max_length in {path.name}")
     return min(limits)
 
 
-def cache_values(config: dict[str, Any]) -> int:
-    heads = int(config["num_attention_heads"])
-    head_dim = config.get("head_dim") or int(config["hidden_size"]) // heads
-    return 2 * int(config["num_hidden_layers"]) * int(config.get("num_key_value_heads") or heads) * int(head_dim)
+def min_trained_dim(shape: Shape, *, is_qwen3_embedding: bool) -> int | None:
+    """The least dimension of a Matryoshka range; None where there is no range, only a list of dimensions or none."""
+    if shape.trained_dims or shape.is_matryoshka is False:
+        return None
+    if is_qwen3_embedding:
+        return QWEN3_MIN_DIM
+    return 1 if shape.is_matryoshka else None
 
 
-def prompt_of(settings: dict[str, Any], names: tuple[str, ...]) -> str:
-    prompts = settings.get("prompts") or {}
-    for name in (*names, settings.get("default_prompt_name")):
-        if name in prompts:
-            return str(prompts[name] or "")
-    return ""
+def trained_dims(shape: Shape, settings: Settings, width: int) -> tuple[int, ...]:
+    """The Matryoshka dimensions that the files list, and the one to which sentence-transformers cuts the model's vectors."""
+    cut = settings.whole_number("truncate_dim")
+    if cut is not None and cut > width:
+        raise ModelError(f"{settings.place}: truncate_dim is {cut}, more than the {width} components of the model's vectors")
+    return (*shape.trained_dims, *([cut] if cut is not None and cut not in shape.trained_dims else []))
 
 
-def end_token_of(folder: Path, pooling: Pooling) -> str | None:
+def end_token_of(folder: Path, pooling: Pooling, *, is_qwen3_embedding: bool) -> str | None:
     """For last-token pooling, the special token that the tokenizer must append."""
+    settings = settings_if_there(folder / tokenizer_settings.TOKENIZER_CONFIG)
+    if is_qwen3_embedding:
+        return QWEN3_END_TOKEN
+    if pooling != "last" and not any(map(settings.flag, tokenizer_settings.ADDED_AROUND)):
+        return None
+    before, after = outer_tokens(folder)
+    tokenizer_settings.require_appended(settings, before, after)
     if pooling != "last":
         return None
-    path = folder / "tokenizer_config.json"
-    settings = read_json(path)
-    for key in ("eos_token", "pad_token"):
-        token = settings.get(key)
-        content = token.get("content") if isinstance(token, dict) else token
-        if content and tokenizer_appends(folder, content):
-            return str(content)
+    if after in (settings.token("eos_token"), settings.token("pad_token")):
+        return after
     raise ModelError(
-        f"{folder}/tokenizer.json: appends neither the eos nor the pad token of {path.name}, so last-token pooling would read a word"
+        f"{folder}/tokenizer.json: appends neither the eos nor the pad token of {tokenizer_settings.TOKENIZER_CONFIG}, "
+        "so last-token pooling would read a word"
     )
 
 
-def tokenizer_appends(folder: Path, token: str) -> bool:
+def outer_tokens(folder: Path) -> tuple[str, str]:
+    """The first and the last token that tokenizer.json makes of a text of one letter."""
     from tokenizers import Tokenizer
 
-    return Tokenizer.from_file(str(folder / "tokenizer.json")).encode("a").tokens[-1] == token
+    path = folder / "tokenizer.json"
+    try:
+        tokens = Tokenizer.from_file(str(path)).encode("a").tokens
+    except Exception as error:  # noqa: BLE001 - the Rust side raises plain Exception
+        raise ModelError(f"{path}: not a usable tokenizer.json: {error}") from None
+    return (tokens[0], tokens[-1]) if tokens else ("", "")

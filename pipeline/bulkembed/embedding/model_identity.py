@@ -10,17 +10,16 @@ import re
 import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-import orjson
-
+from bulkembed.embedding.model_modules import DENSE_WEIGHTS, MODULES_FILE, read_modules
+from bulkembed.embedding.sentence_settings import PROMPTS_FILE, TRANSFORMER_FILES
 from bulkembed.errors import ModelError
 from bulkembed.records import Model
 
 # What vLLM, tokenizers and bulkembed itself read, beside the configuration of the pooling, weights and code. Three files that vLLM opens
 # are left out, since they cannot change a vector of token ids: generation_config.json, preprocessor_config.json and chat templates.
 READ_NAMES = (
-    *("config.json", "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "model.safetensors.index.json"),
+    *("config.json", MODULES_FILE, PROMPTS_FILE, *TRANSFORMER_FILES, "model.safetensors.index.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("hf_quant_config.json", "quant_config.json", "quantize_config.json"),
     *("params.json", "consolidated.safetensors.index.json"),  # of Mistral's own format, which vLLM prefers where it is there
@@ -37,7 +36,9 @@ def file_hashes(folder: Path, weights: bool) -> tuple[tuple[str, str], ...]:
     Raises ModelError where a file of the hub's cache is not the one that the hub has."""
     hashes = {name: file_hash(folder / name) for name in READ_NAMES if is_there(folder / name)}
     # Only now, when they are known to be whole, they are asked for the names of further files.
-    names = [f"{module['path']}/config.json" for module in read_json(folder / "modules.json") if module.get("path")]
+    modules = [module for module in read_modules(folder) if module.folder]
+    names = [f"{module.folder}/config.json" for module in modules]
+    names += [f"{module.folder}/{DENSE_WEIGHTS}" for module in modules if module.kind == "Dense"]
     patterns = [*(WEIGHT_FILES if weights else ()), *(CODE_FILES if has_code(folder) else ())]
     paths = {folder / name for name in names} | {path for pattern in patterns for path in folder.glob(pattern)}
     hashes |= {str(path.relative_to(folder)): file_hash(path) for path in paths if is_there(path)}
@@ -98,7 +99,7 @@ def require_described(described: Model, found: Mapping[str, str], host: str) -> 
 
 def require_same(name: str, wanted: Mapping[str, str], owner: str, found: Mapping[str, str], host: str) -> None:
     """Raises ModelError naming the first file of which `host` has found another content than `owner` has."""
-    weights = {file for file in wanted.keys() | found.keys() if file.endswith(".safetensors")}
+    weights = {file for file in wanted.keys() | found.keys() if file.endswith(".safetensors") and "/" not in file}
     compared = wanted.keys() | found.keys()
     # A simulated engine loads no weights.
     if weights.isdisjoint(wanted) or weights.isdisjoint(found):
@@ -113,12 +114,3 @@ def require_same(name: str, wanted: Mapping[str, str], owner: str, found: Mappin
 
 def short(digest: str | None) -> str:
     return f"SHA-256 {digest[:12]}..." if digest else "no such file"
-
-
-def read_json(path: Path) -> Any:
-    try:
-        return orjson.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise ModelError(f"{path}: missing; a model needs its sentence-transformers files, which say how it is pooled") from None
-    except orjson.JSONDecodeError as error:
-        raise ModelError(f"{path}: not valid JSON: {error}") from None

@@ -97,6 +97,7 @@ def model_of(provenance: Mapping[str, str]) -> Model:
         revision=provenance["revision"] or None,
         digest=provenance["model_digest"],
         width=0,
+        default_dim=0,
         max_tokens=0,
         cache_values=0,
         pooling="mean",
