@@ -37,6 +37,9 @@ A run is described by options, by TOML files, or by both:
 Credentials come from where fsspec's file systems look for them: `AWS_ACCESS_KEY_ID`, instance roles, `AWS_ENDPOINT_URL` for another S3.
 bulkembed writes them nowhere.
 
+Every key of `[storage]` goes to the file systems of both sides, and one that a file system does not take is refused. Where source
+and output are on different protocols, or have different credentials, put the keys into `[storage.source]` and `[storage.output]`.
+
 ## A file with comments
 
 """

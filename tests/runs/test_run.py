@@ -194,7 +194,7 @@ def test_the_run_gives_up_after_max_failures(tmp_path: Path, qwen: str) -> None:
         ({"dims": [16]}, ConfigError, "not trained for vectors of 16 dimensions"),
         ({"model": "/no/such/model"}, ModelError, "neither a folder nor a hub name"),
         ({"source": "/no/such/source"}, SourceError, "nothing there"),
-        ({"source": "nonsense://x/y"}, SourceError, "nonsense"),
+        ({"source": "nonsense://x/y"}, ConfigError, "nonsense"),
         ({"max_tokens": 40_000}, ConfigError, "more than the 32768"),
     ],
 )

@@ -156,7 +156,8 @@ class RunConfig(Section):
         default_factory=dict,
         repr=False,
         examples=[{"endpoint_url": "https://minio.internal:9000"}],
-        description="Options passed to fsspec's file systems, for source and output. They may hold credentials.",
+        description="Options for fsspec's file systems, which may hold credentials. Those in [storage.source] and [storage.output] are for "
+        "one side, and override them key by key. Local files take none.",
     )
 
     @property

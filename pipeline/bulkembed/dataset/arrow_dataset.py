@@ -13,7 +13,7 @@ from bulkembed.dataset.snapshots import Snapshot, data_files, newest_dataset
 from bulkembed.dataset.vector_columns import forms_of
 from bulkembed.errors import StorageError
 from bulkembed.storage.arrow_files import arrow_filesystem
-from bulkembed.storage.retry import CORRUPT, describe_error
+from bulkembed.storage.faults import CORRUPT, describe_error
 from bulkembed.storage.store import Store
 
 

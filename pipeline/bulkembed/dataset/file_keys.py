@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from bulkembed import row_keys
 from bulkembed.errors import StorageError
 from bulkembed.row_keys import Hashes, Keys
-from bulkembed.storage.retry import CORRUPT, describe_error
+from bulkembed.storage.faults import CORRUPT, describe_error
 from bulkembed.storage.store import Store
 
 

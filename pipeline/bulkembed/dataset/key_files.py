@@ -20,7 +20,7 @@ from bulkembed.dataset.parquet_file import PREFIX, footer_of, parquet_bytes
 from bulkembed.errors import StorageError
 from bulkembed.row_keys import HASH_BYTES, Keys, binary_of, hashes_of_column
 from bulkembed.scans import Layout, Scan, ScanCounts
-from bulkembed.storage.retry import CORRUPT, describe_error
+from bulkembed.storage.faults import CORRUPT, describe_error
 from bulkembed.storage.store import Store
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from bulkembed import schema
 from bulkembed.dataset import paths
 from bulkembed.errors import StorageError
-from bulkembed.storage.retry import CORRUPT, describe_error
+from bulkembed.storage.faults import CORRUPT, describe_error
 from bulkembed.storage.store import Store
 from bulkembed.storage.uris import join
 

@@ -15,7 +15,7 @@ from bulkembed import schema
 from bulkembed.dataset.vector_columns import stored_values, vector_array, vector_type
 from bulkembed.forms import vector_columns
 from bulkembed.records import VectorForm
-from bulkembed.storage.retry import CORRUPT
+from bulkembed.storage.faults import CORRUPT
 
 ROWS_PER_GROUP = 8192
 PREFIX = "bulkembed."  # of the names in a footer

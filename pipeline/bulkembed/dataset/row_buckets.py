@@ -8,7 +8,7 @@ import numpy as np
 
 from bulkembed.dataset.changes import ROW_KEY, RowKeys
 from bulkembed.errors import StorageError
-from bulkembed.storage.retry import describe_error
+from bulkembed.storage.faults import describe_error
 
 MAX_PENDING_ROWS = 500_000  # 28 MB, before they go to the disk
 

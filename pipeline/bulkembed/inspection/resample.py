@@ -60,7 +60,7 @@ def resample_dataset(
     `model`: where the model lies, if elsewhere than when the dataset was made. Raises SourceError, ModelError or ConfigError."""
     described = dataset_model(snapshot, model)
     job = recall_job(store, output, tuple(sources), snapshot, described)
-    objects = listing_of(store, sources, snapshot.exclude, asked=snapshot.format).objects
+    objects = listing_of(store.of_source(), sources, snapshot.exclude, asked=snapshot.format).objects
     with in_process.loaded(described, job.recipe.vector_key.max_tokens, job.engine) as embedder:
         return resample(job, snapshot, objects, embedder, rows, seed)
 

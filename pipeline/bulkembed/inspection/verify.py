@@ -20,7 +20,7 @@ from bulkembed.errors import StorageError
 from bulkembed.records import Counts, Receipt, VectorForm
 from bulkembed.row_keys import hashes_of_column
 from bulkembed.runs import calibration
-from bulkembed.storage.retry import CORRUPT, describe_error
+from bulkembed.storage.faults import CORRUPT, describe_error
 from bulkembed.storage.store import Store
 from bulkembed.vectors import quantize
 

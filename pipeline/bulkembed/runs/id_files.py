@@ -11,7 +11,7 @@ import pyarrow as pa
 from bulkembed import schema
 from bulkembed.errors import ConfigError
 from bulkembed.source.conversion import Differs, convert_array, same_meaning
-from bulkembed.storage.retry import CORRUPT, describe_error
+from bulkembed.storage.faults import CORRUPT, describe_error
 
 INTEGER = re.compile(r"-?[0-9]+")
 

@@ -45,7 +45,12 @@ class Job:
 
     @property
     def store(self) -> Store:
+        """The store of the output."""
         return Store(self.cfg.storage)
+
+    @property
+    def source_store(self) -> Store:
+        return self.store.of_source()
 
     @property
     def ledger(self) -> Ledger:

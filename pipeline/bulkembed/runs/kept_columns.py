@@ -49,7 +49,7 @@ def is_alike(known: Recipe, recipe: Recipe, cfg: RunConfig) -> bool:
 def with_every_column(recipe: Recipe, view: View, listing: SourceListing, source: str) -> Recipe:
     """The recipe with all columns of the source as kept ones, as far as footers and first rows show them."""
     try:
-        names = every_column(view.store, listing.objects, recipe, source)
+        names = every_column(view.store.of_source(), listing.objects, recipe, source)
     except StorageError as error:
         raise SourceError(f"source: {error}") from error
     return replace(recipe, row_schema=replace(recipe.row_schema, keep_columns=names))

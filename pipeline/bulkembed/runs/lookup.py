@@ -40,7 +40,7 @@ def open_job(cfg: RunConfig, retried: Collection[str] = ()) -> tuple[Job, RunPla
     A source of which little is new is read at once, so that the plan is exact. `retried`: reasons of rejects that are embedded again."""
     store = Store(cfg.storage)
     for place in cfg.sources:
-        refuse_overlap(store, place, cfg.output)
+        refuse_overlap(store.of_source(), place, cfg.output)
     model = model_files.describe(cfg.model, cfg.revision)
     recipe = resolve(cfg, model, hardware.resolved_dtype(cfg.engine.dtype, cfg.ray.address))
     view = View(store, cfg.output)
@@ -113,7 +113,7 @@ def require_short_prompt(model: Model, recipe: Recipe) -> None:
 
 def listed_source(cfg: RunConfig, view: View, recipe: Recipe) -> SourceListing:
     """What is there. Raises HeldBack where nothing is, or a required name is missing, and a dataset could be emptied."""
-    store = view.store
+    store = view.store.of_source()
     with blaming_output(cfg.output):
         parent = view.newest_of_line(recipe.line, limited=False)
 

@@ -158,5 +158,5 @@ def with_layouts(job: Job, plan: RunPlan) -> RunPlan:
         return plan
     check = partial(columns.require_columns, job.recipe)
     texts = job.recipe.vector_key.text_columns
-    shards, failures = planning.plan(job.store, new_objects(plan), check, texts, bounds_of(job))
+    shards, failures = planning.plan(job.source_store, new_objects(plan), check, texts, bounds_of(job))
     return replace(plan, pending=shards, failures=[*plan.failures, *failures])

@@ -26,7 +26,8 @@ from bulkembed.runs.stages import timed
 from bulkembed.runs.stored_columns import StoredColumns, stored_columns
 from bulkembed.shards import FileName
 from bulkembed.source.documents import storage_values
-from bulkembed.storage.retry import CORRUPT, retries_taken
+from bulkembed.storage.faults import CORRUPT
+from bulkembed.storage.retry import retries_taken
 from bulkembed.storage.store import Store
 
 NOT_PLANNED = "it is not the file that was planned with; run again to plan it anew"

@@ -112,7 +112,7 @@ def filled(changes: Sequence[FileChange], values: pa.Table) -> Iterator[tuple[Fi
 
 def carried_rows(job: Job, part: Part) -> pa.Table:
     """Ids and kept columns of some rows of an object."""
-    return read_carried(job.store, (part,), job.recipe, job.carried)
+    return read_carried(job.source_store, (part,), job.recipe, job.carried)
 
 
 def place_values(job: Job, exchange: StoreExchange, numbered: tuple[int, tuple[Part, Rows]]) -> None:

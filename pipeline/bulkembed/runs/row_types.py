@@ -97,7 +97,7 @@ def first_types(
     if known is not None and (not objects or view.newest_of_line(recipe.line, limited=False) is not None):
         return without_unknown_fields(known), "settled"
     try:
-        found = columns.carried_columns(store, objects, recipe, cfg.source_text)
+        found = columns.carried_columns(store.of_source(), objects, recipe, cfg.source_text)
     except StorageError as error:
         raise SourceError(f"source: {error}") from error
     if known is None or record is None:

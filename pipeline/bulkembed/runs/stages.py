@@ -52,7 +52,7 @@ def read(shard: Shard, job: Job) -> tuple[Documents, dict[str, float]]:
     """A shard's documents, and the seconds that reading took."""
     seconds: dict[str, float] = {}
     with timed(seconds, "read"):
-        return reader.read_documents(job.store, shard, job.recipe, job.carried), seconds
+        return reader.read_documents(job.source_store, shard, job.recipe, job.carried), seconds
 
 
 def tokenize(shard: Shard, documents: Documents, job: Job, seconds: dict[str, float]) -> Prepared:

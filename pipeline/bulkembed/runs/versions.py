@@ -177,7 +177,7 @@ def scan_outcome(job: Job, item: SourceObject) -> Scan | Misfits | Failure:
     Once the types are settled, an id of JSON lines that does not fit is a reject."""
     rejected = {job.recipe.row_schema.id_column} if job.types == "settled" else set[str]()
     try:
-        return scan_or_misfits(job.store, item, job.recipe, job.carried, rejected)
+        return scan_or_misfits(job.source_store, item, job.recipe, job.carried, rejected)
     except ConfigError:
         raise
     except BulkembedError as error:

@@ -17,7 +17,7 @@ from bulkembed.formats.paths import add_values
 from bulkembed.source.column_types import json_text_field
 from bulkembed.source.objects import SourceObject
 from bulkembed.source.type_union import MAX_LEAVES
-from bulkembed.storage.retry import CORRUPT, describe_error
+from bulkembed.storage.faults import CORRUPT, describe_error
 from bulkembed.storage.store import Store
 
 SAMPLE_LINES = 1000

@@ -12,7 +12,7 @@ from bulkembed.formats.known import FORMATS
 from bulkembed.formats.paths import with_paths
 from bulkembed.scans import Layout
 from bulkembed.source.objects import SourceObject
-from bulkembed.storage.retry import CORRUPT, describe_error
+from bulkembed.storage.faults import CORRUPT, describe_error
 from bulkembed.storage.store import Store
 
 T = TypeVar("T")

@@ -31,7 +31,7 @@ from bulkembed.shards import Part, Shard
 from bulkembed.source.documents import join_documents, rejected_rows, split_rows
 from bulkembed.source.place_columns import with_place_columns
 from bulkembed.source.row_columns import RowColumns, nullable_schema, row_columns
-from bulkembed.storage.retry import CORRUPT, describe_error
+from bulkembed.storage.faults import CORRUPT, describe_error
 from bulkembed.storage.store import Store, changed_error
 
 PART_THREADS = 8  # objects of a shard that are read side by side: the threads wait for the store most of the time

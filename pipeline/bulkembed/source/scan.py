@@ -28,7 +28,7 @@ from bulkembed.source.objects import SourceObject
 from bulkembed.source.place_columns import names_of_place, with_place_columns
 from bulkembed.source.reader import require_unchanged
 from bulkembed.source.row_columns import row_columns
-from bulkembed.storage.retry import CORRUPT, describe_error
+from bulkembed.storage.faults import CORRUPT, describe_error
 from bulkembed.storage.store import Store
 
 

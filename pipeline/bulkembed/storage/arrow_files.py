@@ -17,6 +17,6 @@ def arrow_filesystem(store: Store, uris: Sequence[str]) -> tuple[pafs.FileSystem
     It retries as fsspec does by default: pyarrow's readers do not retry."""
     protocol, separator, _ = uris[0].partition("://")
     is_local = not separator or protocol in ("file", "local")
-    filesystem = LocalFileSystem() if is_local else fsspec.filesystem(protocol, **store.settings)
+    filesystem = LocalFileSystem() if is_local else fsspec.filesystem(protocol, **store.chosen)
     paths = [filesystem._strip_protocol(uri) for uri in uris]
     return pafs.LocalFileSystem() if is_local else pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), paths

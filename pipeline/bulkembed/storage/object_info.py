@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from bulkembed.storage.listing import Entry, LeftOut, StoredObject, below
 
 # Names that file systems give to an object's ETag and its time.
 ETAGS = ("ETag", "etag")
-TIMES = ("mtime", "LastModified", "updated", "last_modified")
+TIMES = ("mtime", "LastModified", "updated", "last_modified", "Last-Modified", "modified", "created")
 VERSION_KEYS = {*ETAGS, *TIMES}  # any of these tells the version of an object
 
 
@@ -24,8 +25,8 @@ def version_of(info: Mapping[str, Any]) -> str:
 def modified_of(info: Mapping[str, Any]) -> float | None:
     """When the object was written, in Unix seconds by the store's clock; None where the store does not say."""
     value = next((info[name] for name in TIMES if info.get(name)), None)
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value)
+    if isinstance(value, str):  # of Google, or a header of HTTP
+        value = datetime.fromisoformat(value) if value[:1].isdigit() else parsedate_to_datetime(value)
     return value.timestamp() if isinstance(value, datetime) else value
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -32,7 +31,8 @@ class RemoteTree:
 
     def stands(self, path: str) -> bool:
         if not self.is_s3:
-            return bool(self._ask(self.filesystem.exists, path))
+            strict = {"strict": True} if self.is_web else {}  # else a server that fails has nothing there
+            return bool(self._ask(lambda place: self.filesystem.exists(place, **strict), path))
         folder, _, name = path.rpartition("/")
         try:
             return any(entry.name == name for entry in self.children(folder, name))
@@ -146,12 +146,7 @@ class RemoteTree:
     def _ask(self, request: Callable[[str], Any], path: str) -> Any:
         def attempt() -> Any:
             self.filesystem.invalidate_cache()
-            try:
-                return request(path)
-            except FileNotFoundError as error:
-                if not self.is_web:
-                    raise
-                raise fault_behind(error) from error
+            return request(path)
 
         return retry(attempt, f"listing {self.filesystem.unstrip_protocol(path)}")
 
@@ -164,15 +159,6 @@ def names_in(filesystem: Any, path: str) -> list[str]:
     if "s3" not in filesystem.protocol or not folder:
         return list(filesystem.ls(path, detail=False))
     return list(filesystem.find(folder, maxdepth=1, withdirs=True, prefix=f"{name}/"))
-
-
-def fault_behind(error: FileNotFoundError) -> Exception:
-    """The error itself, or what was the matter: fsspec says of every fault of a web server that nothing is there."""
-    cause = error.__cause__
-    status = getattr(cause, "status", None)
-    if not isinstance(cause, Exception) or isinstance(cause, FileNotFoundError) or status in (404, 410):
-        return error
-    return PermissionError(errno.EACCES, f"the server answered {status}") if status in (401, 403) else cause
 
 
 def lists_at_once(filesystem: Any) -> bool:

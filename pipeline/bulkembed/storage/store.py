@@ -13,61 +13,40 @@ import posixpath
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
-import fsspec
 import orjson
 from fsspec.implementations.local import LocalFileSystem
 
-from bulkembed.errors import ConfigError, ObjectError, SourceError, StorageError
+from bulkembed.errors import ConfigError, ObjectError, StorageError
+from bulkembed.storage.file_systems import file_system, protocol_of
 from bulkembed.storage.listing import WILD, Listing, NameTest, StoredObject, Tree, any_name, fixed_part, list_tree
 from bulkembed.storage.local_files import link, put_local, remove_tree
 from bulkembed.storage.local_tree import LocalTree
 from bulkembed.storage.name_rules import NameRules
 from bulkembed.storage.object_info import VERSION_KEYS, left_out_name, modified_of, stored_object, version_of
+from bulkembed.storage.options import Side, of_side
 from bulkembed.storage.remote_tree import RemoteTree, names_in
 from bulkembed.storage.retry import retry
+from bulkembed.storage.web_files import is_web, open_web
 
 T = TypeVar("T")
 
 READ_AHEAD_BYTES = 8 << 20
 MIN_READ_AHEAD_BYTES, MAX_READ_AHEAD_BYTES = 1 << 20, 32 << 20
 DELETE_THREADS = 16
-# Defaults for S3; the user's settings override them. All retries happen in storage/retry.py, where they are counted: s3fs and botocore
-# make one attempt each. A stalled body is abandoned after `read_timeout` seconds.
-S3_SETTINGS = {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 30, "max_pool_connections": 64}
-
-CHAINED = {"zip", "tar", "libarchive", "reference", "dir", "simplecache", "filecache", "blockcache"}  # that lie in another place
-
-
 _looking: set[tuple[str, bytes]] = set()  # protocol and options of stores without a create-only PUT, as this process has found
 
 
-@lru_cache(maxsize=16)
-def _filesystem(protocol: str, options: bytes) -> Any:
-    given = orjson.loads(options)
-    if protocol != "file":
-        given["use_listings_cache"] = False  # a listing must show the current state, not what an earlier call of this process saw
-    if protocol in ("s3", "s3a"):
-        given["config_kwargs"] = S3_SETTINGS | given.get("config_kwargs", {})
-    try:
-        filesystem = fsspec.filesystem(protocol, **given)
-    except (ImportError, ValueError, TypeError) as error:  # TypeError: it needs arguments that no URI gives
-        raise SourceError(f"{protocol}://: {error}") from None
-    if protocol in ("s3", "s3a"):
-        filesystem.retries = 1
-    return filesystem
-
-
 class Store:
-    """Reads and writes objects by URI. `options` are passed to the fsspec file system of a remote URI."""
+    """Reads and writes objects by URI. `settings`: options for the file systems of remote URIs, and tables of options by side."""
 
-    def __init__(self, options: dict[str, Any] | None = None) -> None:
-        self.settings = options or {}
+    def __init__(self, settings: dict[str, Any] | None = None, side: Side = "output") -> None:
+        self.settings, self.side = settings or {}, side
+        self.chosen = of_side(self.settings, side)
         try:
-            self.options = orjson.dumps(self.settings, option=orjson.OPT_SORT_KEYS)
+            self.options = orjson.dumps(self.chosen, option=orjson.OPT_SORT_KEYS)
         except TypeError as error:
             raise ConfigError(f"storage: holds what no file system takes: {error}") from None
 
@@ -77,11 +56,12 @@ class Store:
     def __hash__(self) -> int:
         return hash(self.options)
 
+    def of_source(self) -> Store:
+        """The same settings for places of the source."""
+        return Store(self.settings, "source")
+
     def _locate(self, uri: str) -> tuple[Any, str]:
-        protocol = uri.split("://", 1)[0] if "://" in uri else "file"
-        if "::" in protocol or protocol in CHAINED:
-            raise ConfigError(f"{uri}: a file system inside another one is not read; unpack it, or name the place itself")
-        filesystem = _filesystem(protocol, b"{}" if protocol == "file" else self.options)
+        filesystem = file_system(protocol_of(uri), self.options, self.side)
         return filesystem, filesystem._strip_protocol(uri)
 
     def _tree(self, uri: str, rules: NameRules, is_preferred: NameTest = any_name) -> tuple[Tree, Callable[[str], str], str]:
@@ -157,7 +137,8 @@ class Store:
     def read_start(self, uri: str, max_bytes: int) -> bytes:
         """The first bytes of an object, or all of it where it is no longer. One GET."""
         filesystem, path = self._locate(uri)
-        return retry(lambda: cast(bytes, filesystem.cat_file(path, start=0, end=max_bytes)), f"reading {uri}")
+        # A web server may send all of it.
+        return retry(lambda: cast(bytes, filesystem.cat_file(path, start=0, end=max_bytes)), f"reading {uri}")[:max_bytes]
 
     def version(self, uri: str) -> str:
         """The current version of the object, to compare with the version in a listing."""
@@ -192,7 +173,7 @@ class Store:
     def _open(self, uri: str, expected_version: str | None, **reading: Any) -> BinaryIO:
         filesystem, path = self._locate(uri)
         try:
-            file = cast(BinaryIO, filesystem.open(path, "rb", **reading))
+            file = open_web(filesystem, path, **reading) if is_web(filesystem) else cast(BinaryIO, filesystem.open(path, "rb", **reading))
             if expected_version is None:
                 return file
             # An open S3 file knows its version from the request that opened it. Other files know nothing, or their size only.
