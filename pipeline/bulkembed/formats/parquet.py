@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,7 @@ Numbers = npt.NDArray[np.int64]
 
 def layout(place: ObjectVersion, text_columns: Sequence[str]) -> Layout:
     with open_whole(place.store.open, place.store, place.uri, place.version) as file:
-        return file_layout(pq.ParquetFile(file), text_columns)
+        return file_layout(open_parquet(file), text_columns)
 
 
 def file_layout(parquet: pq.ParquetFile, text_columns: Sequence[str]) -> Layout:
@@ -50,7 +51,7 @@ def column_bytes(group: pq.RowGroupMetaData, columns: Sequence[str]) -> int:
 @contextmanager
 def reading(place: ObjectVersion, names: Sequence[str], text_columns: Sequence[str]) -> Iterator[Reading]:
     with open_whole(place.store.open, place.store, place.uri, place.version) as file:
-        parquet = pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True)
+        parquet = open_parquet(file)
         coarse = pq.ParquetFile(file, metadata=parquet.metadata, coerce_int96_timestamp_unit="us", page_checksum_verification=True)
         known = file_layout(parquet, text_columns)
         if known.rows:
@@ -58,6 +59,35 @@ def reading(place: ObjectVersion, names: Sequence[str], text_columns: Sequence[s
             yield Reading(source, batches(parquet, coarse, present_names(source.names, names, place.uri)), lambda: known)
         else:
             yield Reading(None, iter(()), lambda: known)
+
+
+def open_parquet(file: BinaryIO, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
+    """A file that is read in batches. Texts that Arrow wrote as dictionaries are dictionaries, and within other values large strings.
+
+    Left alone, Arrow refuses a dictionary for one text that is not UTF-8, and some row groups for a dictionary within a list."""
+    parquet = pq.ParquetFile(file, metadata=metadata, pre_buffer=True, page_checksum_verification=True)
+    are_dictionaries = (pa.types.is_dictionary(kind) for kind in leaf_types(parquet.schema_arrow.types))
+    paths = [parquet.schema.column(number).path for number, is_one in enumerate(are_dictionaries) if is_one]
+    if not paths:
+        return parquet
+    columns = [path for path in paths if path in parquet.schema_arrow.names]
+    return pq.ParquetFile(
+        file,
+        metadata=parquet.metadata,
+        read_dictionary=columns,
+        binary_type=pa.large_binary() if len(columns) < len(paths) else None,
+        pre_buffer=True,
+        page_checksum_verification=True,
+    )
+
+
+def leaf_types(kinds: Iterable[pa.DataType]) -> Iterator[pa.DataType]:
+    """The types of all leaves, in the order of a file's columns."""
+    for kind in kinds:
+        if pa.types.is_nested(kind) and kind.num_fields:
+            yield from leaf_types(kind.field(number).type for number in range(kind.num_fields))
+        else:
+            yield kind
 
 
 def batches(parquet: pq.ParquetFile, coarse: pq.ParquetFile, names: Sequence[str]) -> Iterator[ArrowRows]:
@@ -102,7 +132,7 @@ def cut_tables(parquet: pq.ParquetFile, groups: list[int], names: Sequence[str],
 def part_rows(store: Store, part: Part, names: Sequence[str], row_bytes: float) -> ArrowRows:
     metadata = footer(store, part.uri, part.version)
     with open_whole(store.open, store, part.uri, part.version) as file:
-        parquet = pq.ParquetFile(file, metadata=metadata, pre_buffer=True, page_checksum_verification=True)
+        parquet = open_parquet(file, metadata)
         present = present_names(with_paths(parquet.schema_arrow, names).names, names, part.uri)
         table = rows_of(parquet, part, present)
         int96 = int96_columns(parquet, present)

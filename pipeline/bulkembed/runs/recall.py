@@ -11,6 +11,7 @@ from bulkembed.errors import SourceError
 from bulkembed.package_files import Package, installed
 from bulkembed.records import Model
 from bulkembed.runs.job import Job
+from bulkembed.source.column_types import without_unknown_fields
 from bulkembed.storage.store import Store
 
 NAMES_IN_PROVENANCE = {"model", "revision", "bulkembed"}  # beside the recipe; every dataset of this version says them
@@ -52,4 +53,4 @@ def recall_job(store: Store, output: str, source: str | tuple[str, ...], snapsho
         engine=engine,
         storage=store.settings,
     )
-    return Job(cfg, model, recipe, carried, Package(snapshot.provenance["bulkembed"], installed().digest))
+    return Job(cfg, model, recipe, without_unknown_fields(carried), Package(snapshot.provenance["bulkembed"], installed().digest))

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pyarrow as pa
 
 from bulkembed.errors import ConfigError
+from bulkembed.value_encoding import WRITTEN
 
 UNKNOWN = {b"bulkembed.type": b"unknown"}  # metadata of a field: no value of it has been seen
-LISTS = (pa.ListType, pa.LargeListType, pa.FixedSizeListType, pa.ListViewType, pa.LargeListViewType)
 WITHOUT_VIEW = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
 DECIMAL = re.compile(r"decimal(128|256)\((\d+), ?(-?\d+)\)")
 TIMESTAMP = re.compile(r"timestamp\[(s|ms|us|ns), tz=([^\]]+)\]")
@@ -41,12 +41,19 @@ def holds_json_text(field: pa.Field) -> bool:
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type without encodings that some of Arrow's functions and other readers lack: dictionaries, views and narrow decimals."""
-    if pa.types.is_dictionary(kind):
+    """The type without encodings that some of Arrow's functions and other readers lack: dictionaries, runs, views, narrow decimals."""
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
         return plain_type(kind.value_type)
     if pa.types.is_decimal32(kind) or pa.types.is_decimal64(kind):
         return pa.decimal128(kind.precision, kind.scale)
     return with_parts(kind, plain_type) if pa.types.is_nested(kind) else WITHOUT_VIEW.get(kind, kind)
+
+
+def stored_type(kind: pa.DataType) -> pa.DataType:
+    """The type that Parquet has for these values: it has no seconds, and one type of dates. Fewer values fit into it."""
+    if pa.types.is_timestamp(kind) and kind.unit == "s":
+        return pa.timestamp("ms", kind.tz)
+    return with_parts(kind, stored_type) if pa.types.is_nested(kind) else WRITTEN.get(kind, kind)
 
 
 def with_parts(kind: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:

@@ -17,13 +17,13 @@ from bulkembed.records import LongDocuments
 from bulkembed.scans import Layout
 from bulkembed.source import json_columns
 from bulkembed.source.column_types import (
-    LISTS,
     holds_json_text,
     is_unknown,
     json_text_field,
     may_hold_text,
     parse_arrow_type,
     plain_type,
+    stored_type,
     unknown_field,
     without_unknown,
 )
@@ -35,6 +35,7 @@ from bulkembed.source.objects import SourceObject
 from bulkembed.source.place_columns import is_made_id, names_of_place, refuse_mixed_ids, refuse_repeated_paths, with_place_fields
 from bulkembed.source.type_union import union
 from bulkembed.storage.store import Store
+from bulkembed.value_encoding import LISTS
 
 MAX_SAMPLED = 16  # objects without a footer whose first rows are read
 THREADS = 16  # they wait for the store, and compute little
@@ -210,7 +211,8 @@ def output_field(field: pa.Field, rows: RowSchema) -> pa.Field:
         return unknown_field(field.name)
     if holds_json_text(field):
         return field
-    plain = pa.field(field.name, without_unknown(plain_type(field.type)))
+    kind = without_unknown(plain_type(field.type))
+    plain = pa.field(field.name, kind if field.name in rows.declared_types else stored_type(kind))
     problem = storing_problem(plain)
     if problem is None:
         return plain

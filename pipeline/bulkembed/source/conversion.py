@@ -5,15 +5,19 @@ number, and a moment never becomes a time without a zone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from bulkembed.errors import ObjectError
-from bulkembed.source.column_types import LISTS, holds_json_text, is_text, plain_type
+from bulkembed.source.column_types import holds_json_text, is_text, plain_type
 from bulkembed.source.json_text import has_json, text_array
+from bulkembed.source.type_union import is_bytes
+from bulkembed.value_encoding import LISTS, list_items
 
 Allowed = Callable[[pa.DataType, pa.DataType], bool]  # (type of the file, type of the run)
 # Types of one family hold the same kind of values. Integers and decimals are one family, floats and decimals are not.
@@ -86,6 +90,11 @@ def convert_chunk(array: pa.Array, field: pa.Field, name: str, allowed: Allowed)
     return text_array(plain_array(array))
 
 
+def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column without dictionaries, views and narrow decimals, also in its parts."""
+    return pa.chunked_array([plain_array(chunk) for chunk in column.chunks], plain_type(column.type))
+
+
 def plain_array(array: pa.Array) -> pa.Array:
     """The array without dictionaries, views and narrow decimals, also in its parts."""
     target = plain_type(array.type)
@@ -112,7 +121,9 @@ def convert_array(array: pa.Array, target: pa.DataType, path: str, allowed: Allo
 
 
 def decode_array(array: pa.Array) -> pa.Array:
-    """The array without dictionaries, views and narrow decimals. Its parts stay as they are."""
+    """The array without dictionaries, runs, views and narrow decimals. Its parts stay as they are."""
+    if pa.types.is_run_end_encoded(array.type):
+        return decode_array(pc.run_end_decode(array))
     if pa.types.is_dictionary(array.type):
         values = array.dictionary.cast(plain_type(array.dictionary.type))  # Arrow's `take` does not know views
         return decode_array(pa.DictionaryArray.from_arrays(array.indices, values).dictionary_decode())
@@ -122,15 +133,27 @@ def decode_array(array: pa.Array) -> pa.Array:
 def convert_scalars(array: pa.Array, target: pa.DataType, path: str) -> pa.Array:
     try:
         cast = array.cast(target)
+        if is_text(array.type) and is_bytes(target) and not is_text(target):
+            return cast  # also of a text that is not UTF-8, which its bytes do not become again
         back = cast.cast(array.type)
         same = pc.or_(pc.equal(comparable(array), comparable(back)), pc.and_(is_nan(array), is_nan(back)))
     except pa.ArrowException as error:
-        raise Differs(f"{path}: {str(error).splitlines()[0]}", None) from None
+        raise Differs(f"{path}: {str(error).splitlines()[0]}", first_refused(array, target)) from None
     changed = pc.and_(array.is_valid(), pc.invert(pc.fill_null(same, False)))
     if pc.any(changed).as_py():
         row = pc.index(changed, True).as_py()
         raise Differs(f"{path} is {array[row]!s}, in the other type {cast[row]!s}", row)
     return cast
+
+
+def first_refused(array: pa.Array, target: pa.DataType) -> int | None:
+    """The first row whose value Arrow cannot convert."""
+    for row in range(len(array)):
+        try:
+            array.slice(row, 1).cast(target)
+        except pa.ArrowException:
+            return row
+    return None
 
 
 def comparable(array: pa.Array) -> pa.Array:
@@ -164,8 +187,9 @@ def field_names(kind: pa.StructType, path: str) -> list[str]:
 
 
 def convert_lists(array: pa.Array, target: pa.DataType, path: str, allowed: Allowed) -> pa.Array:
-    items = convert_array(array.flatten(), target.value_type, f"{path}[]", allowed)
     ends = np.cumsum(pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False), dtype=np.int64)
+    with rows_of_items(ends):
+        items = convert_array(list_items(array), target.value_type, f"{path}[]", allowed)
     offsets = np.concatenate([np.zeros(1, np.int64), ends])
     large = pa.large_list(target.value_field)
     built = pa.LargeListArray.from_arrays(pa.array(offsets), items, type=large, mask=array.is_null())
@@ -175,9 +199,20 @@ def convert_lists(array: pa.Array, target: pa.DataType, path: str, allowed: Allo
         raise Differs(f"{path}: {str(error).splitlines()[0]}", None) from None
 
 
+@contextmanager
+def rows_of_items(ends: npt.NDArray[np.int64]) -> Iterator[None]:
+    """Turns the row that a Differs within the context names, an item, into the row that holds the item. `ends`: (n,), of each row."""
+    try:
+        yield
+    except Differs as problem:
+        reason, item = problem.args
+        raise Differs(reason, None if item is None else int(np.searchsorted(ends, item, side="right"))) from None
+
+
 def convert_maps(array: pa.MapArray, target: pa.MapType, path: str, allowed: Allowed) -> pa.Array:
     offsets = array.offsets.to_numpy()
     entries = (offsets[0], offsets[-1] - offsets[0])
-    keys = convert_array(array.keys.slice(*entries), target.key_type, f"{path}.key", allowed)
-    items = convert_array(array.items.slice(*entries), target.item_type, f"{path}.value", allowed)
+    with rows_of_items(offsets[1:] - offsets[0]):
+        keys = convert_array(array.keys.slice(*entries), target.key_type, f"{path}.key", allowed)
+        items = convert_array(array.items.slice(*entries), target.item_type, f"{path}.value", allowed)
     return pa.MapArray.from_arrays(pa.array(offsets - offsets[0]), keys, items, type=target, mask=array.is_null())

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from bulkembed.records import Reasons
 from bulkembed.schema import display_value
-from bulkembed.source.column_types import LISTS
 from bulkembed.source.invalid_values import null_rows
+from bulkembed.value_encoding import LISTS, list_items
 
 MAX_MICROSECONDS = (2**63 - 1) // 1000  # more of them are no 64-bit number of nanoseconds
 
@@ -42,7 +42,7 @@ def overflowing(array: pa.Array, kind: pa.DataType) -> npt.NDArray[np.bool_]:
             mask |= overflowing(part, field.type)
     elif isinstance(array.type, LISTS):
         lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
-        mask[np.repeat(np.arange(len(array)), lengths)[overflowing(array.flatten(), kind.value_type)]] = True
+        mask[np.repeat(np.arange(len(array)), lengths)[overflowing(list_items(array), kind.value_type)]] = True
     elif pa.types.is_map(array.type):
         offsets = array.offsets.to_numpy()
         entries = (offsets[0], offsets[-1] - offsets[0])

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bulkembed.records import Reasons, RejectReason
-from bulkembed.source.column_types import LISTS, is_text
+from bulkembed.source.column_types import is_text
+from bulkembed.value_encoding import LISTS, list_items
 
 
 def null_invalid(column: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, Reasons]:
@@ -55,7 +56,7 @@ def repair_array(array: pa.Array) -> pa.Array:
         return pa.MapArray.from_arrays(pa.array(offsets - offsets[0]), *parts, type=kind, mask=array.is_null())
     if isinstance(kind, LISTS):
         ends = np.cumsum([0, *(length or 0 for length in pc.list_value_length(array).to_pylist())])
-        large = pa.LargeListArray.from_arrays(pa.array(ends), repair_array(array.flatten()), mask=array.is_null())
+        large = pa.LargeListArray.from_arrays(pa.array(ends), repair_array(list_items(array)), mask=array.is_null())
         return large.cast(kind)
     if is_text(kind):
         values = array.cast(pa.large_binary()).to_pylist()

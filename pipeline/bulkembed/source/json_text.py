@@ -12,20 +12,29 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bulkembed.source.column_types import LISTS, is_text, plain_type
+from bulkembed.source.column_types import is_text, plain_type
+from bulkembed.source.iso_8601 import iso_texts
+from bulkembed.value_encoding import LISTS, list_items
 
 Texts = list[str | None]  # None for null
 JSON_EXTENSION = "arrow.json"
-WITHOUT_JSON = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_interval, pa.types.is_duration)
+WITHOUT_JSON = (
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_fixed_size_binary,
+    pa.types.is_interval,
+    pa.types.is_duration,
+    pa.types.is_union,
+)
 WORDS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}  # as Python and pandas write them
 
 
 def has_json(kind: pa.DataType) -> bool:
-    """Whether values of this type have a JSON text. Bytes have none, and durations have none that says their unit."""
+    """Whether values of this type have a JSON text. Bytes and unions have none, and durations none that says their unit."""
     kind = plain_type(kind)
     if isinstance(kind, pa.BaseExtensionType):
         return kind == pa.uuid() or has_json(kind.storage_type)
-    if pa.types.is_nested(kind):
+    if pa.types.is_nested(kind) and not pa.types.is_union(kind):
         return all(has_json(kind.field(number).type) for number in range(kind.num_fields))
     return not any(test(kind) for test in WITHOUT_JSON)
 
@@ -60,15 +69,12 @@ def json_texts(array: pa.Array) -> Texts:
 
 
 def bare_texts(array: pa.Array) -> Texts:
-    """The text of each value that JSON has as a string, without quotes. Times are as ISO 8601 has them."""
+    """The text of each value that JSON has as a string, without quotes."""
     if array.type == pa.uuid():
         return [None if each is None else str(uuid.UUID(bytes=each)) for each in array.storage.to_pylist()]
     if isinstance(array.type, pa.BaseExtensionType):
         return list(array.storage.to_pylist())
-    texts = list(array.cast(pa.string()).to_pylist())
-    if pa.types.is_timestamp(array.type):
-        return [None if text is None else text.replace(" ", "T", 1) for text in texts]
-    return texts
+    return iso_texts(array) if pa.types.is_temporal(array.type) else list(array.cast(pa.string()).to_pylist())
 
 
 def float_text(number: float) -> str:
@@ -89,7 +95,7 @@ def object_text(pairs: Iterable[tuple[str, str]]) -> str:
 
 def list_texts(array: pa.Array) -> Texts:
     lengths = [length or 0 for length in pc.list_value_length(array).to_pylist()]
-    items = [text or "null" for text in json_texts(array.flatten())]
+    items = [text or "null" for text in json_texts(list_items(array))]
     borders = np.cumsum([0, *lengths]).tolist()
     valid = array.is_valid().to_pylist()
     return [f"[{','.join(items[a:b])}]" if there else None for there, (a, b) in zip(valid, pairwise(borders), strict=True)]

@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from bulkembed.formats.lax_json import Numeral
 from bulkembed.records import Reasons
-from bulkembed.source.column_types import LISTS, holds_json_text
+from bulkembed.source.column_types import holds_json_text
+from bulkembed.value_encoding import LISTS
 
 # What Arrow raises for a Python value that does not fit the type.
 MISFITS = (pa.ArrowException, TypeError, ValueError, OverflowError, RecursionError)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -59,19 +60,35 @@ def arrow_columns(rows: ArrowRows, recipe: Recipe, carried: pa.Schema, uri: str,
         unfit: Reasons = {}
         if name in rows.microseconds.column_names:
             column, unfit = moments(column, rows.microseconds[name], field, name, declared, uri)
-        allowed = conversion.may_cast if declared else conversion.same_meaning
-        column = conversion.convert_column(column, field, name, allowed, uri, object_rows)
-        if field.name == "id":
-            column, invalid = invalid_values.null_invalid(column, name)
-            unfit |= invalid
-        else:
-            column, bad_rows = invalid_values.repair(column)
-            repaired = max(repaired, bad_rows)
+        if is_unknown(field) and column.null_count < len(column):
+            raise WrongType(f"{uri}: column {name!r} holds {column.type}, and nothing in the objects before", name)
+        convert = partial(
+            conversion.convert_column,
+            field=field,
+            name=name,
+            allowed=conversion.may_cast if declared else conversion.same_meaning,
+            where=uri,
+            object_rows=object_rows,
+        )
+        if holds_json_text(field):  # an invalid value has no text
+            column, invalid, bad_rows = valid_values(conversion.plain_column(column), field, name)
+            column = convert(column)
+        else:  # text that is not UTF-8 has bytes
+            column, invalid, bad_rows = valid_values(convert(column), field, name)
         columns.append(column)
-        reasons = unfit | reasons
+        repaired = max(repaired, bad_rows)
+        reasons = unfit | invalid | reasons
     rows_in_types = pa.Table.from_arrays(columns, schema=nullable_schema(carried))
     texts = [text_values(table, name) for name in recipe.vector_key.text_columns]
     return RowColumns(rows_in_types, texts, reasons, repaired)
+
+
+def valid_values(column: pa.ChunkedArray, field: pa.Field, name: str) -> tuple[pa.ChunkedArray, Reasons, int]:
+    """The column without invalid values, the rows of those of an id, and the number of rows of a kept column that had some."""
+    if field.name == "id":
+        return *invalid_values.null_invalid(column, name), 0
+    column, bad_rows = invalid_values.repair(column)
+    return column, {}, bad_rows
 
 
 def null_column(rows: int) -> pa.ChunkedArray:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from bulkembed.source.column_types import LISTS, is_text, plain_type
+from bulkembed.source.column_types import is_text, plain_type
+from bulkembed.value_encoding import LISTS
 
 MAX_LEAVES = 1000  # of one column: values that have ever new keys are JSON text
 UNITS = ("s", "ms", "us", "ns")  # from coarse to fine
