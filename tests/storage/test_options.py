@@ -113,3 +113,17 @@ def test_a_store_that_cannot_be_reached_is_one_line(tmp_path: Path, qwen: str, m
             Store({"source": options}).of_source().objects(uri)
         assert len(str(caught.value).splitlines()) == 1
         assert uri.split("://", maxsplit=1)[0] in str(caught.value)
+
+
+@pytest.mark.parametrize("side", ["source", "output"])
+def test_a_store_that_is_down_while_a_run_is_planned_is_no_mistake(
+    tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch, side: str
+) -> None:
+    monkeypatch.setattr("bulkembed.storage.retry.ATTEMPTS", 2)
+    monkeypatch.setattr("bulkembed.storage.retry.FIRST_WAIT_SECONDS", 0.01)
+    write_corpus(tmp_path / "in", files=1)
+    places = {"source": str(tmp_path / "in"), "output": str(tmp_path / "out"), side: "s3://corpus/x"}
+    down = {"endpoint_url": "http://127.0.0.1:1", "key": "k", "secret": "s"}
+    with pytest.raises(StorageError, match=f"^{side}: .*127.0.0.1:1") as caught:
+        open_job(simulated(places["source"], places["output"], qwen, storage=down))
+    assert caught.value.exit_code == 1

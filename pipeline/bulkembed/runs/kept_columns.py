@@ -8,7 +8,7 @@ from dataclasses import replace
 from bulkembed.config.recipe import Recipe
 from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset.snapshots import View
-from bulkembed.errors import SourceError, StorageError
+from bulkembed.runs.blame import blaming_output, blaming_source
 from bulkembed.source.every_column import every_column
 from bulkembed.source.objects import SourceListing
 
@@ -17,7 +17,8 @@ def named_columns(
     cfg: RunConfig, view: View, recipe: Recipe, list_source: Callable[[Recipe], SourceListing]
 ) -> tuple[Recipe, SourceListing | None]:
     """The recipe with the names of its kept columns. Where all are kept and no run has settled which, also what is at the source."""
-    settled = settled_columns(cfg, view, recipe)
+    with blaming_output(cfg.output):
+        settled = settled_columns(cfg, view, recipe)
     if settled is not None:
         return settled, None
     listing = list_source(recipe)
@@ -48,8 +49,6 @@ def is_alike(known: Recipe, recipe: Recipe, cfg: RunConfig) -> bool:
 
 def with_every_column(recipe: Recipe, view: View, listing: SourceListing, source: str) -> Recipe:
     """The recipe with all columns of the source as kept ones, as far as footers and first rows show them."""
-    try:
+    with blaming_source():
         names = every_column(view.store.of_source(), listing.objects, recipe, source)
-    except StorageError as error:
-        raise SourceError(f"source: {error}") from error
     return replace(recipe, row_schema=replace(recipe.row_schema, keep_columns=names))

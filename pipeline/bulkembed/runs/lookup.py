@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -15,10 +14,11 @@ from bulkembed.dataset.receipts import Ledger, fingerprints
 from bulkembed.dataset.run_keys import find_run_key
 from bulkembed.dataset.snapshots import Snapshot, View, identity_of
 from bulkembed.embedding import hardware, model_files
-from bulkembed.errors import ConfigError, HeldBack, SourceError, StorageError
+from bulkembed.errors import ConfigError, HeldBack
 from bulkembed.records import Model
 from bulkembed.runs import buckets, calibration, kept_columns, row_types
 from bulkembed.runs.base import Base, open_base
+from bulkembed.runs.blame import blaming_output, blaming_source
 from bulkembed.runs.buckets import Workplace
 from bulkembed.runs.job import Job, load_tokenizer
 from bulkembed.runs.night import Asked
@@ -44,8 +44,8 @@ def open_job(cfg: RunConfig, retried: Collection[str] = ()) -> tuple[Job, RunPla
     model = model_files.describe(cfg.model, cfg.revision)
     recipe = resolve(cfg, model, hardware.resolved_dtype(cfg.engine.dtype, cfg.ray.address))
     view = View(store, cfg.output)
+    recipe, listing = kept_columns.named_columns(cfg, view, recipe, partial(listed_source, cfg, view))
     with blaming_output(cfg.output):
-        recipe, listing = kept_columns.named_columns(cfg, view, recipe, partial(listed_source, cfg, view))
         runs = set(fingerprints(store, cfg.output))
         recipe = recipe_of_started_run(cfg, recipe, store, runs)
         int8_ranges = calibration.newest_of_recipe(recipe, Ledger(store, cfg.output, recipe.fingerprint))
@@ -121,14 +121,13 @@ def listed_source(cfg: RunConfig, view: View, recipe: Recipe) -> SourceListing:
         return parent is not None and parent.source_identity == identity_of(item.id for item in objects)
 
     try:
-        missing = [(place, name) for place in cfg.sources for name in cfg.require if not store.stands(join(store.root(place), name))]
-        if missing:
-            place, name = missing[0]
-            raise HeldBack(f"held back: nothing was embedded or published: {place} has no {name}, which --require asks for")
-        listing = listing_of(store, cfg.sources, cfg.exclude, is_known, cfg.format)
-        refuse_linked_output(listing.links, cfg.output)
-    except StorageError as error:
-        raise SourceError(f"source: {error}") from error
+        with blaming_source():
+            missing = [(place, name) for place in cfg.sources for name in cfg.require if not store.stands(join(store.root(place), name))]
+            if missing:
+                place, name = missing[0]
+                raise HeldBack(f"held back: nothing was embedded or published: {place} has no {name}, which --require asks for")
+            listing = listing_of(store, cfg.sources, cfg.exclude, is_known, cfg.format)
+            refuse_linked_output(listing.links, cfg.output)
     except NoDocuments as error:
         if parent is None or cfg.limit is not None:
             raise
@@ -162,12 +161,3 @@ def plan_again(job: Job, plan: RunPlan, published: Collection[str], work: Workpl
     # Objects that could not be read are read again.
     fresh = RunPlan(plan.listing, versions, base, Asked(plan.asked.retried, frozenset(published)), [], list(plan.listing.failures), None)
     return read_source(job, fresh, work)
-
-
-@contextmanager
-def blaming_output(output: str) -> Iterator[None]:
-    """Turns faults of the store within the context into a ConfigError about `output`."""
-    try:
-        yield
-    except StorageError as error:
-        raise ConfigError(f"output: cannot read {output}: {error}") from error

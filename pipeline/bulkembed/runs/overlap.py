@@ -5,7 +5,8 @@ from __future__ import annotations
 import posixpath
 
 from bulkembed.dataset.paths import written_folders
-from bulkembed.errors import ConfigError, SourceError, StorageError
+from bulkembed.errors import ConfigError
+from bulkembed.runs.blame import blaming_source
 from bulkembed.storage.listing import may_go_through
 from bulkembed.storage.store import Store
 from bulkembed.storage.uris import canonical
@@ -13,10 +14,8 @@ from bulkembed.storage.uris import canonical
 
 def refuse_overlap(store: Store, source: str, output: str) -> None:
     """Raises ConfigError where one of the two lies inside the other."""
-    try:
+    with blaming_source():
         root, pattern = store.root_and_pattern(source)
-    except StorageError as error:
-        raise SourceError(f"source: {error}") from error
     read, place = plain_place(root), canonical(output)
     below = place.removeprefix(f"{read}/").split("/") if place.startswith(f"{read}/") else []
     if overlap(read, place) and may_go_through(pattern, below):

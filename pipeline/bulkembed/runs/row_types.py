@@ -16,7 +16,8 @@ from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset import key_files
 from bulkembed.dataset.receipts import Ledger, carried_schema_of
 from bulkembed.dataset.snapshots import View
-from bulkembed.errors import ConfigError, SourceError, StorageError
+from bulkembed.errors import StorageError
+from bulkembed.runs.blame import blamed, blaming_output, blaming_source
 from bulkembed.runs.job import Job, TypesState
 from bulkembed.source import columns
 from bulkembed.source.column_types import without_unknown_fields
@@ -64,8 +65,8 @@ def with_types(job: Job, work: Callable[[Job], T]) -> tuple[Job, T]:
 def write_types(job: Job) -> None:
     """Writes the run records of the job. Key files in other types are removed first: their hashes are those of other values.
 
-    A trial leaves the record of its line as it is, since a whole run may be using it. Raises ConfigError where the output cannot be
-    written to."""
+    A trial leaves the record of its line as it is, since a whole run may be using it. Raises ConfigError or StorageError where the
+    output cannot be written to."""
     line, is_trial = Ledger(job.store, job.cfg.output, job.line), job.cfg.limit is not None
     try:
         known = line.read_run_record() if job.types == "new" else None
@@ -77,7 +78,7 @@ def write_types(job: Job) -> None:
         if job.fingerprint != job.line or not (stays and is_trial):
             job.ledger.write_run_record(job.carried, job.provenance, job.cfg.limit)
     except (StorageError, FileNotFoundError) as error:
-        raise ConfigError(f"output: cannot write to {job.cfg.output}: {error}") from error
+        raise blamed(f"output: cannot write to {job.cfg.output}", error) from error
 
 
 def recorded(job: Job) -> Job:
@@ -96,10 +97,8 @@ def first_types(
     known = record and carried_schema_of(record)
     if known is not None and (not objects or view.newest_of_line(recipe.line, limited=False) is not None):
         return without_unknown_fields(known), "settled"
-    try:
+    with blaming_source():
         found = columns.carried_columns(store.of_source(), objects, recipe, cfg.source_text)
-    except StorageError as error:
-        raise SourceError(f"source: {error}") from error
     if known is None or record is None:
         return found, "first"
     if record["limit"] is not None:
@@ -109,10 +108,8 @@ def first_types(
 
 
 def record_of(ledger: Ledger) -> dict[str, Any] | None:
-    try:
+    with blaming_output(ledger.output):
         return ledger.read_run_record()
-    except StorageError as error:
-        raise ConfigError(f"output: cannot read {ledger.output}: {error}") from error
 
 
 def json_text_columns(job: Job) -> list[str]:
