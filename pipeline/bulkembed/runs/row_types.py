@@ -16,7 +16,7 @@ from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset import key_files
 from bulkembed.dataset.receipts import Ledger, carried_schema_of
 from bulkembed.dataset.snapshots import View
-from bulkembed.errors import StorageError
+from bulkembed.errors import ConfigError, StorageError
 from bulkembed.runs.blame import blamed, blaming_output, blaming_source
 from bulkembed.runs.job import Job, TypesState
 from bulkembed.source import columns
