@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +15,20 @@ import pyarrow.parquet as pq
 import pytest
 from backports import zstd
 
-from bulkembed.errors import HeldBack, SourceError
+from bulkembed.errors import HeldBack, ObjectError, SourceError
 from bulkembed.source.layout import layout_of
 from bulkembed.source.objects import source_listing, source_objects
 from bulkembed.source.places import listing_of
+from bulkembed.source.scan import scan_object
 from tests.support.commands import in_process
 from tests.support.listing import left_out
+from tests.support.models import recipe
 from tests.support.reading import STORE, config
 from tests.support.runs import in_one_process, problems, read_dataset, simulated
 
 ROW = b'{"id": 1, "text": "a b"}\n'
 TABLE = pa.table({"id": ["1"], "text": ["a b"]})
+SCHEMA = pa.schema([pa.field("id", pa.string(), nullable=False)])
 
 
 def line(number: int) -> bytes:
@@ -106,6 +111,55 @@ def test_what_nothing_tells_is_left_out_and_never_guessed(tmp_path: Path) -> Non
     (tmp_path / "a.jsonl").unlink()
     with pytest.raises(SourceError, match=r"or other names with --format; left out 4 without a suffix"):
         source_listing(STORE, str(tmp_path))
+
+
+def foreign_files() -> dict[str, bytes]:
+    """Files that are no lines of text, by what they are called in a message."""
+    tables, frames, archive = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    pq.write_table(TABLE, tables)
+    with pa.ipc.new_file(frames, TABLE.schema) as writer:
+        writer.write_table(TABLE)
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("a.jsonl"), io.BytesIO())
+    return {
+        "is Parquet": tables.getvalue(),
+        "is an Arrow file": frames.getvalue(),
+        "is a tar archive": archive.getvalue(),
+        "is compressed twice": gzip.compress(gzip.compress(ROW)),
+    }
+
+
+@pytest.mark.parametrize("name", ["b.jsonl", "b.csv", "b.tsv", "b.json.gz"])
+@pytest.mark.parametrize("kind", foreign_files())
+def test_a_file_that_is_no_text_fails_and_has_neither_rejects_nor_no_rows(tmp_path: Path, name: str, kind: str) -> None:
+    data = foreign_files()[kind]
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") and "twice" not in kind else data)
+    (item,) = source_objects(STORE, str(tmp_path))
+    with pytest.raises(ObjectError, match=rf"{name}: {kind}, as its first bytes show"):
+        layout_of(STORE, item)
+    with pytest.raises(ObjectError, match=kind):
+        scan_object(STORE, item, recipe(config()), SCHEMA)
+
+
+def test_a_header_may_begin_as_a_binary_file_does(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"PAR1,id,text\n1,2,x\n")
+    (item,) = source_objects(STORE, str(tmp_path))
+    assert layout_of(STORE, item).rows == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "advice"),
+    [
+        ("a.parquet", "is compressed twice", r"is compressed with gzip, as its first bytes show; give it the second suffix \.gz"),
+        ("a.parquet", "is an Arrow file", r"is an Arrow file, as its first bytes show; give it the suffix \.arrow"),
+        ("a.arrow", "is Parquet", r"is Parquet, as its first bytes show; give it the suffix \.parquet"),
+    ],
+)
+def test_a_table_under_another_name_is_told(tmp_path: Path, name: str, kind: str, advice: str) -> None:
+    (tmp_path / name).write_bytes(foreign_files()[kind])
+    (item,) = source_objects(STORE, str(tmp_path))
+    with pytest.raises(ObjectError, match=advice):
+        layout_of(STORE, item)
 
 
 def test_each_text_file_is_a_document(tmp_path: Path, qwen: str) -> None:

@@ -214,3 +214,19 @@ def test_keys_with_signs_that_mean_something_elsewhere(bucket: tuple[Store, str]
     assert sorted(read_dataset(f"{root}/out", **store.settings)["id"].to_pylist()) == list(range(len(names)))
     for name in names:
         assert [item.uri for item in source_listing(store, f"{root}/in/{name}.jsonl").objects] == [f"{root}/in/{name}.jsonl"]
+
+
+@pytest.mark.parametrize("name", ["b.jsonl", "b.parquet", "b.csv", "0000_part_00"])
+def test_an_object_that_a_store_does_not_give_out_fails_alone(qwen: str, s3: dict[str, Any], bucket: tuple[Store, str], name: str) -> None:
+    store, root = bucket
+    store.put(f"{root}/in/a.jsonl", b'{"id": 1, "text": "a"}\n')
+    filesystem, path = store._locate(f"{root}/in/{name}")
+    filesystem.pipe_file(path, b'{"id": 2, "text": "b"}\n', StorageClass="GLACIER")
+    cfg = simulated(f"{root}/in", f"{root}/out", qwen, keep_columns=[], storage=s3)
+    summary = in_one_process(cfg)
+    assert summary.snapshot is None
+    (failure,) = summary.failures
+    assert failure.where == f"{root}/in/{name}" and "cannot be read" in failure.reason and "in an archive: restore it" in failure.reason
+    skipped = in_one_process(cfg.model_copy(update={"skip_unreadable": True}))
+    assert skipped.snapshot is not None and skipped.snapshot.unreadable == [failure.where]
+    assert read_dataset(f"{root}/out", **s3)["id"].to_pylist() == [1]

@@ -15,7 +15,7 @@ import pyarrow as pa
 from bulkembed.errors import ObjectError
 from bulkembed.formats.format import Format, ObjectVersion, Reading, reading_of, require_names
 from bulkembed.formats.rows import TextRows
-from bulkembed.formats.text_lines import MAX_LINE_BYTES, RowIndex, TextFile, batches_of, open_text, part_records, require_utf8
+from bulkembed.formats.text_lines import MAX_LINE_BYTES, RowIndex, TextFile, batches_of, open_text, part_records, require_text
 from bulkembed.records import Reasons
 from bulkembed.scans import Layout
 from bulkembed.shards import Part
@@ -72,7 +72,7 @@ class Records:
     """The records of an open object with their lengths in bytes. A blank line is an empty record."""
 
     def __init__(self, text: TextFile, delimiter: str, uri: str) -> None:
-        require_utf8(text, uri)
+        require_text(text, uri)
         csv.field_size_limit(MAX_LINE_BYTES)
         self.text, self.uri = text, uri
         self.line = self.taken = 0  # lines that were read, and their bytes

@@ -20,7 +20,7 @@ from bulkembed.formats.format import Format, ObjectVersion, Reading
 from bulkembed.formats.lax_json import Numeral, exact_float, exact_int
 from bulkembed.formats.paths import add_values
 from bulkembed.formats.rows import JsonRows
-from bulkembed.formats.text_lines import MAX_LINE_BYTES, RowIndex, TextFile, batches_of, open_text, part_records, require_utf8
+from bulkembed.formats.text_lines import MAX_LINE_BYTES, RowIndex, TextFile, batches_of, open_text, part_records, require_text
 from bulkembed.records import Reasons
 from bulkembed.scans import Layout
 from bulkembed.shards import Part
@@ -51,7 +51,7 @@ def reading(place: ObjectVersion, names: Sequence[str], text_columns: Sequence[s
 def opened(place: ObjectVersion) -> Iterator[RowIndex[bytes]]:
     """The lines of an object. Raises ObjectError where it holds JSON of another form."""
     with open_text(place.store, place.uri, place.version) as text:
-        require_utf8(text, place.uri)
+        require_text(text, place.uri)
         require_lines(text, place.uri)
         yield RowIndex(text, text.lines, bytes.isspace, None)
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from bulkembed.errors import ObjectError
 from bulkembed.formats import rows
+from bulkembed.formats.first_bytes import KIND_BYTES, foreign_kind
 from bulkembed.scans import Layout
 from bulkembed.shards import Part
 from bulkembed.storage.compression import HEAD_BYTES, codec_in, codec_of, decompressed
@@ -63,10 +64,14 @@ def open_text(store: Store, uri: str, version: str, expected_bytes: int = 0, off
         yield TextFile(file, len(mark), line_end, codec == named and line_end == b"\n")
 
 
-def require_utf8(text: TextFile, uri: str) -> None:
-    """Raises ObjectError where a text begins as UTF-16 does."""
-    if text.file.peek(1).startswith(UTF_16_MARKS):
+def require_text(text: TextFile, uri: str) -> None:
+    """Raises ObjectError where a file begins as UTF-16 does, or as a file that is no text: its lines would be rejects, or no rows."""
+    head = text.file.peek(KIND_BYTES)[:KIND_BYTES]
+    if head.startswith(UTF_16_MARKS):
         raise ObjectError(f"{uri}: is UTF-16; convert it to UTF-8, as iconv -f UTF-16 -t UTF-8 does")
+    foreign = foreign_kind(head, "text")
+    if foreign:
+        raise ObjectError(f"{uri}: {foreign}, or name a source without it")
 
 
 def skip_bytes(file: BinaryIO, count: int | None = None) -> int:

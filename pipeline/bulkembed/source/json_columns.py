@@ -10,14 +10,13 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from bulkembed.errors import ObjectError
 from bulkembed.formats import json_lines
 from bulkembed.formats.lax_json import Numeral, Replaced
 from bulkembed.formats.paths import add_values
 from bulkembed.source.column_types import json_text_field
+from bulkembed.source.layout import undamaged
 from bulkembed.source.objects import SourceObject
 from bulkembed.source.type_union import MAX_LEAVES
-from bulkembed.storage.faults import CORRUPT, describe_error
 from bulkembed.storage.store import Store
 
 SAMPLE_LINES = 1000
@@ -126,10 +125,7 @@ def read_columns(store: Store, item: SourceObject, columns_of_lines: Callable[[I
             columns = columns_of_lines(index.rows)
             return JsonColumns(columns, bool(index.part_rows))
 
-    try:
-        return store.retrying(read, f"reading {item.uri}")
-    except CORRUPT as error:
-        raise ObjectError(f"{item.uri}: not a readable {item.format} file: {describe_error(error)}") from error
+    return undamaged(store, item, read)
 
 
 def sample_columns(lines: Iterable[tuple[bytes, int]], names: Sequence[str]) -> pa.Schema:

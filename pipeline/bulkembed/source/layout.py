@@ -7,12 +7,14 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from bulkembed.errors import ObjectError
+from bulkembed.errors import ObjectError, StorageError
+from bulkembed.formats.first_bytes import KIND_BYTES, wrong_name
 from bulkembed.formats.known import FORMATS
 from bulkembed.formats.paths import with_paths
 from bulkembed.scans import Layout
 from bulkembed.source.objects import SourceObject
-from bulkembed.storage.faults import CORRUPT, describe_error
+from bulkembed.storage.compression import codec_of
+from bulkembed.storage.faults import CORRUPT, describe_error, is_refusal
 from bulkembed.storage.store import Store
 
 T = TypeVar("T")
@@ -40,8 +42,26 @@ def layout_of(store: Store, item: SourceObject, text_columns: Sequence[str] = ()
 
 
 def undamaged(store: Store, item: SourceObject, read: Callable[[], T]) -> T:
-    """What `read` returns. Raises ObjectError where the object is corrupt."""
+    """What `read` returns.
+
+    Raises ObjectError where the object is corrupt, of another format than its name says, or one that the store does not give out."""
+    what = f"reading {item.uri}"
     try:
-        return store.retrying(read, f"reading {item.uri}")
+        return store.retrying(read, what)
+    except StorageError as error:
+        if error.__cause__ is None or not is_refusal(error.__cause__):
+            raise
+        raise ObjectError(f"{item.uri}: cannot be read: {str(error).removeprefix(f'{what}: ')}") from error
     except CORRUPT as error:
-        raise ObjectError(f"{item.uri}: not a readable {item.format} file: {describe_error(error)}") from error
+        reason = wrong_name_of(store, item) or describe_error(error)
+        raise ObjectError(f"{item.uri}: not a readable {item.format} file: {reason}") from error
+
+
+def wrong_name_of(store: Store, item: SourceObject) -> str | None:
+    """What an object is that should be of a format which first bytes tell, and is not; None where they do not tell."""
+    if not FORMATS[item.format].first_bytes or codec_of(item.uri)[1]:
+        return None
+    try:
+        return wrong_name(store.read_start(item.uri, KIND_BYTES), item.format)
+    except (FileNotFoundError, StorageError):
+        return None

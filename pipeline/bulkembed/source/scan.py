@@ -24,11 +24,11 @@ from bulkembed.scans import Layout, Scan, ScanCounts
 from bulkembed.source.columns import require_in_schema
 from bulkembed.source.documents import split_rows
 from bulkembed.source.every_column import refuse_unknown
+from bulkembed.source.layout import undamaged
 from bulkembed.source.objects import SourceObject
 from bulkembed.source.place_columns import names_of_place, with_place_columns
 from bulkembed.source.reader import require_unchanged
 from bulkembed.source.row_columns import row_columns
-from bulkembed.storage.faults import CORRUPT, describe_error
 from bulkembed.storage.store import Store
 
 
@@ -51,10 +51,7 @@ def scan_object(store: Store, item: SourceObject, recipe: Recipe, carried: pa.Sc
                 raise ObjectError(f"{item.uri}: the table names deleted rows that the file does not have; restore the file or the table")
             return scan_of(layout, found, carried, item.dead_rows, absent)
 
-    try:
-        scan = store.retrying(read, f"reading {item.uri}")
-    except CORRUPT as error:
-        raise ObjectError(f"{item.uri}: not a readable {item.format} file: {describe_error(error)}") from error
+    scan = undamaged(store, item, read)
     require_unchanged(store, item.uri, item.version)
     return scan
 

@@ -10,12 +10,13 @@ from typing import TypeVar
 import tenacity
 
 from bulkembed.errors import BulkembedError, StorageError
-from bulkembed.storage.faults import describe_error, fault_behind, is_of_store, is_refusal, is_transient
+from bulkembed.storage.faults import describe_error, fault_behind, is_of_store, is_refusal, is_transient, s3_code
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 8  # with these waits: about a minute
+ARCHIVED = "InvalidObjectState"  # what S3 says of an object in Glacier
 FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.5, 20.0  # bounds of the random wait before the second attempt, and before any
 
 _retries, _retries_lock = [0], threading.Lock()
@@ -60,6 +61,12 @@ def retry(work: Callable[[], T], what: str) -> T:
         raise
     except Exception as error:
         if is_of_store(error):
-            hint = "; check or renew the credentials" if is_refusal(error) else ""
-            raise StorageError(f"{what}: {describe_error(error)}{hint}") from error
+            raise StorageError(f"{what}: {describe_error(error)}{remedy(error)}") from error
         raise
+
+
+def remedy(error: Exception) -> str:
+    """What to do about a request that a store refuses."""
+    if s3_code(error) == ARCHIVED:
+        return "; the object is in an archive: restore it, or leave it out (exclude)"
+    return "; check or renew the credentials" if is_refusal(error) else ""
