@@ -1,28 +1,32 @@
 """Submit a command of bulkembed to a Ray cluster as a job, and follow its log to the end:
 
-    python jobs/submit.py [--address http://127.0.0.1:8265] [--no-wait] -- run --config run.toml
+    python jobs/submit.py [--address http://127.0.0.1:8265] [--id NAME] [--no-wait] -- run --config run.toml
+    python jobs/submit.py [--address ...] --attach ID       # follows a job that was submitted before
+    python jobs/submit.py [--address ...] --stop ID         # stops it, with the time that its shards in flight need
 
 The command line of `bulkembed` follows `--`. It runs on the cluster, with the bulkembed and the credentials there (cluster.yaml installs
 it). Only the --config files are sent from this machine. If the head wants a token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or
 RAY_AUTH_TOKEN_PATH, as for every client of Ray.
 
-The exit code is the job's own once the job has ended, and 143 if somebody stopped it. With --no-wait it is 0. It is 2 if nothing was
-submitted: no head, no token, or no such file. It is 1 if the head refused the job, or has not answered for so long that the job's end is
-unknown. It is 130 or 143 if following was interrupted, and 1 if the log cannot be printed. Then the job goes on.
+The id of a job is made of the command and of what its --config files hold. While such a job is under way, the same call follows it and
+starts no second one. Once it has ended, the same call starts a further attempt, ID.2. With --id NAME the work is called NAME, and a
+repeat starts nothing either where it has succeeded.
+
+The exit code is the job's own once the job has ended, and 143 if somebody stopped it. With --no-wait and --stop it is 0. It is 2 if
+nothing was submitted: no head, no token, no such file, or no such job. It is 1 if the head refused the job, or has not answered for so
+long that the job's end is unknown. It is 130 or 143 if following was interrupted, and 1 if the log cannot be printed. Then the job goes on.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import logging
+import math
 import os
-import secrets
 import shlex
 import signal
 import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,21 +34,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bulkembed.cli.console import out, replace_unprintable
-from bulkembed.config.run_config import RunConfig
-from bulkembed.config.settings import parse_setting
-from bulkembed.config.toml_files import read_toml
-from bulkembed.errors import BulkembedError, ClusterError, ConfigError, OutputError
+from bulkembed.cli.signals import TIDY_SECONDS
+from bulkembed.cluster import job_log, jobs_client
+from bulkembed.cluster.job_log import Log
+from bulkembed.config import sent_command
+from bulkembed.errors import BulkembedError, ConfigError, OutputError
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
-ANSWER_SECONDS = 20  # the head may take for an answer
-QUIET_SECONDS = 60  # without a line of the log; then the connection is made again
-RETRY_SECONDS = 2.0
-MAX_UNSEEN_SECONDS = 300.0  # without an answer of the head; then following ends
-PLACES = {"source", "output", "model"}
-LOCKED_OUT = (
-    "wants a token, and not the one that is set here, if any: "
-    "set RAY_AUTH_MODE=token, and the head's token in RAY_AUTH_TOKEN or its file in RAY_AUTH_TOKEN_PATH"
-)
+# Ray kills a job this long after its grace. A run ends itself before that.
+KILL_SECONDS = TIDY_SECONDS + 11
+GRACE_KEY = "grace_seconds"  # of a job's metadata
+USAGE = """submit.py [-h] [--address ADDRESS] [--id NAME] [--no-wait] -- COMMAND [OPTION ...]
+       submit.py [-h] [--address ADDRESS] (--attach ID | --stop ID)"""
 
 
 def head_address(given: str | None, environment: Mapping[str, str]) -> str:
@@ -64,113 +65,14 @@ def head_address(given: str | None, environment: Mapping[str, str]) -> str:
     return address
 
 
-def pack_configs(command: list[str], folder: Path) -> list[str]:
-    """Copies the configuration files of `command` into `folder`, and returns the command with their names there.
-
-    Raises ConfigError where one cannot be read."""
-    names: list[str] = []
-
-    def pack(path: str) -> str:
-        # The number keeps files of the same name apart. It also keeps a file from shadowing a Python module.
-        names.append(f"{len(names) + 1}-{Path(path).name}")
-        try:
-            (folder / names[-1]).write_bytes(Path(path).expanduser().read_bytes())
-        except OSError as error:
-            raise ConfigError(f"--config {path}: {error.strerror}") from None
-        return names[-1]
-
-    rest = iter(command)
-    sent = []
-    for argument in rest:
-        name, equals, value = argument.partition("=")
-        if name != "--config":
-            sent.append(argument)
-        elif equals:
-            sent.append(f"--config={pack(value)}")
-        else:
-            path = next(rest, None)
-            if path is None:
-                raise ConfigError("--config: needs a file")
-            sent += ["--config", pack(path)]
-    return sent
-
-
-def options_of(command: list[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Each argument's name, its value if it takes one, and the keys that it sets."""
-    for argument, following in zip(command, [*command[1:], ""], strict=True):
-        name, equals, value = argument.partition("=")
-        value = value if equals else following
-        yield name, value, parse_setting(value) if name == "--set" else {name.removeprefix("--"): value}
-
-
-def refuse_relative(command: list[str]) -> None:
-    """Raises ConfigError for a local place that means another one in the job's working folder, which Ray deletes in the end."""
-    for name, value, table in options_of(command):
-        keys = read_toml(Path(value)) if name == "--config" and value else table
-        for key in keys.keys() & {*PLACES, "feed", "ids"}:
-            for place in map(str, keys[key] if isinstance(keys[key], list) else [keys[key]]):
-                here = place.startswith((".", "~")) if key == "model" else "://" not in place and not place.startswith("/")
-                if here:
-                    raise ConfigError(f"{key}: {place} is not the same on the cluster; give an absolute path there, or a URI")
-
-
-def refuse_secrets(command: list[str]) -> None:
-    """Raises ConfigError where the command line holds secrets: Ray shows it on the dashboard and logs it."""
-    for name, value, table in options_of(command):
-        if name == "--set" and ("storage" in table or "env" in (table.get("engine") or {})):
-            key = value.partition("=")[0]
-            raise ConfigError(f"--set {key}: everybody who sees the cluster sees a job's command line; write it into the --config file")
-        for key in PLACES & table.keys():
-            try:
-                RunConfig.no_credentials(str(table[key]))
-            except ValueError as error:
-                raise ConfigError(f"{key}: {error}") from None
-
-
-def submission(command: list[str], folder: Path) -> dict[str, Any]:
+def submission(command: list[str], folder: Path, grace: float) -> dict[str, Any]:
     """The arguments of `submit_job`. `folder` becomes the job's working folder, so no name in it may be that of a module."""
     return {
         "entrypoint": shlex.join(["python", "-m", "bulkembed", *command]),
-        "runtime_env": {"working_dir": str(folder)},
-        "metadata": {"tool": "bulkembed"},
+        # Ray gives a job that is to stop 3 s, unless its own environment says otherwise.
+        "runtime_env": {"working_dir": str(folder), "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(math.ceil(grace + KILL_SECONDS))}},
+        "metadata": {"tool": "bulkembed", GRACE_KEY: f"{grace:g}"},
     }
-
-
-def connect_client(address: str) -> Any:
-    """A client of the head at `address`. Raises ClusterError where none answers, or it wants another token."""
-    import requests
-    from ray.exceptions import AuthenticationError
-    from ray.job_submission import JobSubmissionClient
-
-    class Client(JobSubmissionClient):  # type: ignore[misc]
-        def _do_request(self, method: str, endpoint: str, **given: Any) -> Any:
-            """Adds a timeout. Ray's own client waits for ever."""
-            return super()._do_request(method, endpoint, **({"timeout": ANSWER_SECONDS} | given))
-
-    os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray prefers this variable to its argument
-    advice = "a head has a Jobs API if its Ray was installed as ray[default]"
-    try:
-        return Client(address)
-    except AuthenticationError:
-        raise ClusterError(f"{address} {LOCKED_OUT}") from None
-    except (ConnectionError, requests.exceptions.ConnectionError):
-        raise ClusterError(f"no head answers at {address}; {advice}") from None
-    except requests.exceptions.Timeout:
-        raise ClusterError(f"no head answers at {address} within {ANSWER_SECONDS} s") from None
-    except (RuntimeError, ValueError, KeyError, requests.exceptions.RequestException) as error:
-        raise ClusterError(f"what answers at {address} has no Jobs API ({first_line(error)}); {advice}") from error
-
-
-def submit_job(client: Any, job_id: str, job: dict[str, Any]) -> None:
-    """Submits the job. Raises ClusterError where the token is refused, BulkembedError where the head does not take the job."""
-    from ray.exceptions import AuthenticationError
-
-    try:
-        client.submit_job(submission_id=job_id, **job)
-    except AuthenticationError:
-        raise ClusterError(f"{client.get_address()} {LOCKED_OUT}") from None
-    except (OSError, RuntimeError) as error:
-        raise BulkembedError(f"{job_id} was not taken: {first_line(error)}") from error
 
 
 def say(text: str) -> None:
@@ -180,112 +82,125 @@ def say(text: str) -> None:
         sys.stdout.flush()
 
 
-class Log:
-    """Remembers how much of a job's log is printed. Every connection sends the log from its start."""
-
-    def __init__(self) -> None:
-        self.printed = 0
-
-    def show(self, text: str, start: int) -> int:
-        """Prints the new part of `text`, which begins at position `start` of the log. Returns the position of its end."""
-        new = text[max(0, self.printed - start) :]
-        say(new)
-        self.printed += len(new)
-        return start + len(text)
-
-
-async def tail(client: Any, job_id: str, log: Log) -> None:
-    """Prints the log until the connection ends. The job may go on after that."""
-    lines = aiter(client.tail_job_logs(job_id))
-    position = 0
-    while (text := await asyncio.wait_for(anext(lines, None), QUIET_SECONDS)) is not None:
-        position = log.show(text, position)
-
-
-async def follow(client: Any, job_id: str) -> int:
-    """Prints the job's log until the job ends, and connects again whenever the connection ends. Returns the exit code.
-
-    Raises BulkembedError where the head has not answered for MAX_UNSEEN_SECONDS."""
-    from aiohttp import ClientError
-    from ray.exceptions import AuthenticationError
-
-    faults = (OSError, RuntimeError, ClientError, AuthenticationError)
-    log, seen = Log(), time.monotonic()
-    while True:
-        with suppress(*faults):  # the next call shows what is wrong, if it lasts
-            await tail(client, job_id, log)
-        try:
-            job = await asyncio.to_thread(client.get_job_info, job_id)
-            if job.status.is_terminal():
-                log.show(await asyncio.to_thread(client.get_job_logs, job_id), 0)
-                return report_end(job_id, job)
-            seen = time.monotonic()
-        except faults as error:
-            if time.monotonic() - seen > MAX_UNSEEN_SECONDS:
-                raise BulkembedError(f"{job_id} is out of sight, and may go on: {first_line(error)}") from error
-        await asyncio.sleep(RETRY_SECONDS)
-
-
-def report_end(job_id: str, job: Any) -> int:
-    """Prints how the job has ended, and returns its exit code."""
-    code: int | None = job.driver_exit_code
-    if code is None:  # the process did not end by itself
-        code = {"SUCCEEDED": 0, "STOPPED": 128 + signal.SIGTERM}.get(str(job.status), 1)
-        say(f"{job_id}: {job.status}: {(job.message or '').strip().splitlines()[0] if job.message else 'no reason given'}\n")
-        return code
-    say(f"{job_id}: {job.status}, exit code {code}\n")
-    return 128 - code if code < 0 else code  # below 0 it is the signal that ended the process
-
-
-def first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
-
-
 def interrupt(number: int, _frame: object) -> None:
     raise KeyboardInterrupt(number)
 
 
-def submit(options: argparse.Namespace) -> int:
-    address = head_address(options.address, os.environ)
-    refuse_secrets(options.command)
-    refuse_relative(options.command)
-    job_id = f"bulkembed_{secrets.token_hex(6)}"
-    fate = "was not submitted"
+class Submission:
+    """One call of this file. `fate` is what has become of the job so far, for whoever interrupts the call."""
+
+    def __init__(self, address: str) -> None:
+        self.address, self.fate = address, "nothing was submitted"
+
+    def goes_on(self, job_id: str) -> None:
+        self.fate = f"{job_id} goes on; to follow it: {self.call('--attach', job_id)}; to stop it: {self.call('--stop', job_id)}"
+
+    def call(self, option: str, job_id: str) -> str:
+        return shlex.join(["python", "jobs/submit.py", "--address", self.address, option, job_id])
+
+    def submit(self, command: list[str], name: str | None) -> tuple[Any, str]:
+        """Submits the command unless it is under way, or is done and has a name. Returns a client, and the id of the job to follow."""
+        with TemporaryDirectory(prefix="bulkembed-submit-") as folder:
+            sent = sent_command.pack_configs(command, Path(folder))
+            job = submission(sent, Path(folder), sent_command.grace_seconds(command))
+            client = jobs_client.connect_client(self.address)
+            work = name or f"bulkembed_{sent_command.digest(sent, Path(folder))}"
+            last = jobs_client.newest_attempt(client, work)
+            if last is not None and (not last.status.is_terminal() or (name and str(last.status) == "SUCCEEDED")):
+                job_id = str(last.submission_id)
+                self.goes_on(job_id)
+                say(f"{job_id}: {last.status} at {self.address}; not started again\n")
+                return client, job_id
+            job_id = jobs_client.attempt_id(work, jobs_client.attempt_of(work, last.submission_id) + 1 if last else 1)
+            self.fate = f"{job_id} may be submitted; to see: {self.call('--attach', job_id)}; to stop it: {self.call('--stop', job_id)}"
+            jobs_client.submit_job(client, job_id, job)
+        self.goes_on(job_id)
+        say(f"{job_id} submitted to {self.address}\n")
+        return client, job_id
+
+    def attach(self, job_id: str) -> int:
+        """Follows a job that was submitted before. Returns its exit code."""
+        client = jobs_client.connect_client(self.address)
+        job_id = str(jobs_client.require_job(client, job_id).submission_id)
+        self.goes_on(job_id)
+        return self.follow(client, job_id)
+
+    def follow(self, client: Any, job_id: str) -> int:
+        """Prints the log of a job to its end. Returns the job's exit code."""
+        job = job_log.follow(client, job_id, Log(say))
+        say(f"{job_log.end_text(job_id, job)}\n")
+        return job_log.exit_code(job)
+
+    def stop(self, job_id: str) -> int:
+        """Stops a job, prints what its log says from now on, and returns when it has ended."""
+        client = jobs_client.connect_client(self.address)
+        job = jobs_client.require_job(client, job_id)
+        job_id = str(job.submission_id)
+        if not job.status.is_terminal():
+            printed = 0
+            with suppress(*job_log.faults()):  # a log that cannot be read keeps nobody from stopping its job
+                printed = len(client.get_job_logs(job_id))
+            jobs_client.stop_job(client, job_id)
+            self.fate = f"{job_id} stops all the same"
+            grace = (job.metadata or {}).get(GRACE_KEY)
+            say(f"{job_id} stops; {f'shards in flight have {grace} s to be published' if grace else 'Ray gives it 3 s'}\n")
+            job = job_log.follow(client, job_id, Log(say, printed))
+        say(f"{job_log.end_text(job_id, job)}\n")
+        return 0
+
+
+def require_name(name: str | None) -> None:
+    if name is not None and not jobs_client.NAME.fullmatch(name):
+        raise ConfigError(f"--id {name}: takes up to 64 letters, digits, - and _, and begins with a letter or digit")
+
+
+def carry_out(options: argparse.Namespace) -> int:
+    require_name(options.id)
+    call = Submission(head_address(options.address, os.environ))
+    os.environ["RAY_API_SERVER_ADDRESS"] = call.address  # Ray prefers this variable to the argument of its client
     try:
-        with TemporaryDirectory(prefix="bulkembed-submit-") as name:
-            job = submission(pack_configs(options.command, Path(name)), Path(name))
-            client = connect_client(address)
-            fate = f"may be submitted; to stop it: ray job stop --address {address} {job_id}"
-            submit_job(client, job_id, job)
-        fate = f"goes on; to stop it: ray job stop --address {address} {job_id}"
-        say(f"{job_id} submitted to {address}\n")
-        return 0 if options.no_wait else asyncio.run(follow(client, job_id))
+        if options.attach:
+            return call.attach(options.attach)
+        if options.stop:
+            return call.stop(options.stop)
+        sent_command.refuse_secrets(options.command)
+        sent_command.refuse_relative(options.command)
+        client, job_id = call.submit(options.command, options.id)
+        return 0 if options.no_wait else call.follow(client, job_id)
     except OutputError as error:
-        sys.stderr.write(f"submit: {error}; {job_id} {fate}\n")
+        sys.stderr.write(f"submit: {error}; {call.fate}\n")
         return error.exit_code
     except KeyboardInterrupt as error:
-        sys.stderr.write(f"submit: {job_id} {fate}\n")
+        sys.stderr.write(f"submit: {call.fate}\n")
         return 128 + int(error.args[0] if error.args else signal.SIGINT)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        usage="submit.py [-h] [--address ADDRESS] [--no-wait] -- COMMAND [OPTION ...]",
-        description="Submit a command of bulkembed to a Ray cluster, and follow its log.",
-    )
-    parser.add_argument("--address", help=f"Address of the head's dashboard. [default: RAY_API_SERVER_ADDRESS, else {DEFAULT_ADDRESS}]")
-    parser.add_argument("--no-wait", action="store_true", help="Return when the job is queued, without following its log.")
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(usage=USAGE, description="Submit a command of bulkembed to a Ray cluster, and follow its log.")
+    made.add_argument("--address", help=f"Address of the head's dashboard. [default: RAY_API_SERVER_ADDRESS, else {DEFAULT_ADDRESS}]")
+    made.add_argument("--id", metavar="NAME", help="Name of the work. A repeat starts nothing where it is under way, or has succeeded.")
+    made.add_argument("--no-wait", action="store_true", help="Return when the job is queued, without following its log.")
+    made.add_argument("--attach", metavar="ID", help="Follow the log of a job that was submitted before.")
+    made.add_argument("--stop", metavar="ID", help="Stop a job. Its shards in flight are published within its grace_seconds.")
     command_help = (
         "A command of bulkembed and its options, as in `-- run --config run.toml`. Of local files, only the --config files are sent."
     )
-    parser.add_argument("command", nargs="+", metavar="COMMAND", help=command_help)
-    options = parser.parse_args()
+    made.add_argument("command", nargs="*", metavar="COMMAND", help=command_help)
+    return made
+
+
+def main() -> int:
+    arguments = parser()
+    options = arguments.parse_args()
+    if sum(map(bool, (options.command, options.attach, options.stop))) != 1:
+        arguments.error("give one of a COMMAND, --attach ID and --stop ID")
+    if not options.command and (options.id or options.no_wait):
+        arguments.error("--id and --no-wait go with a COMMAND")
     replace_unprintable()
     logging.disable()  # what Ray logs is useless here, or ends as one line of our own
     signal.signal(signal.SIGTERM, interrupt)
     try:
-        return submit(options)
+        return carry_out(options)
     except BulkembedError as error:
         sys.stderr.write(f"submit: {error}\n")
         return error.exit_code

@@ -160,6 +160,21 @@ def test_the_cluster_file_passes_rays_own_schema() -> None:
     assert cluster["head_node_type"] in cluster["available_node_types"]
 
 
+def test_the_cluster_file_has_a_token_a_profile_and_spot_workers_and_a_head_without_cores() -> None:
+    """What its comments and docs/operations.md say."""
+    cluster = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    starts = [each for key in ("head", "worker") for each in cluster[f"{key}_start_ray_commands"] if "ray start" in each]
+    assert len(starts) == 2
+    assert all(each.startswith("RAY_AUTH_MODE=token ray start") for each in starts)
+    assert cluster["file_mounts"]["/home/ubuntu/.ray/auth_token"] == "~/.ray/auth_token"
+    assert any("chmod 600 ~/.ray/auth_token" in each for each in cluster["setup_commands"])
+    kinds = cluster["available_node_types"]
+    assert all("instance-profile/" in kind["node_config"]["IamInstanceProfile"]["Arn"] for kind in kinds.values())
+    assert kinds["gpu_worker"]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+    assert kinds["head"]["resources"]["CPU"] == 0, "else the model may land on the head's cores"
+    assert "--dashboard-host=127.0.0.1" in starts[0]
+
+
 def test_every_extra_of_a_clusters_hosts_brings_the_jobs_api() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for extra in ("cluster", "cpu", "gpu"):

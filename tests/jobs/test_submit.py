@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import errno
+import json
 import os
-import re
 import secrets
 import shlex
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
-from bulkembed.errors import BulkembedError, ClusterError, ConfigError, OutputError
+from bulkembed.errors import ConfigError
 from jobs import submit
+from tests.support.commands import wait_for_receipts
 from tests.support.corpora import write_corpus
+from tests.support.cutting_proxy import cutting_proxy
 from tests.support.processes import ROOT, bulkembed, wait_for_port
 from tests.support.runs import read_dataset
 
@@ -67,10 +67,21 @@ def head() -> Iterator[tuple[int, int]]:
             process.wait()
 
 
-def submitted(port: int, *command: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    full = [sys.executable, str(ROOT / "jobs" / "submit.py"), "--address", f"http://127.0.0.1:{port}", "--", *map(str, command)]
-    clean = os.environ | {"RAY_ADDRESS": "http://127.0.0.1:1", "PYTHONPATH": str(ROOT)} | environment
-    return subprocess.run(full, env=clean, capture_output=True, text=True, check=False, timeout=280)
+def command(port: int, *arguments: object) -> list[str]:
+    return [sys.executable, str(ROOT / "jobs" / "submit.py"), "--address", f"http://127.0.0.1:{port}", *map(str, arguments)]
+
+
+def environment(**more: str) -> dict[str, str]:
+    return os.environ | {"RAY_ADDRESS": "http://127.0.0.1:1", "PYTHONPATH": str(ROOT)} | more
+
+
+def called(port: int, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
+    full = command(port, *arguments)
+    return subprocess.run(full, env=environment(**more), capture_output=True, text=True, check=False, timeout=280)
+
+
+def submitted(port: int, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
+    return called(port, "--", *arguments, **more)
 
 
 @pytest.fixture
@@ -83,23 +94,78 @@ def config(tmp_path: Path, qwen: str) -> Path:
     return path
 
 
-def test_a_job_plans_and_runs(head: tuple[int, int], config: Path, tmp_path: Path) -> None:
-    planned = submitted(head[1], "plan", "--config", config, **WITH_TOKEN)
-    assert planned.returncode == 0, planned.stderr
-    assert "50 documents" in planned.stdout
-    assert not (tmp_path / "out").exists()
-    run = submitted(head[1], "run", f"--config={config}", **WITH_TOKEN)
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert run.stdout.count("50 documents  ") == 1
-    assert not run.stderr
+def ask_head(port: int, script: str, *arguments: str) -> Any:
+    """What a few lines of Python print as JSON that have a `client` of the head, and `arguments` as sys.argv[1:]."""
+    code = f"import json, sys\nfrom ray.job_submission import JobSubmissionClient as Client\nclient = Client(sys.argv[1])\n{script}"
+    full = [sys.executable, "-c", code, f"http://127.0.0.1:{port}", *arguments]
+    clean = environment(RAY_API_SERVER_ADDRESS=f"http://127.0.0.1:{port}", **WITH_TOKEN)
+    return json.loads(subprocess.run(full, env=clean, capture_output=True, text=True, check=True, timeout=60).stdout)
+
+
+def test_a_job_runs_once_however_often_it_is_submitted_over_connections_that_are_cut(
+    head: tuple[int, int], config: Path, tmp_path: Path
+) -> None:
+    given = ("--id", "night", "--", "run", f"--config={config}")
+    with cutting_proxy(head[1], seed=1, tail_bytes=1500, rate=0.4) as proxy:
+        queued = called(proxy.port, "--no-wait", *given, **WITH_TOKEN)
+        assert (queued.returncode, queued.stdout) == (0, f"night submitted to http://127.0.0.1:{proxy.port}\n"), queued.stderr
+        followed = called(proxy.port, *given, **WITH_TOKEN)
+        again = called(proxy.port, *given, **WITH_TOKEN)
+    assert (followed.returncode, followed.stderr) == (again.returncode, again.stderr) == (0, "")
+    assert proxy.cuts
+    ids, log = ask_head(head[1], "print(json.dumps([[job.submission_id for job in client.list_jobs()], client.get_job_logs('night')]))")
+    assert [name for name in ids if name and name.startswith("night")] == ["night"]
+    assert log.count("50 documents  ") == 1
+    first, _, rest = followed.stdout.partition("\n")
+    assert first.endswith("; not started again")
+    assert rest == f"{log}night: SUCCEEDED, exit code 0\n"
+    assert again.stdout == f"night: SUCCEEDED at http://127.0.0.1:{proxy.port}; not started again\n{rest}"
     assert read_dataset(tmp_path / "out").num_rows == 50
 
 
-def test_the_jobs_own_exit_code_comes_back(head: tuple[int, int], config: Path) -> None:
-    result = submitted(head[1], "run", "--config", config, "--dims", "7777", **WITH_TOKEN)
-    assert result.returncode == 2
-    assert "bulkembed: dims: 7777 is more than" in result.stdout
-    assert "FAILED, exit code 2" in result.stdout
+def test_a_log_is_printed_once_over_connections_to_a_head_that_are_cut(head: tuple[int, int]) -> None:
+    code = "import time\nfor n in range(300): print(n, 'émigré 検索 🧮 '[: n % 14] * (n % 5), flush=True); time.sleep(0.01)"
+    ask_head(
+        head[1],
+        "print(json.dumps(client.submit_job(submission_id='loud', entrypoint=sys.argv[2])))",
+        shlex.join(["python", "-c", f"{code}\nraise SystemExit(3)"]),
+    )
+    with cutting_proxy(head[1], seed=2, tail_bytes=6000, rate=0.4) as proxy:
+        attached = called(proxy.port, "--attach", "loud", **WITH_TOKEN)
+    assert proxy.cuts > 1
+    assert (attached.returncode, attached.stderr) == (3, "")
+    log = ask_head(head[1], "print(json.dumps(client.get_job_logs('loud')))")
+    numbers = [line.partition(" ")[0] for line in log.splitlines()]
+    assert [int(number) for number in numbers if number.isdecimal()] == list(range(300))
+    assert attached.stdout == f"{log}loud: FAILED, exit code 3\n"
+
+
+def test_a_job_that_is_stopped_publishes_its_shards_in_flight(head: tuple[int, int], config: Path, tmp_path: Path) -> None:
+    """They take longer than the 3 s that Ray gives unless it is told otherwise."""
+    slow = ["--set", "shards.max_rows=5", "--set", "engine.tokens_per_second=120", "--set", "ray.layout=fused"]
+    follower = subprocess.Popen(
+        command(head[1], "--id", "slow", "--", "run", "--config", config, *slow),
+        env=environment(**WITH_TOKEN),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for_receipts(tmp_path / "out", 1, follower)
+    follower.send_signal(signal.SIGINT)
+    _, said = follower.communicate(timeout=30)
+    assert follower.returncode == 130
+    assert said.startswith("submit: slow goes on; to follow it: python jobs/submit.py --address ")
+    begun = time.monotonic()
+    stopped = called(head[1], "--stop", "slow", **WITH_TOKEN)
+    assert stopped.returncode == 0, stopped.stderr
+    assert "slow stops; shards in flight have 25 s to be published\n" in stopped.stdout
+    assert "bulkembed: interrupted: what is published stays" in stopped.stdout, time.monotonic() - begun
+    assert "slow: STOPPED: Job was intentionally stopped." in stopped.stdout
+    receipts = list(tmp_path.glob("out/_meta/receipts/*/*.json"))
+    assert 2 <= len(receipts) < 10
+    assert {path.stem for path in tmp_path.glob("out/data/*/*.parquet")} == {path.stem for path in receipts}
+    after = called(head[1], "--attach", "slow", **WITH_TOKEN)
+    assert (after.returncode, after.stderr) == (143, "")
 
 
 @pytest.mark.parametrize("given", [WITHOUT_TOKEN, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64}])
@@ -133,59 +199,6 @@ def test_no_head_is_one_line(config: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "message"),
-    [
-        (["run", "--config", "none.toml"], "--config none.toml: No such file"),
-        (["run", "--config"], "--config: needs a file"),
-        (["run", "--set", "storage.secret=hunter2"], "--set storage.secret: everybody who sees"),
-        (["run", "--set=engine.env={KEY = 'hunter2'}"], "--set engine.env: everybody who sees"),
-        (["run", "--source", "s3://me:hunter2@corpus/docs"], "source: holds credentials"),
-        (["run", "--set", "output='s3://me:hunter2@corpus/docs'"], "output: holds credentials"),
-    ],
-)
-def test_what_must_not_be_submitted(command: list[str], message: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{re.escape(message)}") as caught:
-        submit.submit(argparse.Namespace(address="http://127.0.0.1:1", command=command, no_wait=False))
-    assert caught.value.exit_code == 2
-    assert "hunter2" not in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        ["run", "--source", "in"],
-        ["run", "--set", "output=~/out"],
-        ["run", "--model=./model"],
-        ["run", "--set", 'source=["s3://a/b", "c"]'],
-        ["run", "--config", "{}/run.toml"],
-    ],
-)
-def test_a_place_of_this_machine_alone_does_not_travel(tmp_path: Path, given: list[str]) -> None:
-    (tmp_path / "run.toml").write_text('source = ["s3://a/b", "file:in"]')
-    with pytest.raises(ConfigError, match="is not the same on the cluster; give an absolute path there, or a URI"):
-        submit.refuse_relative([part.format(tmp_path) for part in given])
-    (tmp_path / "run.toml").write_text('source = "s3://a/b"\nmodel = "Qwen/Qwen3-Embedding-4B"')
-    submit.refuse_relative(["run", "--config", f"{tmp_path}/run.toml", "--output", "/mnt/out"])
-
-
-def test_only_the_configuration_files_travel(tmp_path: Path) -> None:
-    here, folder = tmp_path / "here", tmp_path / "sent"
-    for path in (here / "a" / "run.toml", here / "b" / "run.toml", here / "pipeline.py"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(str(path))
-    folder.mkdir()
-    given = ["run", "--config", f"{here}/a/run.toml", f"--config={here}/b/run.toml", "--prompt", "two words"]
-    sent = submit.pack_configs(given, folder)
-    assert sent == ["run", "--config", "1-run.toml", "--config=2-run.toml", "--prompt", "two words"]
-    assert {path.name: path.read_text() for path in folder.iterdir()} == {
-        "1-run.toml": f"{here}/a/run.toml",
-        "2-run.toml": f"{here}/b/run.toml",
-    }
-    assert shlex.split(submit.submission(sent, folder)["entrypoint"]) == ["python", "-m", "bulkembed", *sent]
-
-
-@pytest.mark.parametrize(
     ("given", "environment", "address"),
     [
         (None, {}, "http://127.0.0.1:8265"),
@@ -204,114 +217,3 @@ def test_an_address_of_no_head(given: str) -> None:
     with pytest.raises(ConfigError, match=r"^--address") as caught:
         submit.head_address(given, {})
     assert "hunter2" not in str(caught.value)
-
-
-class Job:
-    """A client of a job: each connection to its log is a list of texts, a fault at the end or None for one that says no more."""
-
-    def __init__(self, connections: list[list[str | Exception | None]], code: int | None = 0, status: str = "SUCCEEDED") -> None:
-        self.connections = connections
-        self.last = SimpleNamespace(status=Status(status), driver_exit_code=code, message="Unexpected\nerror")
-
-    async def tail_job_logs(self, job_id: str) -> AsyncIterator[str]:
-        for text in self.connections.pop(0):
-            if text is None:
-                await asyncio.sleep(60)
-            elif isinstance(text, Exception):
-                raise text
-            else:
-                yield text
-
-    def get_job_info(self, job_id: str) -> SimpleNamespace:
-        return SimpleNamespace(status=Status("RUNNING")) if self.connections else self.last
-
-    def get_job_logs(self, job_id: str) -> str:
-        return "one\ntwo\nthree\n"
-
-
-class Status(str):
-    def is_terminal(self) -> bool:
-        return self not in ("PENDING", "RUNNING")
-
-
-@pytest.fixture
-def followed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], int]:
-    monkeypatch.setattr(submit, "RETRY_SECONDS", 0.0)
-    monkeypatch.setattr(submit, "QUIET_SECONDS", 0.05)
-    return lambda client: asyncio.run(submit.follow(client, "j"))
-
-
-@pytest.mark.parametrize(
-    "connections",
-    [
-        [["one\ntwo\n", "three\n"]],
-        [["one\n"], ["one\ntw"], ["one\n", "two\nthree\n"]],
-        [["one\n", RuntimeError("closed")], [ConnectionError("gone")], ["one\ntwo\n"]],
-        [["one\n", None], [None], []],
-    ],
-)
-def test_a_log_is_printed_once_whatever_its_connections_do(
-    connections: list[list[Any]], followed: Callable[[Any], int], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert followed(Job(connections)) == 0
-    assert capsys.readouterr().out == "one\ntwo\nthree\nj: SUCCEEDED, exit code 0\n"
-
-
-@pytest.mark.parametrize(
-    ("status", "code", "wanted"),
-    [
-        *[("SUCCEEDED", 0, 0), ("FAILED", 2, 2), ("FAILED", 3, 3), ("FAILED", 130, 130), ("FAILED", 143, 143)],
-        *[("FAILED", -9, 137), ("FAILED", None, 1), ("STOPPED", None, 143)],
-    ],
-)
-def test_exit_codes(status: str, code: int | None, wanted: int, followed: Callable[[Any], int]) -> None:
-    assert followed(Job([[]], code, status)) == wanted
-
-
-def test_a_head_that_is_gone_for_long(followed: Callable[[Any], int], monkeypatch: pytest.MonkeyPatch) -> None:
-    class Gone(Job):
-        def get_job_info(self, job_id: str) -> SimpleNamespace:
-            raise ConnectionError("Connection refused")
-
-    monkeypatch.setattr(submit, "MAX_UNSEEN_SECONDS", 0.0)
-    with pytest.raises(BulkembedError, match=r"^j is out of sight, and may go on: Connection refused") as caught:
-        followed(Gone([[], []]))
-    assert caught.value.exit_code == 1
-
-
-def test_a_log_that_cannot_be_printed_is_no_fault_of_the_connection(
-    followed: Callable[[Any], int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else it is asked for until the head is given up, minutes after the job has ended."""
-
-    def refuse(_text: str) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("sys.stdout.write", refuse)
-    monkeypatch.setattr("bulkembed.cli.console.out.drop", lambda: None)
-    monkeypatch.setattr(submit, "MAX_UNSEEN_SECONDS", 2.0)
-    with pytest.raises(OutputError, match=r"^standard output cannot be written: No space left"):
-        followed(Job([["one\n"]]))
-
-
-@pytest.mark.parametrize(("number", "code"), [((), 130), ((15,), 143)])
-def test_an_interruption_says_that_the_job_goes_on(
-    number: tuple[int, ...], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    async def interrupted(client: Any, job_id: str) -> int:
-        raise KeyboardInterrupt(*number)
-
-    monkeypatch.setattr(submit, "connect_client", lambda address: SimpleNamespace(submit_job=lambda **job: None))
-    monkeypatch.setattr(submit, "follow", interrupted)
-    assert submit.submit(argparse.Namespace(address="http://head:8265", command=["run"], no_wait=False)) == code
-    assert "goes on; to stop it: ray job stop --address http://head:8265 bulkembed_" in capsys.readouterr().err
-
-
-def test_a_head_that_does_not_take_the_job() -> None:
-    def refuse(**job: Any) -> None:
-        raise RuntimeError("Request failed with status code 500: full.\nmore")
-
-    with pytest.raises(BulkembedError, match=r"j was not taken: Request failed with status code 500: full\.$") as caught:
-        submit.submit_job(SimpleNamespace(submit_job=refuse), "j", {})
-    assert caught.value.exit_code == 1
-    assert not isinstance(caught.value, ClusterError)
