@@ -1,4 +1,5 @@
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,16 @@ from bulkembed.text.tokenizer import Tokenizer
 END = "<|endoftext|>"
 
 
+@cache
+def loaded(path: str, limit: int, end_token: str | None) -> Tokenizer:
+    return Tokenizer(path, limit, end_token)
+
+
+@cache
+def reference_of(path: str) -> RustTokenizer:
+    return RustTokenizer.from_file(path)
+
+
 def path_of(model: str) -> str:
     return str(Path(model) / "tokenizer.json")
 
@@ -19,9 +30,9 @@ def path_of(model: str) -> str:
 @given(text=st.text(max_size=400), limit=st.integers(3, 40))
 @settings(deadline=None)
 def test_qwen_ids_are_those_of_the_tokenizer_with_the_end_token_kept(qwen: str, text: str, limit: int) -> None:
-    reference = RustTokenizer.from_file(path_of(qwen))
+    reference = reference_of(path_of(qwen))
     whole = reference.encode(text).ids
-    found = Tokenizer(path_of(qwen), limit, END).encode([text])
+    found = loaded(path_of(qwen), limit, END).encode([text])
     wanted = whole if len(whole) <= limit else [*whole[: limit - 1], whole[-1]]
     assert found.of(0).tolist() == wanted
     assert (found.n_cut > 0).tolist() == [len(whole) > limit]
@@ -33,10 +44,10 @@ def test_qwen_ids_are_those_of_the_tokenizer_with_the_end_token_kept(qwen: str, 
 @given(text=st.text(max_size=300), limit=st.integers(3, 40))
 @settings(deadline=None)
 def test_bert_ids_keep_both_special_tokens(minilm: str, text: str, limit: int) -> None:
-    reference = RustTokenizer.from_file(path_of(minilm))
+    reference = reference_of(path_of(minilm))
     reference.no_padding()
     reference.enable_truncation(limit)
-    assert Tokenizer(path_of(minilm), limit, None).encode([text]).of(0).tolist() == reference.encode(text).ids
+    assert loaded(path_of(minilm), limit, None).encode([text]).of(0).tolist() == reference.encode(text).ids
 
 
 @pytest.mark.parametrize("piece", ["word ", " ", "\n\n", "検索", "a", "🧑‍🚀", "x=1;"])

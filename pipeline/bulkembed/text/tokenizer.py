@@ -1,12 +1,16 @@
 """Texts -> token ids. Every truncation keeps the model's special tokens.
 
 Tokenizing time grows with the whole text, even when nearly all of its tokens are dropped. Long texts are therefore cut before they are
-tokenized. A cut is safe when the remaining text still has clearly more tokens than the limit. Where it has not (a run of spaces can be
-one token), the cut is moved to twice the distance.
+tokenized, at white space: the tokens of a word depend on the whole word. WordPiece makes one unknown token of a word of more than 100
+characters, and Unigram weighs all ways to cut a word up. A text without white space is not cut.
+
+A cut is safe when the remaining text still has clearly more tokens than the limit. Where it has not (a run of spaces can be one token),
+the cut is moved to twice the distance.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
@@ -18,9 +22,13 @@ from bulkembed.errors import ModelError
 from bulkembed.records import Tokens
 
 CHARACTERS_PER_TOKEN = 12  # well above the mean of any language, so that a second cut is rare
-MARGIN_TOKENS = 16  # a cut changes how the last few characters before it are tokenized
+MARGIN_TOKENS = 16  # a cut can change the last few tokens before it: a special token that holds a space would be cut in two
 BATCH_TEXTS = 256  # an encoding holds far more than token ids, so that only few are kept in memory at a time
 PROBE_TEXT = "a"  # shows which special tokens surround a text
+# Where every tokenizer ends a word: between a letter or digit and a space. Punctuation can be one token with the line break after it.
+WORD_END = re.compile(r"(?<=[^\W_])(?= )")
+# Where a tokenizer that splits at line breaks also ends one: before a line break, and behind one that stands alone.
+LINE_END = re.compile(r"(?<=[^\W_])(?=[ \n])|(?<=\S\n)(?=\S)")
 
 
 class Tokenizer:
@@ -36,6 +44,7 @@ class Tokenizer:
         self.rust.no_padding()
         self.rust.no_truncation()
         self.before, self.after = self._special_ids(path)
+        self.cut_places = LINE_END if self._splits_lines() else WORD_END
         self.max_tokens = max_tokens
         self.room = max_tokens - len(self.before) - len(self.after)
         if self.room < 1:
@@ -55,6 +64,14 @@ class Tokenizer:
             if whole[at : at + len(bare)] == bare:
                 return whole[:at], whole[at + len(bare) :]
         raise ModelError(f"{path}: its post-processor changes the tokens of the text itself")
+
+    def _splits_lines(self) -> bool:
+        """Whether the tokenizer looks at the parts around a line break on their own."""
+        if self.rust.pre_tokenizer is None:
+            return False
+        text = f"{PROBE_TEXT}\n{PROBE_TEXT}"
+        text = text if self.rust.normalizer is None else self.rust.normalizer.normalize_str(text)
+        return len(self.rust.pre_tokenizer.pre_tokenize_str(text)) > 1
 
     def encode(self, texts: Sequence[str], prompt: str = "") -> Tokens:
         """The token ids of `prompt + text` for each text, at most `max_tokens` of them."""
@@ -88,10 +105,16 @@ class Tokenizer:
 
         A long text gives the ids of a beginning that has more than `room` tokens."""
         characters = self.room * CHARACTERS_PER_TOKEN
-        encodings = self.rust.encode_batch_fast([text[:characters] for text in texts], add_special_tokens=False)
-        for text, encoding in zip(texts, encodings, strict=True):
-            ids, cut = encoding.ids, characters
+        cuts = [self._cut(text, characters) for text in texts]
+        encodings = self.rust.encode_batch_fast([text[:cut] for text, cut in zip(texts, cuts, strict=True)], add_special_tokens=False)
+        for text, first_cut, encoding in zip(texts, cuts, encodings, strict=True):
+            ids, cut = encoding.ids, first_cut
             while len(text) > cut and len(ids) < self.room + MARGIN_TOKENS:
-                cut *= 2
+                cut = self._cut(text, 2 * cut)
                 ids = self.rust.encode(text[:cut], add_special_tokens=False).ids
-            yield ids, min(1.0, cut / max(1, len(text)))
+            yield ids, cut / len(text) if text else 1.0
+
+    def _cut(self, text: str, characters: int) -> int:
+        """The first place behind `characters` where a text can be cut; its end where there is none."""
+        place = self.cut_places.search(text, characters)
+        return place.start() if place is not None else len(text)
