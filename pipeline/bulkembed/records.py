@@ -165,13 +165,14 @@ class Counts:
 class Prepared:
     """A shard that is ready to embed: n output rows and the token ids of m pieces.
 
-    Row `owners[i]` gets the vector of piece i, or the mean of all its pieces."""
+    Row `owners[i]` gets the vector of piece i, or the mean of all its pieces by their weights."""
 
     shard: Shard
     rows: pa.Table  # id, kept columns, (schema.CHUNKS,) schema.TAIL
     numbers: npt.NDArray[np.int64]  # (n,): the row of each row's document in the shard
     tokens: Tokens  # of the m pieces
     owners: npt.NDArray[np.int64]  # (m,): the output row of each piece
+    weights: npt.NDArray[np.int64]  # (m,): tokens of the document that a piece adds to the one before; 1 for the only piece of a row
     rejects: pa.Table  # the other rows of the shard, in order
     counts: Counts
     seconds: dict[str, float]

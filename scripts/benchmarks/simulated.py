@@ -38,6 +38,7 @@ def model(tokenizer: Path | None = None) -> Path:
     shutil.copytree(model_folder("42M"), place)
     config = json.loads((place / "config.json").read_text())
     (place / "config.json").write_text(json.dumps(config | {"hidden_size": DIMS[0]}))
+    random_qwen3.write_sentence_transformers_files(place, DIMS[0])
     if tokenizer:
         if not tokenizer.is_file():
             raise SystemExit(f"bench: --tokenizer {tokenizer}: no such file")

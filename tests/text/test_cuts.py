@@ -1,6 +1,7 @@
 """Long texts are cut before they are tokenized. For every kind of tokenizer the tokens are those of the whole text."""
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,7 @@ def whole_text_bpe() -> RustTokenizer:
     return parts
 
 
-KINDS = {
+KINDS: dict[str, Callable[[], RustTokenizer]] = {
     "WordPiece": word_piece,
     "byte-level BPE": lambda: byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False)),
     "BPE as Qwen's": lambda: byte_level(

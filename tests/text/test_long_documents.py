@@ -86,15 +86,21 @@ def test_chunks_stay_with_their_document_through_crash_and_resume(tmp_path: Path
     assert read_dataset(tmp_path / "out").equals(read_dataset(tmp_path / "whole"))
 
 
-def test_mean_is_the_token_weighted_mean_of_the_chunks(tmp_path: Path, qwen: str) -> None:
+def test_mean_weighs_chunks_by_the_tokens_that_they_add_to_the_document(tmp_path: Path, qwen: str) -> None:
     corpus(tmp_path / "in")
-    in_one_process(config(tmp_path, qwen, "chunk", "chunks", chunk_tokens=32, chunk_overlap=4))
-    in_one_process(config(tmp_path, qwen, "mean", "mean", chunk_tokens=32, chunk_overlap=4))
+    limits = {"chunk_tokens": 40, "chunk_overlap": 12, "prompt": "A prompt of some length: "}
+    in_one_process(config(tmp_path, qwen, "chunk", "chunks", **limits))
+    in_one_process(config(tmp_path, qwen, "mean", "mean", **limits))
+    tokenizer = Tokenizer(f"{qwen}/tokenizer.json", 40, "<|endoftext|>")
     chunks, means = read_dataset(tmp_path / "chunks").to_pylist(), read_dataset(tmp_path / "mean").to_pylist()
     assert [row["id"] for row in means] == ["d0", "d1", "d3", "d4"]
     for row in means:
         mine = [chunk for chunk in chunks if chunk["id"] == row["id"]]
-        total = sum(np.array(chunk["embedding"]) * chunk["n_tokens"] for chunk in mine)
+        starts = tokenizer.character_spans(TEXTS[int(row["id"][1:])])[:, 0]
+        ends = [0, *(chunk["char_end"] for chunk in mine)]
+        weights = [int(((starts >= first) & (starts < last)).sum()) for first, last in pairwise(ends)]
+        assert sum(weights) == len(starts)
+        total = sum(np.array(chunk["embedding"]) * weight for chunk, weight in zip(mine, weights, strict=True))
         np.testing.assert_allclose(row["embedding"], total / np.linalg.norm(total), atol=1e-5)
         assert row["n_tokens"] == sum(chunk["n_tokens"] for chunk in mine)
         assert not row["truncated"]

@@ -89,10 +89,9 @@ def embed(prepared: Prepared, job: Job, embedder: Embedder) -> Embedded:
 
 
 def full_vectors(prepared: Prepared, job: Job, embedder: Embedder) -> npt.NDArray[np.float32]:
-    """Vectors of shape (rows, width). A row of several pieces gets their sum, weighted by tokens; `matryoshka.cut_vectors` scales it."""
-    lengths, owners = prepared.tokens.lengths, prepared.owners
+    """Vectors of shape (rows, width). A row of several pieces gets their weighted sum; `matryoshka.cut_vectors` scales it."""
+    lengths, owners, weights = prepared.tokens.lengths, prepared.owners, prepared.weights.astype(np.float32)
     # What a document of one piece gets must not depend on the others of its shard, down to the sign of a zero: -0.0 + x is x.
-    weights = np.where(np.bincount(owners)[owners] > 1, lengths, 1).astype(np.float32)
     vectors = np.full((prepared.rows.num_rows, job.model.width), -0.0, np.float32)
     one_piece_each = len(owners) == len(vectors)
     for batch in batches.pack_batches(lengths, job.cfg.engine.call_tokens):

@@ -38,28 +38,46 @@ class Pieces:
     tokens: Tokens  # of the m pieces
     documents: npt.NDArray[np.int64]  # (m,): the index of each piece's document
     spans: npt.NDArray[np.int64]  # (m, 2): the characters [start, stop) of each piece in its document's text
+    weights: npt.NDArray[np.int64]  # (m,): tokens of the document that a piece adds to the one before; 1 for the only piece
 
 
 def split_documents(documents: Documents, key: VectorKey, tokenizer: Tokenizer) -> Pieces:
     texts = text_spans(documents)
     tokens = tokenizer.encode([documents.texts[document][start:stop] for document, start, stop in texts], key.prompt)
     left_out = unseen_strings(documents, texts, tokens, key, tokenizer)
-    ids: list[npt.NDArray[np.int32]] = []
-    n_cut: list[int] = []
+    parts: list[Tokens] = []
     owners: list[int] = []
     spans: list[tuple[int, int]] = []
+    weights: list[int] = []
     for number, (document, start, stop) in enumerate(texts):
         if number in left_out:
             continue
+        text = documents.texts[document][start:stop]
         if tokens.n_cut[number] and key.long_documents in ("chunk", "mean"):
-            windows, parts = windows_of(documents.texts[document][start:stop], key.prompt, key.chunk_overlap, tokenizer)
+            windows, part, added = windows_of(text, key.prompt, key.chunk_overlap, tokenizer)
         else:
-            windows, parts = [(0, stop - start)], None
+            windows, part = [(0, stop - start)], Tokens.join([tokens.of(number)], tokens.n_cut[number : number + 1])
+            added = [tokenizer.count(text) if key.long_documents == "mean" and document in documents.chunk_ends else 1]
         spans += [(start + first, start + last) for first, last in windows]
         owners += [document] * len(windows)
-        ids += [parts.of(part) for part in range(len(windows))] if parts else [tokens.of(number)]
-        n_cut += parts.n_cut.tolist() if parts else [int(tokens.n_cut[number])]
-    return Pieces(Tokens.join(ids, np.array(n_cut, np.int64)), np.array(owners, np.int64), np.array(spans, np.int64).reshape(-1, 2))
+        weights += added
+        parts.append(part)
+    ids = [part.of(piece) for part in parts for piece in range(len(part.lengths))]
+    n_cut = np.concatenate([np.zeros(0, np.int64), *(part.n_cut for part in parts)])
+    of_pieces = np.array(owners, np.int64)
+    return Pieces(
+        Tokens.join(ids, n_cut),
+        of_pieces,
+        np.array(spans, np.int64).reshape(-1, 2),
+        own_weights(of_pieces, np.array(weights, np.int64)),
+    )
+
+
+def own_weights(owners: npt.NDArray[np.int64], weights: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The weights, but 1 for the only piece of a document, and for every piece of a document without a token."""
+    alone = np.bincount(owners)[owners] == 1
+    empty = np.bincount(owners, weights)[owners] == 0
+    return np.where(alone | empty, 1, weights)
 
 
 def text_spans(documents: Documents) -> list[tuple[int, int, int]]:
@@ -82,8 +100,8 @@ def unseen_strings(
     return {number for number, (document, _, _) in enumerate(texts) if not seen[number] and document in seen_documents}
 
 
-def windows_of(text: str, prompt: str, overlap: int, tokenizer: Tokenizer) -> tuple[list[tuple[int, int]], Tokens]:
-    """The character ranges of a long text's windows, and their token ids.
+def windows_of(text: str, prompt: str, overlap: int, tokenizer: Tokenizer) -> tuple[list[tuple[int, int]], Tokens, list[int]]:
+    """The character ranges of a long text's windows, their token ids, and how many of the text's tokens each adds to those before.
 
     Each window is tokenized as a text of its own. Anyone can therefore make the same vector from the same characters."""
     offsets = tokenizer.character_spans(text)
@@ -94,18 +112,25 @@ def windows_of(text: str, prompt: str, overlap: int, tokenizer: Tokenizer) -> tu
         max_cut = int(tokens.n_cut.max())
         # A window that is tokenized alone can have a token or two more than within its text.
         if not max_cut or room <= 1:
-            return spans, tokens
+            return spans, tokens, added_tokens(offsets, spans)
         room -= max_cut
+
+
+def added_tokens(offsets: npt.NDArray[np.int64], windows: list[tuple[int, int]]) -> list[int]:
+    """How many tokens start in each window behind the end of the window before. Each token of the text is counted once."""
+    borders = np.searchsorted(offsets[:, 0], [stop for _, stop in windows])
+    added: list[int] = np.diff(borders, prepend=0).tolist()
+    return added
 
 
 def prepare_rows(shard: Shard, documents: Documents, pieces: Pieces, policy: LongDocuments) -> Prepared:
     """The rows of the data file without their vectors, and the token ids of their pieces."""
     lengths, n_cut = pieces.tokens.lengths, pieces.tokens.n_cut
     rows, content = documents.rows, binary_of(document_hashes(documents.texts, documents.chunk_ends))
-    owners, numbers = pieces.documents, documents.numbers
+    owners, numbers, weights = pieces.documents, documents.numbers, pieces.weights
     if policy == "chunk":
         rows, content = chunk_rows(rows, content, documents.texts, pieces)
-        owners, numbers = np.arange(len(lengths)), numbers[pieces.documents]
+        owners, numbers, weights = np.arange(len(lengths)), numbers[pieces.documents], np.ones(len(lengths), np.int64)
     n_tokens = np.bincount(owners, lengths, rows.num_rows).astype(np.int32)
     row_cut = np.bincount(owners, n_cut, rows.num_rows).astype(np.int64)
     for field, column in zip(schema.TAIL, (pa.array(n_tokens), pa.array(row_cut > 0), content), strict=True):
@@ -121,7 +146,7 @@ def prepare_rows(shard: Shard, documents: Documents, pieces: Pieces, policy: Lon
         tokens_cut=int(row_cut.sum()),
         chunked=int(np.count_nonzero(np.bincount(pieces.documents) > 1)),
     )
-    return Prepared(shard, rows, numbers, pieces.tokens, owners, documents.rejects, counts, seconds={})
+    return Prepared(shard, rows, numbers, pieces.tokens, owners, weights, documents.rejects, counts, seconds={})
 
 
 def chunk_rows(rows: pa.Table, document_hashes: pa.Array, texts: list[str], pieces: Pieces) -> tuple[pa.Table, pa.Array]:
@@ -146,6 +171,7 @@ def select_rows(prepared: Prepared, rows: npt.NDArray[np.int64]) -> Prepared:
         numbers=prepared.numbers[rows],
         tokens=Tokens.join([prepared.tokens.of(int(piece)) for piece in pieces], prepared.tokens.n_cut[pieces]),
         owners=np.searchsorted(rows, prepared.owners[pieces]),
+        weights=prepared.weights[pieces],
     )
 
 
