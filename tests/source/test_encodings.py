@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bulkembed.errors import ConfigError
+from bulkembed.errors import ConfigError, SourceError
 from bulkembed.records import Documents
 from bulkembed.source import reader
 from bulkembed.source.conversion import WrongType
@@ -184,6 +184,37 @@ def test_a_type_that_no_object_showed_before_is_not_text(tmp_path: Path, monkeyp
     """Of formats without a footer only some objects are looked at before they are read."""
     monkeypatch.setattr("bulkembed.source.columns.MAX_SAMPLED", 1)
     assert values(kept(tmp_path, pa.nulls(1), pa.array([7]))) == [None, 7]
+
+
+def test_a_column_of_objects_that_were_not_looked_at_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bulkembed.source.columns.MAX_SAMPLED", 1)
+    write(tmp_path, "0.arrow", id=[1], text=["t"])
+    with pytest.raises(SourceError, match=r"0.arrow: no column 'kept'; its columns are id, text$"):
+        read_settled(tmp_path, config(keep_columns=["kept"]))
+    write(tmp_path, "1.arrow", id=[2], text=["t"], kept=[7])
+    with pytest.raises(SourceError, match=r'1 more objects were not looked at: if they have it, set column_types.kept = "string"'):
+        read_settled(tmp_path, config(keep_columns=["kept"]))
+    assert values(read_settled(tmp_path, config(keep_columns=["kept"], column_types={"kept": "int64"}))) == [None, 7]
+
+
+def labelled(column: pa.Array, name: str) -> pa.Table:
+    """A kept column of an extension type that Arrow does not know here."""
+    label = {"ARROW:extension:name": name, "ARROW:extension:metadata": '{"crs":"EPSG:4326"}', "unit": "m"}
+    fields = [pa.field("id", pa.int64()), pa.field("text", pa.string()), pa.field("lang", column.type, metadata=label)]
+    return pa.Table.from_arrays([pa.array([len(name)]), pa.array([name]), column], schema=pa.schema(fields))
+
+
+def test_an_extension_type_that_arrow_does_not_know_keeps_its_name(tmp_path: Path, qwen: str) -> None:
+    (tmp_path / "in").mkdir()
+    for names, kept_name in ((["geoarrow.wkb", "geoarrow.wkb"], b"geoarrow.wkb"), (["geoarrow.wkb", "geo"], None)):
+        for number, name in enumerate(names):
+            pq.write_table(labelled(pa.array([b"point"]), name), tmp_path / "in" / f"{number}.parquet")
+        output = tmp_path / names[1]
+        in_one_process(simulated(tmp_path / "in", output, qwen)).require_complete()
+        field = read_dataset(output).schema.field("lang")
+        assert (field.metadata or {}).get(b"ARROW:extension:name") == kept_name
+        assert (field.metadata or {}).keys() == ({b"ARROW:extension:name", b"ARROW:extension:metadata"} if kept_name else set())
+        assert problems(output) == []
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,11 @@ def holds_json_text(field: pa.Field) -> bool:
     return bool(dict(field.metadata or {}).items() >= JSON_TEXT.items())
 
 
+def extension_of(field: pa.Field) -> dict[bytes, bytes]:
+    """What a field says of an extension type that Arrow does not know here, such as `geoarrow.wkb`: its name and its own metadata."""
+    return {key: value for key, value in (field.metadata or {}).items() if key.startswith(b"ARROW:extension:")}
+
+
 def plain_type(kind: pa.DataType) -> pa.DataType:
     """The type without encodings that some of Arrow's functions and other readers lack: dictionaries, runs, views, narrow decimals."""
     if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):

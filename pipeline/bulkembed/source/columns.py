@@ -17,6 +17,7 @@ from bulkembed.records import LongDocuments
 from bulkembed.scans import Layout
 from bulkembed.source import json_columns
 from bulkembed.source.column_types import (
+    extension_of,
     holds_json_text,
     is_unknown,
     json_text_field,
@@ -45,7 +46,7 @@ def carried_columns(store: Store, objects: Iterable[SourceObject], recipe: Recip
     """The schema of the id and the kept columns. `place`: the source.
 
     The types are those in `column_types`, else types that hold the values of all footers, and of the first rows of objects without a
-    footer. Reading all rows may widen these: see widening. Raises SourceError where all objects lack a column."""
+    footer. Reading all rows may widen these: see widening. Raises SourceError where none of these objects has a column."""
     rows, names = recipe.row_schema, recipe.source_columns
     undeclared = set(rows.carried_columns) - rows.declared_types.keys()
     fields: dict[str, pa.Field] = {}
@@ -67,9 +68,16 @@ def carried_columns(store: Store, objects: Iterable[SourceObject], recipe: Recip
                 fields[name] = source.field(name)
     missing = tuple(name for name in names if name not in fields and not (name in rows.declared_types and name in rows.keep_columns))
     if first and missing:
-        raise SourceError(no_column(first[0].uri, missing[0], first[1].names))
+        hint = unseen_hint(missing[0], len(objects) - len(looked_at(objects))) if missing[0] in rows.keep_columns else ""
+        raise SourceError(no_column(first[0].uri, missing[0], first[1].names) + hint)
     fields |= asked_fields(rows)
     return output_columns([fields[name] for name in rows.carried_columns], rows)
+
+
+def unseen_hint(name: str, unseen: int) -> str:
+    """What to do where only objects that were not looked at have a column. `unseen`: how many these are."""
+    text = f'; {unseen:,} more objects were not looked at: if they have it, set column_types.{name} = "string", or its type'
+    return text if unseen else ""
 
 
 def refuse_mistake(recipe: Recipe, item: SourceObject, source: pa.Schema) -> None:
@@ -98,7 +106,7 @@ def merge_fields(known: pa.Field | None, new: pa.Field, known_from: str = "", ne
     if not holds_json_text(known) and not holds_json_text(new):
         kind = union(known.type, new.type)
         if kind is not None:
-            return known.with_type(kind)
+            return (known if extension_of(known) == extension_of(new) else known.remove_metadata()).with_type(kind)
     for field in (known, new):
         if not holds_json_text(field) and not has_json(field.type):
             raise ConfigError(
@@ -212,7 +220,7 @@ def output_field(field: pa.Field, rows: RowSchema) -> pa.Field:
     if holds_json_text(field):
         return field
     kind = without_unknown(plain_type(field.type))
-    plain = pa.field(field.name, kind if field.name in rows.declared_types else stored_type(kind))
+    plain = pa.field(field.name, kind if field.name in rows.declared_types else stored_type(kind), metadata=extension_of(field))
     problem = storing_problem(plain)
     if problem is None:
         return plain
