@@ -165,6 +165,14 @@ def test_an_id_that_no_longer_fits_is_a_reject(tmp_path: Path, qwen: str) -> Non
     assert (summary.snapshot.documents, summary.snapshot.rejects) == (2, 1)
 
 
+def test_an_id_that_is_but_a_reject_is_not_what_stops_the_night(tmp_path: Path, qwen: str) -> None:
+    write(tmp_path / "in", "a", [{"id": 1, "text": "a", "kept": 1}])
+    run(tmp_path, qwen)
+    write(tmp_path / "in", "b", [{"id": "x", "text": "b", "kept": "y"}])
+    with pytest.raises(ConfigError, match=r"^column_types: 'kept' is int64 .*: row 0: kept is 'y', not int64"):
+        run(tmp_path, qwen)
+
+
 def test_a_column_without_values_takes_any_later_one_as_text(tmp_path: Path, qwen: str) -> None:
     write(tmp_path / "in", "a", rows_of([None, None]))
     run(tmp_path, qwen)

@@ -191,7 +191,7 @@ def test_what_has_no_common_type_is_json_text(tmp_path: Path, first: pa.Array, s
 
 @pytest.mark.parametrize(("one", "other"), [(pa.array([b"a"]), pa.array([1])), (pa.array([1], pa.duration("s")), pa.array(["a"]))])
 def test_what_has_neither_a_type_nor_a_text_is_refused(tmp_path: Path, one: pa.Array, other: pa.Array) -> None:
-    with pytest.raises(ConfigError, match=r"keep_columns: 'kept' has type .* in .*a.parquet, and .* in .*b.parquet: no type holds both"):
+    with pytest.raises(ConfigError, match=r"column 'kept' has type .* in .*a.parquet, and .* in .*b.parquet: no type holds both"):
         read_pair(tmp_path, one, other)
 
 

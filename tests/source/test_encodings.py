@@ -237,6 +237,16 @@ def test_the_row_of_a_value_that_does_not_fit_is_named(tmp_path: Path, first: pa
         reader.read_documents(STORE, shard, recipe(cfg), carried)
 
 
+def test_a_decimal_takes_the_integers_that_it_holds(tmp_path: Path) -> None:
+    small, large = [pa.array([7, None]), pa.array([999], pa.uint64())], [pa.array([2**62])]
+    for kind, columns in (("decimal128(5, 2)", small), ("decimal256(50, 4)", large)):
+        parts = kept(tmp_path / kind, *columns, suffix="parquet", column_types={"kept": kind})
+        assert values(parts) == [value for column in columns for value in column.to_pylist()]
+        assert {str(part.rows.schema.field("kept").type) for part in parts} == {kind}
+    with pytest.raises(WrongType, match="row 1: kept: Decimal value does not fit in precision 5"):
+        kept(tmp_path / "wide", pa.array([7, 1000]), column_types={"kept": "decimal128(5, 2)"})
+
+
 def test_numbers_of_numpy_halves_are_exact(tmp_path: Path) -> None:
     halves = pa.array(np.array([0.1, np.nan], np.float16))
     assert values(kept(tmp_path, halves, pa.array(["x"]))) == ["0.0999755859375", "NaN", "x"]

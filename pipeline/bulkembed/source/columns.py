@@ -110,8 +110,8 @@ def merge_fields(known: pa.Field | None, new: pa.Field, known_from: str = "", ne
     for field in (known, new):
         if not holds_json_text(field) and not has_json(field.type):
             raise ConfigError(
-                f"keep_columns: {new.name!r} has type {known.type} in {known_from}, and {new.type} in {new_from}: no type holds both, and "
-                f"{field.type} has no JSON; convert the files, or do not keep the column"
+                f"column {new.name!r} has type {known.type} in {known_from}, and {new.type} in {new_from}: no type holds both, and "
+                f"{field.type} has no JSON; convert the files, or do without the column"
             )
     return json_text_field(new.name)
 

@@ -132,7 +132,7 @@ def decode_array(array: pa.Array) -> pa.Array:
 
 def convert_scalars(array: pa.Array, target: pa.DataType, path: str) -> pa.Array:
     try:
-        cast = array.cast(target)
+        cast = cast_values(array, target)
         if is_text(array.type) and is_bytes(target) and not is_text(target):
             return cast  # also of a text that is not UTF-8, which its bytes do not become again
         back = cast.cast(array.type)
@@ -146,11 +146,18 @@ def convert_scalars(array: pa.Array, target: pa.DataType, path: str) -> pa.Array
     return cast
 
 
+def cast_values(array: pa.Array, target: pa.DataType) -> pa.Array:
+    """As Arrow casts, but integers become each decimal that holds their values. Arrow asks for digits for any integer of the type."""
+    if pa.types.is_integer(array.type) and pa.types.is_decimal(target):
+        array = array.cast(pa.decimal128(20, 0))
+    return array.cast(target)
+
+
 def first_refused(array: pa.Array, target: pa.DataType) -> int | None:
     """The first row whose value Arrow cannot convert."""
     for row in range(len(array)):
         try:
-            array.slice(row, 1).cast(target)
+            cast_values(array.slice(row, 1), target)
         except pa.ArrowException:
             return row
     return None

@@ -39,13 +39,13 @@ def scan_or_misfits(store: Store, item: SourceObject, recipe: Recipe, carried: p
     `rejected`: columns whose rows are rejects where a value of JSON does not fit."""
     try:
         scan = scan_object(store, item, recipe, carried)
-        examples = dict(scan.misfits)
+        examples = {name: example for name, example in scan.misfits.items() if name not in rejected}
     except WrongType as error:
         if error.column in recipe.row_schema.declared_types:
             raise
         examples = {error.column: str(error).removeprefix(f"{item.uri}: ")}
     else:
-        if not examples.keys() - set(rejected):
+        if not examples:
             return scan
     return look_again(store, item, recipe, carried, examples)
 
@@ -84,7 +84,7 @@ def fallback(field: pa.Field, uri: str, example: str) -> pa.Field:
     if coarser != field.type:
         return field.with_type(coarser)
     if not has_json(field.type):
-        raise ConfigError(f"keep_columns: {uri}: {example}; no type holds all values of the column; convert the files, or do not keep it")
+        raise ConfigError(f"{uri}: {example}; no type holds all values of {field.name!r}; convert the files, or do without the column")
     return json_text_field(field.name)
 
 
