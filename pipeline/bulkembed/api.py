@@ -143,10 +143,11 @@ def retry_rejects(
     """Embeds rejected documents again, after a fix. Returns None where none was rejected for such a reason: then nothing is done.
 
     `reasons`: only rejects for one of these; empty for all. Rows that the source itself spoils are rejected again by every run.
+    `run_key` is not heeded: the run of that name has rejected them, or is still to come.
     Raises ConfigError where a reason does not exist, and what `run` raises."""
     if unknown := sorted(set(reasons) - set(REJECT_REASONS)):
         raise ConfigError(f"reason: rows are never rejected for {unknown[0]!r}; the reasons are {', '.join(REJECT_REASONS)}")
-    job, work = open_job(config, set(reasons) or set(REJECT_REASONS))
+    job, work = open_job(config.model_copy(update={"run_key": None}), set(reasons) or set(REJECT_REASONS))
     return finished(Plan(job, work), on_progress, on_plan) if work.has_retries else None
 
 

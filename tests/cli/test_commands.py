@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from bulkembed.cli import console
 from bulkembed.cli.app import main
 from bulkembed.config.settings import parse_setting
-from bulkembed.dataset.snapshots import newest_dataset
+from bulkembed.dataset.snapshots import newest_dataset, snapshots
 from bulkembed.storage.store import Store
 from bulkembed.text.tokenizer import Tokenizer
 from tests.support.commands import in_process, job
@@ -147,8 +147,12 @@ def test_retry_rejects_embeds_them_after_a_fix(tmp_path: Path, qwen: str) -> Non
     assert 7 not in read_dataset(tmp_path / "out")["id"].to_pylist()
     nothing = in_process("retry-rejects", *job(tmp_path, qwen, "--reason", "engine_lost")[1:])
     assert "no document of this dataset was rejected for such a reason" in nothing.stdout
-    fixed = in_process("retry-rejects", *job(tmp_path, qwen, "--reason", "bad_vector")[1:])
+    refused = in_process("retry-rejects", *job(tmp_path, qwen, "--run-key", "2026-11-27")[1:])
+    assert refused.returncode == 2 and "--run-key" in refused.stderr
+    (tmp_path / "run.toml").write_text('run_key = "2026-11-27"\n')
+    fixed = in_process("retry-rejects", *job(tmp_path, qwen, "--reason", "bad_vector", "--config", tmp_path / "run.toml")[1:])
     assert fixed.returncode == 0, fixed.stderr
+    assert [snapshot.run_key for snapshot in snapshots(Store(), str(tmp_path / "out"))] == [None, None], "the run of that name is to come"
     assert "  to do        embed 1 documents, in 1 shards\n" in fixed.stdout
     assert sorted(read_dataset(tmp_path / "out")["id"].to_pylist()) == [n for n in range(40) if n != 30]
     assert "snapshot 2: 39 documents" in fixed.stdout

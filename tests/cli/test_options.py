@@ -17,6 +17,7 @@ from bulkembed.cli import console
 from bulkembed.cli.app import app
 from bulkembed.cli.model_commands import MODEL_KEYS, TUNE_KEYS
 from bulkembed.cli.options import RUN_KEYS, Command, load_config, places
+from bulkembed.cli.run_commands import RETRY_KEYS
 from bulkembed.config.error_lines import KEYS
 from bulkembed.config.settings import parse_setting, unescape
 from bulkembed.errors import ConfigError
@@ -45,7 +46,7 @@ def test_help_shows_every_word_of_every_option(name: str, capsys: pytest.Capture
 def test_the_options_of_a_run_are_those_of_its_configuration(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     app([name, "--help"], standalone_mode=False)
     shown = " ".join(capsys.readouterr().out.split()).replace("- ", "-")
-    expected = {"check": MODEL_KEYS, "tune": TUNE_KEYS}.get(name, RUN_KEYS)
+    expected = {"check": MODEL_KEYS, "tune": TUNE_KEYS, "retry-rejects": RETRY_KEYS}.get(name, RUN_KEYS)
     keys = [KEYS[option.name] for option in COMMANDS[name].params if option.name in RUN_KEYS]
     assert [key.name for key in keys] == expected
     for key in keys:

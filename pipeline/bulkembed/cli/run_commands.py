@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bulkembed.cli.console import out
 from bulkembed.cli.last_line import Call
-from bulkembed.cli.options import ApiPrice, HourPrice, Rate, RunCommand, takes_run_keys
+from bulkembed.cli.options import RUN_KEYS, ApiPrice, HourPrice, Rate, RunCommand, takes_run_keys
 from bulkembed.errors import BulkembedError, ConfigError, IncompleteError
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ AsJson = Annotated[
     bool,
     typer.Option("--json", help="End with one line of JSON on standard output, however the run ends. All else goes to standard error."),
 ]
+NOT_RETRIED = {"run_key"}  # a retry is no repeat of the run of that name
+RETRY_KEYS = [key for key in RUN_KEYS if key not in NOT_RETRIED]
 LINE_EVERY_SECONDS = 5.0  # between progress lines, where there is no terminal
 
 
@@ -130,7 +133,7 @@ def switch(cfg: "RunConfig", summary: "Summary | None", seen: "Seen") -> None:
 
 
 @app.command(cls=RunCommand)
-@takes_run_keys
+@partial(takes_run_keys, keys=RETRY_KEYS, idle=NOT_RETRIED)
 def retry_rejects(
     cfg: "RunConfig",
     context: typer.Context,
@@ -139,7 +142,7 @@ def retry_rejects(
         typer.Option(metavar="<string>", help="Only documents that were rejected for this reason. Repeatable. [default: any]"),
     ] = None,
 ) -> None:
-    """Embed rejected documents again, after a fix. Takes the same options as the run that rejected them."""
+    """Embed rejected documents again, after a fix. Takes the same options as the run that rejected them, but --run-key."""
     from bulkembed import api
 
     summary = embed(lambda on_progress, on_plan: api.retry_rejects(cfg, reason or (), on_progress, on_plan), Call.of(context).seen)
