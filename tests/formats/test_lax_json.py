@@ -72,6 +72,13 @@ def test_two_values_of_one_name_are_a_reject(tmp_path: Path, line: bytes, name: 
     assert rejects == [(0, "not_json", f"it has 2 different values of {name!r}")]
 
 
+def test_two_values_of_a_column_that_a_path_begins_with_are_a_reject(tmp_path: Path) -> None:
+    lines = [b'{"id": 1, "doc": {"t": "a"}, "doc": {"t": "b"}}', b'{"id": 2, "doc": {"t": "c"}, "other": {"doc": 1}, "doc": {"t": "c"}}']
+    rows, texts, rejects = read_lines(tmp_path, *lines, keep_columns=[], text_columns=["doc.t"])
+    assert (rows, texts) == ([{"id": 2}], ["c"])
+    assert rejects == [(0, "not_json", "it has 2 different values of 'doc'")]
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -245,6 +246,15 @@ def test_a_decimal_takes_the_integers_that_it_holds(tmp_path: Path) -> None:
         assert {str(part.rows.schema.field("kept").type) for part in parts} == {kind}
     with pytest.raises(WrongType, match="row 1: kept: Decimal value does not fit in precision 5"):
         kept(tmp_path / "wide", pa.array([7, 1000]), column_types={"kept": "decimal128(5, 2)"})
+
+
+def test_maps_that_are_all_empty_have_any_type(tmp_path: Path) -> None:
+    """As DuckDB writes `map()`."""
+    for name, column in (("a", "map()"), ("b", "map([i], ['x'])")):
+        duckdb.sql(f"copy (select i as id, 't' as text, {column} as kept from range(2) t(i)) to '{tmp_path}/{name}.parquet'")
+    assert values(read_settled(tmp_path, config(keep_columns=["kept"]))) == [[], [], [(0, "x")], [(1, "x")]]
+    (tmp_path / "b.parquet").unlink()
+    assert values(read_settled(tmp_path, config(keep_columns=["kept"]))) == [[], []]
 
 
 def test_numbers_of_numpy_halves_are_exact(tmp_path: Path) -> None:

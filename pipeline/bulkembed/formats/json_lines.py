@@ -18,7 +18,7 @@ from bulkembed.errors import ObjectError
 from bulkembed.formats import lax_json
 from bulkembed.formats.format import Format, ObjectVersion, Reading
 from bulkembed.formats.lax_json import Numeral, exact_float, exact_int
-from bulkembed.formats.paths import add_values
+from bulkembed.formats.paths import add_values, heads
 from bulkembed.formats.rows import JsonRows
 from bulkembed.formats.text_lines import MAX_LINE_BYTES, RowIndex, TextFile, batches_of, open_text, part_records, require_text
 from bulkembed.records import Reasons
@@ -97,7 +97,8 @@ class ParsedLines:
 def parse_lines(lines: Iterable[tuple[bytes, int]], names: Sequence[str]) -> ParsedLines:
     """Parses each line. `names`: the columns that are read."""
     found = ParsedLines([], [], [], {})
-    find_keys = lax_json.key_pattern(names).findall
+    once = heads(names)  # names that may stand once in a line
+    find_keys = lax_json.key_pattern(once).findall
     usual: list[bytes] = []  # keys of an earlier line, each once; most lines have the same, and one comparison is enough
     for number, (line, length) in enumerate(lines):
         row: Any = {}
@@ -113,7 +114,7 @@ def parse_lines(lines: Iterable[tuple[bytes, int]], names: Sequence[str]) -> Par
                     if len(keys) == len(set(keys)):
                         usual = keys
                     elif lax_json.may_repeat(keys, row, find_keys):
-                        lax_json.require_one_value(line, names)
+                        lax_json.require_one_value(line, once)
             except ValueError as error:
                 row, found.reasons[number] = {}, ("not_json", str(error)[:200])
         if not isinstance(row, dict):

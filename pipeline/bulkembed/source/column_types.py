@@ -66,7 +66,8 @@ def with_parts(kind: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) 
     if pa.types.is_struct(kind):
         return pa.struct([pa.field(part.name, change(part.type)) for part in kind])
     if pa.types.is_map(kind):
-        return pa.map_(change(kind.key_type), change(kind.item_type))
+        key = change(kind.key_type)
+        return kind if pa.types.is_null(key) else pa.map_(key, change(kind.item_type))  # Arrow makes no type with keys of null
     if isinstance(kind, pa.FixedSizeListType):
         return pa.list_(change(kind.value_type), kind.list_size)
     if isinstance(kind, pa.ListType | pa.ListViewType):

@@ -137,7 +137,8 @@ def lists(one: pa.DataType, other: pa.DataType) -> pa.DataType:
 
 
 def maps(one: pa.MapType, other: pa.MapType) -> pa.DataType:
-    return pa.map_(common(one.key_type, other.key_type), common(one.item_type, other.item_type))
+    key = common(one.key_type, other.key_type)
+    return one if pa.types.is_null(key) else pa.map_(key, common(one.item_type, other.item_type))
 
 
 # The first line whose test holds for both types has their common type.
