@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -64,15 +65,34 @@ def spoil(path: Path) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def test_the_same_source_again_does_nothing_and_reads_no_data(cfg: RunConfig) -> None:
+def test_the_same_source_again_does_nothing_and_reads_no_data(cfg: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     first = in_one_process(cfg).snapshot
-    for folder in (cfg.source_text, f"{cfg.output}/data", f"{cfg.output}/_meta/keys"):
+    for folder in (f"{cfg.output}/data", f"{cfg.output}/_meta/keys"):
         for path in Path(folder).rglob("*.*"):
             spoil(path)
+    opened: list[str] = []
+    monkeypatch.setattr(Store, "of_source", lambda store: NoReading(opened))
     files = files_below(cfg.output)
     summary, count = complete_run(cfg)
     assert (summary.snapshot, summary.plan.is_still, count) == (first, True, 0)
     assert files_below(cfg.output) == files
+    assert opened == []
+
+
+class NoReading(Store):
+    """Notes what is opened."""
+
+    def __init__(self, opened: list[str]) -> None:
+        super().__init__()
+        self.opened = opened
+
+    def open(self, uri: str, expected_version: str | None = None) -> BinaryIO:
+        self.opened.append(uri)
+        return super().open(uri, expected_version)
+
+    def open_stream(self, uri: str, expected_version: str | None = None, expected_bytes: int = 0) -> io.BufferedReader:
+        self.opened.append(uri)
+        return super().open_stream(uri, expected_version, expected_bytes)
 
 
 def truncate(path: Path) -> None:

@@ -108,7 +108,8 @@ def web() -> Iterator[str]:
         return aiohttp.web.Response(text='<a href="a.jsonl">a</a> <a href="b.pdf">b</a> <a href="../">up</a>', content_type="text/html")
 
     async def document(request: aiohttp.web.Request) -> aiohttp.web.Response:
-        return aiohttp.web.Response(body=gzip.compress(ROW) if request.path.endswith(".gz") else ROW, content_type="text/plain")
+        body = gzip.compress(ROW) if request.path.endswith(".gz") else ROW
+        return aiohttp.web.Response(body=body, content_type="text/plain", headers={"ETag": "1"})
 
     application = aiohttp.web.Application()
     application.router.add_get("/in/", page)
@@ -149,7 +150,7 @@ def test_a_page_of_links_as_servers_write_it(short_waits: None) -> None:
         return aiohttp.web.Response(text="".join(f'<a href="{link}">x</a>' for link in shown), content_type="text/html")
 
     async def document(request: aiohttp.web.Request) -> aiohttp.web.Response:
-        return aiohttp.web.Response(body=ROW, content_type="text/plain")
+        return aiohttp.web.Response(body=ROW, content_type="text/plain", headers={"ETag": "1"})
 
     async def failing(request: aiohttp.web.Request) -> aiohttp.web.Response:
         return aiohttp.web.Response(status=int(request.path[-4:-1]))

@@ -19,14 +19,15 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Self
+from typing import Any, Self
 
 import aiohttp
 from aiohttp import web
 from yarl import URL
 
 CODES = {"500": (500, "InternalError"), "503": (503, "SlowDown"), "expired": (400, "ExpiredToken")}
-HOP = {"transfer-encoding", "connection", "content-length", "host"}
+HOP = {"transfer-encoding", "connection", "content-length"}
+NOT_ADDED = ("Content-Type", "Accept", "Accept-Encoding", "User-Agent")  # signatures cover headers
 
 
 @contextmanager
@@ -93,7 +94,8 @@ class FaultyS3:
             await asyncio.sleep(self.stall_seconds)
         headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP}
         url = URL(self.target + request.raw_path, encoded=True)
-        async with self.session.request(request.method, url, headers=headers, data=await request.read(), allow_redirects=False) as answer:
+        sent: dict[str, Any] = {"headers": headers, "skip_auto_headers": NOT_ADDED, "allow_redirects": False}
+        async with self.session.request(request.method, url, data=await request.read() or None, **sent) as answer:
             return await self.pass_on(request, answer, await answer.read(), fault)
 
     async def pass_on(self, request: web.Request, answer: aiohttp.ClientResponse, body: bytes, fault: str) -> web.StreamResponse:

@@ -18,10 +18,10 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 class Dateless(Quiet):
-    """Tells only the size of an object."""
+    """Tells only the size of JSON lines."""
 
     def send_header(self, keyword: str, value: str) -> None:
-        if keyword != "Last-Modified":
+        if keyword != "Last-Modified" or not self.path.endswith(".jsonl"):
             super().send_header(keyword, value)
 
 

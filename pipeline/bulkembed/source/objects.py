@@ -31,6 +31,7 @@ UNREADABLE = {
     BROKEN: "a link that leads nowhere; mend, remove or exclude it",
     NOT_UTF8: "its name is not UTF-8; rename or exclude it",
 }
+UNSEEN = "the store tells neither an ETag nor a time of change, so new content would go unseen; copy the object to a store that does"
 
 
 class NoDocuments(SourceError):
@@ -44,7 +45,7 @@ class SourceObject:
     uri: str
     relative_path: str
     size: int
-    version: str  # the store's ETag, else size and modification time
+    version: str  # what the store shows of its content: see storage/object_info
     format: FormatName
     id: str  # sorts in source order: readable part of the path, then a hash of path and version
     table: TableFile | None = field(default=None, compare=False)  # what the table says of it, where the source is one
@@ -106,22 +107,28 @@ def source_listing(
         raise SourceError(f"source {source}: is {table.name}, whose files are Parquet; leave out --format {asked}")
     if table is not None:
         return table_listing(store, source, table, exclude)
-    formats = formats_of(store, listing.objects, asked)
-    pairs = list(zip(listing.objects, formats, strict=True))
+    found = zip(listing.objects, formats_of(store, listing.objects, asked), strict=True)
+    pairs = [(stored, with_version(stored, known)) for stored, known in found]
     objects = sorted((source_object(stored, known) for stored, known in pairs if isinstance(known, str)), key=lambda item: item.id)
     others = [stored for stored, known in pairs if known is None]
     if not objects or not is_known(objects):
         refuse_tables(store, source, listing)
     failures = [Failure(printable(item.uri), UNREADABLE[item.reason]) for item in listing.left_out if may_be_document(item, asked)]
-    failures += [known for known in formats if isinstance(known, Failure)]
+    failures += [known for _, known in pairs if isinstance(known, Failure)]
     left_out = left_out_names(others, [item for item in listing.left_out if not may_be_document(item, asked)])
     if not objects:
-        some = f"{len(others)} objects there, none of them" if others else "nothing there; expected"
+        nothing = "nothing there that can be read" if failures else "nothing there"
+        some = f"{len(others)} objects there, none of them" if others else f"{nothing}; expected"
         reasons = [f"{failure.where}: {failure.reason}" for failure in failures[:MAX_EXAMPLES]] + [
             f"left out {names}" for names in left_out
         ]
         raise NoDocuments("; ".join([f"source {source}: {some} {EXPECTED}", *reasons]))
     return SourceListing(objects, failures, left_out, listing.links)
+
+
+def with_version(stored: StoredObject, known: FormatName | Failure | None) -> FormatName | Failure | None:
+    """The format of an object. A Failure where the store does not show when its content changes: a new one would go unseen."""
+    return Failure(printable(stored.uri), UNSEEN) if known is not None and not stored.version else known
 
 
 def table_listing(store: Store, source: str, table: Table, exclude: Sequence[str] = ()) -> SourceListing:

@@ -85,7 +85,7 @@ class StoredObject:
     uri: str
     relative_path: str  # below the prefix or glob that was listed
     size: int
-    version: str  # changes when the content does
+    version: str  # changes when the content does; empty where the store does not show that
     modified: float | None = None  # Unix seconds by the store's clock; None where the store does not say
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bulkembed.errors import StorageError
 from bulkembed.storage.listing import AGAIN, BROKEN, GONE, NOT_UTF8, SPECIAL, Entry, NameTest, any_name, below
+from bulkembed.storage.local_identity import local_info
 from bulkembed.storage.name_rules import NameRules
 from bulkembed.storage.retry import retry
 
@@ -116,7 +117,7 @@ class LocalTree:
             known = item.stat(follow_symlinks=False)
         except FileNotFoundError:
             return Entry(path, "left out", GONE)
-        return Entry(path, "file", "", {"size": known.st_size, "mtime": known.st_mtime}, real)
+        return Entry(path, "file", "", local_info(known), real)
 
 
 def listed_again(entry: Entry) -> Entry:
@@ -151,7 +152,7 @@ def resolve_entry(path: str) -> Entry:
         return Entry(path, "folder", real=real, linked=linked)
     if not stat.S_ISREG(known.st_mode):
         return Entry(path, "left out", SPECIAL)
-    return Entry(path, "file", "", {"size": known.st_size, "mtime": known.st_mtime}, real, linked)
+    return Entry(path, "file", "", local_info(known), real, linked)
 
 
 def is_absent(error: OSError, path: str) -> bool:

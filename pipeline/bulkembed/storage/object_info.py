@@ -9,17 +9,20 @@ from typing import Any
 
 from bulkembed.storage.listing import Entry, LeftOut, StoredObject, below
 
-# Names that file systems give to an object's ETag and its time.
-ETAGS = ("ETag", "etag")
+# Names that file systems give to what changes with an object's content, and to its time.
+CONTENTS = ("version", "ETag", "etag", "blob_id", "sha", "Content-MD5", "Digest")  # local files, object stores, the hub, git, HTTP
 TIMES = ("mtime", "LastModified", "updated", "last_modified", "Last-Modified", "modified", "created")
-VERSION_KEYS = {*ETAGS, *TIMES}  # any of these tells the version of an object
+OTHER_TIMES = ("modificationTime", "modify", "last_write_time")  # in other units
+VERSION_KEYS = {*CONTENTS, *TIMES, *OTHER_TIMES}  # any of these tells the version of an object
 
 
 def version_of(info: Mapping[str, Any]) -> str:
-    """A text that changes when the object's content does: its ETag, else its size and modification time."""
-    etag = next((info[name] for name in ETAGS if info.get(name)), None)
-    modified = next((info[name] for name in TIMES if info.get(name)), "")
-    return str(etag).strip('"') if etag else f"{info['size']}-{modified}"
+    """A text that changes when the object's content does: its ETag, else its size and modification time.
+
+    Empty where the store tells neither. A size alone does not show a new content."""
+    content = next((info[name] for name in CONTENTS if info.get(name)), None)
+    modified = next((info[name] for name in (*TIMES, *OTHER_TIMES) if info.get(name)), None)
+    return str(content).strip('"') if content else f"{info['size']}-{modified}" if modified else ""
 
 
 def modified_of(info: Mapping[str, Any]) -> float | None:

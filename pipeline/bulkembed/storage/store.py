@@ -23,6 +23,7 @@ from bulkembed.errors import ConfigError, ObjectError, StorageError
 from bulkembed.storage.file_systems import file_system, protocol_of
 from bulkembed.storage.listing import WILD, Listing, NameTest, StoredObject, Tree, any_name, fixed_part, list_tree
 from bulkembed.storage.local_files import link, put_local, remove_tree
+from bulkembed.storage.local_identity import local_info
 from bulkembed.storage.local_tree import LocalTree
 from bulkembed.storage.name_rules import NameRules
 from bulkembed.storage.object_info import VERSION_KEYS, left_out_name, modified_of, stored_object, version_of
@@ -143,14 +144,14 @@ class Store:
     def version(self, uri: str) -> str:
         """The current version of the object, to compare with the version in a listing."""
         filesystem, path = self._locate(uri)
-        return version_of(retry(lambda: cast("dict[str, Any]", filesystem.info(path)), f"reading {uri}"))
+        return version_of(retry(lambda: _info(filesystem, path), f"reading {uri}"))
 
     def modified(self, uri: str) -> float:
         """When the object was written, in Unix seconds by the store's clock.
 
         Raises FileNotFoundError where there is no object, StorageError where the store does not say."""
         filesystem, path = self._locate(uri)
-        time = modified_of(retry(lambda: cast("dict[str, Any]", filesystem.info(path)), f"reading {uri}"))
+        time = modified_of(retry(lambda: _info(filesystem, path), f"reading {uri}"))
         if time is None:
             raise StorageError(f"{uri}: the store does not say when it was written")
         return time
@@ -178,7 +179,7 @@ class Store:
                 return file
             # An open S3 file knows its version from the request that opened it. Other files know nothing, or their size only.
             details = getattr(file, "details", None) or {}
-            current = version_of(details if VERSION_KEYS.intersection(details) else filesystem.info(path))
+            current = version_of(details if VERSION_KEYS.intersection(details) else _info(filesystem, path))
         except FileNotFoundError:
             if expected_version is None:
                 raise
@@ -246,6 +247,12 @@ class Store:
     def creates_by_looking(self, uri: str) -> bool:
         """Whether `create` has found that this store has no create-only PUT. It looks first then, and two writers may both succeed."""
         return (uri.partition("://")[0], self.options) in _looking
+
+
+def _info(filesystem: Any, path: str) -> dict[str, Any]:
+    if isinstance(filesystem, LocalFileSystem):
+        return local_info(Path(path).stat())
+    return cast("dict[str, Any]", filesystem.info(path))
 
 
 def changed_error(uri: str) -> ObjectError:
