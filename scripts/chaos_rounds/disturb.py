@@ -1,97 +1,150 @@
-"""Starts a run, kills parts of it at random, and starts it again until it is complete."""
+"""Starts a run, disturbs it as the plan says, and starts it again until it is complete; after each night the dataset is compared."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import random
-import signal
-import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections import deque
 
 import psutil
 
-from scripts.chaos_rounds.material import WORK, Places
-from scripts.chaos_rounds.nodes import Nodes
+from bulkembed.dataset import paths
+from scripts.chaos_rounds import damages
+from scripts.chaos_rounds.kinds import LEASE_SECONDS, STALL_SECONDS, Kind
+from scripts.chaos_rounds.material import Places
+from scripts.chaos_rounds.outcome import Outcome, outcome_of
+from scripts.chaos_rounds.record import Record
+from scripts.chaos_rounds.scene import Damage, Scene, log_of
 
-TITLES = {"actor": "ray::Worker", "task": "ray::p"}  # how Ray's processes are called; tasks are `prepare` and `publish`
-VICTIMS = {"actor": 5, "task": 3, "node": 1, "driver": 1}  # and how often each is chosen, relative to the others
-STARTS_PER_KILL = 10  # so many starts for each kill, and the run can be taken for endless
+MAX_CALM_REFUSALS = 3  # of starts in a row that nothing disturbed: then the run does not end
+MAX_MISSES = 3  # starts in which a fault found nothing to disturb; then it is left out
+RIVAL_SECONDS = 300.0
 
 
 class DisturbedRun:
-    """One run that is disturbed until it is complete."""
+    """One run of several nights. What it was disturbed by is in `record`."""
 
-    def __init__(self, options: argparse.Namespace, command: list[str], nodes: Nodes) -> None:
-        self.options, self.command, self.nodes = options, command, nodes
-        self.env = os.environ | {"RAY_ADDRESS": nodes.cluster.address}
-        self.random = random.Random(options.seed)  # noqa: S311
-        self.killed: Counter[str] = Counter()
-        self.starts = 0
-        self.max_kills = 0  # in all nights so far
-        self.finished_shards = 0  # when the last victim was killed
-        self.due = 0.0  # monotonic seconds: when the next victim is killed
+    def __init__(self, options: argparse.Namespace, scene: Scene, plan: deque[Kind]) -> None:
+        self.options, self.scene, self.plan = options, scene, plan
+        self.chance = random.Random(options.seed)  # noqa: S311
+        self.record = Record()
+        self.night = 0
+        self.due = 0.0  # monotonic seconds: when the next fault is injected
+        self.finished_shards = 0  # when the last fault was injected
+        self.misses = 0  # starts in which the next fault found nothing to disturb
         self.driver_mb: list[float] = []  # samples of the driver's memory
 
-    def complete(self, max_kills: int) -> None:
-        """Starts the command until it ends with 0. `max_kills`: of this night and those before."""
-        self.max_kills = max_kills
+    def complete(self) -> None:
+        """Starts the command until it ends with 0. A start after one that was refused is not disturbed: does the run go on alone?"""
+        n_refusals = 0  # in a row
         while True:
-            self.starts += 1
-            with (WORK / f"run-{self.starts}.log").open("w") as log:
-                process = subprocess.Popen(self.command, env=self.env, stdout=log, stderr=log)
-                code = self.disturb(process)
-            if code == 0:
+            line = self.one_start(is_calm=n_refusals > 0)
+            if self.scene.driver.returncode == 0:
                 return
-            if self.starts > STARTS_PER_KILL * (1 + self.options.kills):
-                raise SystemExit(f"chaos: the run does not end; see {WORK}/run-{self.starts}.log")
+            n_refusals = 0 if line is None else n_refusals + 1
+            if n_refusals > 1 and line is not None and self.scene.damages:
+                self.mend("refused", line)
+            elif n_refusals > MAX_CALM_REFUSALS:
+                raise SystemExit(f"chaos: the run does not end: {line}; see {log_of(self.scene.starts)}")
 
-    def disturb(self, process: subprocess.Popen[bytes]) -> int:
-        """Kills parts of the run until it ends. Returns its exit code."""
-        self.due = time.monotonic() + self.pause()
-        while process.poll() is None:
-            time.sleep(0.2)
+    def one_start(self, is_calm: bool) -> str | None:
+        """Starts the run, and disturbs it until it ends. Returns the line of its refusal, None where it was complete or killed."""
+        scene, first = self.scene, self.plan[0] if self.plan else None
+        if not is_calm:
+            self.inject_at_rest()
+        scene.driver = scene.start()
+        start, self.due = scene.starts, time.monotonic() + self.pause()
+        while scene.driver.poll() is None:
+            time.sleep(0.1)
             with contextlib.suppress(psutil.NoSuchProcess):
-                self.driver_mb.append(psutil.Process(process.pid).memory_info().rss / 1e6)
-            if victim := self.next_victim():
-                self.kill(victim, process)
-                self.due = time.monotonic() + self.pause()
-        return process.returncode
+                self.driver_mb.append(psutil.Process(scene.driver.pid).memory_info().rss / 1e6)
+            if not is_calm and self.is_due() and self.inject_next():
+                self.due, first = time.monotonic() + self.pause(), None
+        if first is not None and not is_calm:
+            self.count_miss()
+        for rival in scene.rivals.values():
+            rival.wait(RIVAL_SECONDS)
+        for number, rival in scene.rivals.items():
+            self.record.ended(number, rival.returncode, scene.damages)
+        scene.rivals.clear()
+        line = self.record.ended(start, scene.driver.returncode, scene.damages)
+        self.record.since_start.clear()
+        return line
 
     def pause(self) -> float:
-        """Random seconds until the next kill."""
-        return self.random.uniform(0.3, 1.7) * float(self.options.every)
+        """Random seconds until the next fault."""
+        return self.chance.uniform(0.3, 1.7) * float(self.options.every)
 
-    def next_victim(self) -> str | None:
-        """The kind of the next victim; None where it is not time for one. A kind of `--victims` is due when a further shard is finished."""
-        victims = self.options.victims
-        if not victims:
-            is_due = time.monotonic() >= self.due and self.killed.total() < self.max_kills
-            return self.random.choices(list(VICTIMS), list(VICTIMS.values()))[0] if is_due else None
-        shards = len(list(WORK.glob("out/_meta/receipts/*/*.json")))
-        if shards <= self.finished_shards or self.killed.total() == len(victims):
-            return None
-        self.finished_shards = shards
-        return str(victims[self.killed.total()])
+    def is_due(self) -> bool:
+        """Whether the next fault is to be injected. Those of `--plan` come with finished shards, others after random pauses."""
+        moment = self.plan[0].moment if self.plan else "rest"
+        if moment != "work":
+            return moment != "rest"
+        return self.n_shards() > self.finished_shards if self.options.plan else time.monotonic() >= self.due
 
-    def kill(self, victim: str, process: subprocess.Popen[bytes]) -> None:
-        """Kills a random victim of this kind. Nothing counts as killed where no such process runs at the moment."""
-        if victim == "driver":
-            process.send_signal(self.random.choice([signal.SIGKILL, signal.SIGTERM]))
-            process.wait()
-        elif victim == "node":
-            self.nodes.kill(self.random)
-        else:
-            candidates = list(processes(TITLES[victim]))
-            if not candidates:
+    def n_shards(self) -> int:
+        return len(self.scene.store.listed(paths.receipts_root(self.scene.where.output)))
+
+    def inject_at_rest(self) -> None:
+        """Injects the faults before a start that are next. One that finds nothing to disturb goes to the end of the plan."""
+        while self.plan and self.plan[0].moment == "rest":
+            if not self.inject_next():
+                self.plan.rotate(-1)
                 return
-            with contextlib.suppress(psutil.NoSuchProcess):
-                self.random.choice(candidates).kill()
-        self.killed[victim] += 1
+
+    def inject_next(self) -> bool:
+        """Injects the fault that is next. False where it finds nothing to disturb."""
+        kind, scene = self.plan[0], self.scene
+        with kind.inject(scene) as what:
+            if what is not None:
+                self.record.fault(kind, self.night, scene.starts, what)
+                if kind.seconds[1]:
+                    scene.wait(self.chance.uniform(*kind.seconds))
+        if what is not None:
+            self.plan.popleft()
+            self.misses, self.finished_shards = 0, self.n_shards() if self.options.plan else 0
+        return what is not None
+
+    def count_miss(self) -> None:
+        """Leaves the next fault out where it found nothing to disturb in several starts."""
+        self.misses += 1
+        if self.misses >= MAX_MISSES:
+            self.record.note(left_out=self.plan.popleft().name)
+            self.misses = 0
+
+    def one_night(self, documents: int, model: str) -> Outcome:
+        """A night to its end. What `verify` says of a damaged object is believed: it is mended, and the run comes once more."""
+        self.night += 1
+        self.complete()
+        outcome = outcome_of(self.scene.where, model, documents, self.options.model)
+        while outcome.problems and self.standing_damages():
+            self.mend("reported by verify", " ".join(outcome.problems))
+            self.complete()
+            outcome = outcome_of(self.scene.where, model, documents, self.options.model)
+        self.standing_damages()
+        if outcome.is_wrong:
+            self.record.note(night=self.night, wrong=str(outcome))
+        return outcome
+
+    def standing_damages(self) -> list[Damage]:
+        """The damages that are still there. The others were repaired by a run."""
+        for damage in list(self.scene.damages):
+            if not damages.stands(self.scene.store, damage):
+                self.record.damaged(damage, "repaired", "")
+                self.scene.damages.remove(damage)
+        return self.scene.damages
+
+    def mend(self, outcome: str, text: str) -> None:
+        """Puts objects back as from a backup: those that a text names, or all where it names none."""
+        standing = self.standing_damages()
+        found = damages.named_in(text, standing)
+        for damage in found or list(standing):
+            self.record.damaged(damage, outcome if found else f"{outcome}, without a name", text)
+            damages.mend(self.scene.store, [damage])
+            self.scene.damages.remove(damage)
 
     def memory_of_quarters(self) -> list[int]:
         """The driver's peak memory in MB in the second and in the fourth quarter of all samples; the first has its start."""
@@ -99,21 +152,15 @@ class DisturbedRun:
         return [round(max(self.driver_mb[start : start + quarter])) for start in (quarter, 3 * quarter)]
 
 
-def processes(title: str) -> Iterator[psutil.Process]:
-    """Processes of the cluster that this process has started. Another Ray on this machine belongs to somebody else."""
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if " ".join(process.cmdline()).startswith(title):
-                yield process
-
-
 def command_line(options: argparse.Namespace, places: Places, model: str) -> list[str]:
-    """`bulkembed run` as a user would start it."""
+    """`bulkembed run` as a user would start it. A second run of the line waits for the first."""
     command = [sys.executable, "-m", "bulkembed", "run", "--source", places.source, "--output", places.output]
     command += ["--model", model, "--max-tokens", "64"]
     settings = {"shards.max_rows": options.shard_rows, "ray.layout": options.layout, "max_failures": 1_000_000}
+    settings |= {"if_running": "wait", "lease_seconds": LEASE_SECONDS}
     if options.model == "simulated":
-        settings |= {"engine.kind": "simulated", "engine.stall_seconds": 60, "engine.tokens_per_second": options.tokens_per_second}
+        settings |= {"engine.kind": "simulated", "engine.stall_seconds": STALL_SECONDS}
+        settings["engine.tokens_per_second"] = options.tokens_per_second
     for name, value in settings.items():
         command += ["--set", f"{name}={value}"]
     return command

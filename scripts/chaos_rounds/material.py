@@ -16,14 +16,14 @@ import pyarrow.parquet as pq
 
 from bulkembed.storage.store import Store
 from bulkembed.storage.uris import join
+from scripts.chaos_rounds import namespace
 from scripts.samples import demo_corpus, random_qwen3
+from tests.support.faulty_s3 import FaultyS3
+from tests.support.s3 import s3_server
 
 WORK = Path(".demo/chaos").resolve()
 WORDS = ["shard", "vector", "token", "receipt", "snapshot", "bucket", "actor", "corpus", "row", "group"]
 FILES = 10
-
-
-CHANGED_SHARE = 0.05  # of all documents, from each night to the next
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Places:
     output: str
     env: dict[str, str] = field(default_factory=dict)  # environment of the run and of the nodes
     storage: dict[str, Any] = field(default_factory=dict)  # storage options that reach both without the proxy
+    proxy: FaultyS3 | None = None  # before the store
+    disk: Path | None = None  # that the output has for itself
 
     def write_source(self, documents: pa.Table, chance: np.random.Generator) -> None:
         """Writes the documents in another order and with other cuts, under names of this night. Nothing else stays."""
@@ -53,10 +55,10 @@ def first_documents(count: int, model: str) -> pa.Table:
     return pa.table({"id": pa.array(range(count), pa.int64()), "text": texts})
 
 
-def following_documents(documents: pa.Table, chance: np.random.Generator) -> pa.Table:
-    """The same ids: some of them have a new text, and some the text of another document."""
+def following_documents(documents: pa.Table, chance: np.random.Generator, share: float) -> pa.Table:
+    """The same ids: this share of them has a new text, and as many the text of another document."""
     texts = np.array(documents["text"].to_pylist(), object)
-    changed, copied = np.split(chance.permutation(len(texts))[: 2 * round(len(texts) * CHANGED_SHARE)], 2)
+    changed, copied = np.split(chance.permutation(len(texts))[: 2 * round(len(texts) * share)], 2)
     texts[changed] = [f"{few_words(int(row))} {chance.integers(1 << 62)}" for row in changed]
     texts[copied] = texts[chance.permutation(copied)]
     return documents.set_column(1, "text", pa.array(texts, pa.string()))
@@ -82,16 +84,17 @@ def model_folder(name: str) -> str:
 def places(options: argparse.Namespace) -> Iterator[Places]:
     """Local folders, or an S3 server behind a proxy that breaks requests."""
     if not options.s3:
-        for name in ("in", "out"):
-            shutil.rmtree(WORK / name, ignore_errors=True)
-        yield Places(str(WORK / "in"), str(WORK / "out"))
+        shutil.rmtree(WORK / "in", ignore_errors=True)
+        disk = WORK / "disk" if namespace.is_own_namespace() else None
+        if disk is None:
+            shutil.rmtree(WORK / "out", ignore_errors=True)
+        else:
+            namespace.mount(disk)
+        yield Places(str(WORK / "in"), str((disk or WORK) / "out"), disk=disk)
         return
-    from tests.support.faulty_s3 import FaultyS3
-    from tests.support.s3 import s3_server
-
     with (
         s3_server(WORK) as storage,
-        FaultyS3(storage["endpoint_url"], options.seed, options.fault_rate, options.faults.split(",")) as proxy,
+        FaultyS3(storage["endpoint_url"], options.seed, options.proxy_rate, options.proxy_faults) as proxy,
     ):
         env = {"AWS_ACCESS_KEY_ID": storage["key"], "AWS_SECRET_ACCESS_KEY": storage["secret"], "AWS_ENDPOINT_URL": proxy.url}
-        yield Places("s3://corpus/in", "s3://corpus/out", env, storage)
+        yield Places("s3://corpus/in", "s3://corpus/out", env, storage, proxy)

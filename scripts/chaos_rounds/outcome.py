@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset.snapshots import newest_dataset, snapshot_files
 from bulkembed.embedding.model_files import describe
 from bulkembed.embedding.simulated import SimulatedEmbedder
+from bulkembed.errors import BulkembedError
 from bulkembed.inspection.verify import verify
 from bulkembed.runs.executor import LocalExecutor
 from bulkembed.runs.run import run
@@ -20,30 +22,37 @@ from bulkembed.storage.store import Store
 from scripts.chaos_rounds.material import WORK, Places
 from tests.support.nights import sorted_rows
 
-FAULTS = ("lost", "doubled", "problems", "different")
 MAX_COMPARED = 100_000  # documents up to which all vectors are compared with those of an undisturbed run
 
 
-def count_faults(output: str, storage: dict[str, Any], documents: int) -> dict[str, int]:
-    """How many documents the dataset lost or doubled, and how many problems `verify` finds."""
-    store = Store(storage)
-    ledger, snapshot = newest_dataset(store, output)
-    ids: list[int] = []
-    for shard in snapshot_files(store, output, snapshot):
-        ids += schema.table_of(store.read(ledger.data_uri(shard)), ["id"])["id"].to_pylist()
-    times = Counter(ids)
-    return {
-        "lost": documents - len(times),
-        "doubled": sum(count - 1 for count in times.values()),
-        "problems": len(list(verify(store, ledger, snapshot))),
-        "files": snapshot.files,
-    }
+@dataclass(frozen=True)
+class Outcome:
+    """What is wrong with the dataset after a night."""
+
+    lost: int = 0  # documents
+    doubled: int = 0
+    different: bool = False  # rows or vectors differ from those of a run that nothing disturbs
+    problems: tuple[str, ...] = ()  # as `verify` says them
+
+    @property
+    def is_wrong(self) -> bool:
+        return self != Outcome()
 
 
-def differs_from_undisturbed(where: Places, model: str) -> bool:
-    """Whether any row or vector differs from those of a run from scratch in this process, where nothing is killed."""
-    undisturbed = run_undisturbed(where, model)
-    return not sorted_rows(rows(where.output, where.storage)).equals(sorted_rows(rows(undisturbed, {})))
+def outcome_of(where: Places, model: str, documents: int, engine: str) -> Outcome:
+    """Compares the dataset with the source. An error that says what is damaged is a problem as well."""
+    store = Store(where.storage)
+    try:
+        ledger, snapshot = newest_dataset(store, where.output)
+        if problems := tuple(verify(store, ledger, snapshot)):
+            return Outcome(problems=problems)
+        found = rows(where.output, where.storage)
+    except (BulkembedError, FileNotFoundError, pa.ArrowException) as error:
+        return Outcome(problems=(f"{type(error).__name__}: {error}",))
+    times = Counter(found["id"].to_pylist())
+    is_compared = engine == "simulated" and documents <= MAX_COMPARED
+    different = is_compared and not sorted_rows(found).equals(sorted_rows(rows(run_undisturbed(where, model), {})))
+    return Outcome(documents - len(times), sum(times.values()) - len(times), different)
 
 
 def run_undisturbed(where: Places, model: str) -> str:

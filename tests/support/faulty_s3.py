@@ -8,6 +8,8 @@ reset      the connection breaks: in the middle of a body, or after a PUT went t
 truncate   a body that ends early, and politely
 stall      a body that stops for `stall_seconds`
 latency    an answer that takes `stall_seconds`
+refuse     the connection breaks before the store gets the request
+hang       no answer comes as long as this is among `faults`; then the connection breaks
 expired    from now on, every request is refused: ExpiredToken
 """
 
@@ -90,6 +92,8 @@ class FaultyS3:
             status, code = CODES[fault]
             body = "" if request.method == "HEAD" else f"<Error><Code>{code}</Code><Message>{code}, says the proxy</Message></Error>"
             return web.Response(status=status, text=body, content_type="application/xml")
+        if fault in ("refuse", "hang"):
+            return await self.cut(request, fault)
         if fault == "latency":
             await asyncio.sleep(self.stall_seconds)
         headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP}
@@ -97,6 +101,13 @@ class FaultyS3:
         sent: dict[str, Any] = {"headers": headers, "skip_auto_headers": NOT_ADDED, "allow_redirects": False}
         async with self.session.request(request.method, url, data=await request.read() or None, **sent) as answer:
             return await self.pass_on(request, answer, await answer.read(), fault)
+
+    async def cut(self, request: web.Request, fault: str) -> web.Response:
+        while fault == "hang" and fault in self.faults:
+            await asyncio.sleep(0.05)
+        if request.transport is not None:
+            request.transport.abort()
+        return web.Response(status=503)
 
     async def pass_on(self, request: web.Request, answer: aiohttp.ClientResponse, body: bytes, fault: str) -> web.StreamResponse:
         response = web.StreamResponse(status=answer.status)
