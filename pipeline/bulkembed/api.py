@@ -34,6 +34,7 @@ from bulkembed.inspection.status import RunStatus, status_of
 from bulkembed.inspection.verify import verify as problems_of
 from bulkembed.planned import Plan
 from bulkembed.records import REJECT_REASONS
+from bulkembed.runs.blame import blaming_writes
 from bulkembed.runs.estimate import Estimate, Prices
 from bulkembed.runs.forget import Forgotten
 from bulkembed.runs.lookup import open_job
@@ -125,7 +126,8 @@ def finished(planned: Plan, on_progress: OnProgress | None, on_plan: OnPlan | No
     with ExitStack() as stack:
         job, work, held = planned.job, planned.work, None
         if not work.is_still and work.held_back is None:
-            with connect.no_run_within_another():  # it would wait for itself
+            # A run within another one would wait for itself.
+            with connect.no_run_within_another(), blaming_writes(job.cfg.output):
                 held = stack.enter_context(lease_of(job))
             if held.waited or held.record.base != work.base.number:  # another run has published since it was planned
                 job, work = open_job(job.cfg, work.asked.retried)

@@ -17,6 +17,7 @@
       LeaseLost               a paused run was taken over by another one       exit 1
       IncompleteError         shards failed; running again resumes             exit 1
       OutputError             what is printed cannot be written                exit 1
+      HostError               the host has no more memory, threads, files      exit 1
     InterruptedRun            a signal ended the command; running again resumes; it is no Exception, so that no
                               handler takes it for a fault of the work         exit 128 + signal
 
@@ -26,6 +27,7 @@ the shard of a lost process or engine to another actor.
 
 from __future__ import annotations
 
+import errno
 from typing import Any, Literal
 
 
@@ -115,6 +117,23 @@ class IncompleteError(BulkembedError):
 
 class OutputError(BulkembedError):
     pass
+
+
+class HostError(BulkembedError):
+    pass
+
+
+def host_error(error: BaseException) -> HostError | None:
+    """The error of one line for what a host lacks or refuses; None for every other error, which is a fault of the code."""
+    if isinstance(error, MemoryError):
+        return HostError("this host gives no more memory: give it more, or do less at once")
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return HostError("this host allows no more threads: raise `ulimit -u`, or the limit of processes of the container")
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return HostError("this host allows no more open files: raise `ulimit -n`")
+    if isinstance(error, OSError) and error.strerror:
+        return HostError(": ".join(str(part) for part in (error.filename, error.strerror) if part))
+    return None
 
 
 class InterruptedRun(BaseException):  # as KeyboardInterrupt

@@ -15,7 +15,9 @@ import psutil
 import pytest
 
 from bulkembed import stopping
-from bulkembed.errors import InterruptedRun
+from bulkembed.cli import signals
+from bulkembed.cli.console import Output
+from bulkembed.errors import InterruptedRun, OutputError
 from bulkembed.runs.lookup import open_job
 from bulkembed.text.tokenizer import Tokenizer
 from tests.support.commands import in_process, job, start, wait_for_receipts
@@ -93,13 +95,37 @@ def test_a_signal_that_nobody_notices_ends_the_process_with_one_line() -> None:
     assert process.returncode == 143
 
 
+def test_a_terminal_that_is_closed_ends_the_process_with_one_line() -> None:
+    process = started("-c", PROGRAM + STUCK["asleep"])
+    wait_for_line(process, "there")
+    process.send_signal(signal.SIGHUP)
+    assert ended(process, 10) == [f"bulkembed: {InterruptedRun(signal.SIGHUP)}"]
+    assert process.returncode == 129
+
+
+def test_a_process_that_ignores_its_terminal_goes_on() -> None:
+    ignoring = f"import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n{PROGRAM}"  # as nohup does
+    process = started("-c", f"{ignoring}os.kill(os.getpid(), signal.SIGHUP); time.sleep(0.5); say()")
+    wait_for_line(process, "there")
+    assert ended(process, 10) == []
+
+
+def test_nothing_more_is_said_on_a_terminal_that_is_closed(stop: stopping.Stop) -> None:
+    """That of a run whose shards in flight are still to be published."""
+    with Path("/dev/full").open("w", buffering=1, encoding="ascii") as full, pytest.raises(OutputError):
+        Output(file=full).print("x")
+    with Path("/dev/full").open("w", buffering=1, encoding="ascii") as full:
+        stop.request(signal.SIGHUP)
+        Output(file=full).print("x")
+
+
 def test_children_have_signals_of_their_own() -> None:
     child = "subprocess.Popen(['grep', 'SigBlk', '/proc/self/status'], preexec_fn=lambda: None).wait()"
     process = started(
         "-c", f"{PROGRAM}\nfor line in open('/proc/self/status'):\n  'SigBlk' in line and os.write(1, line.encode())\n{child}"
     )
     blocked, of_child = (int(line.split()[1], 16) for line in process.communicate(timeout=10)[0].splitlines())
-    assert (blocked, of_child) == (1 << signal.SIGINT - 1 | 1 << signal.SIGTERM - 1, 0)
+    assert (blocked, of_child) == (sum(1 << number - 1 for number in signals.SIGNALS), 0)
 
 
 def test_a_library_catches_nothing() -> None:

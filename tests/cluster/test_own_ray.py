@@ -47,6 +47,14 @@ def test_no_folder_at_all_names_each(monkeypatch: pytest.MonkeyPatch) -> None:
         own_ray.temporary_folder({"TMPDIR": "/tmp/" + "x" * 50})
 
 
+@pytest.mark.parametrize(("is_writable", "place"), [(True, None), (False, "/x")])
+def test_objects_lie_elsewhere_where_shared_memory_cannot_be_written(
+    is_writable: bool, place: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: is_writable)
+    assert own_ray.object_folder(Path("/x")) == place
+
+
 @pytest.mark.ray
 def test_a_run_needs_neither_a_home_nor_a_short_temporary_folder(tmp_path: Path, qwen: str) -> None:
     (tmp_path / "in").mkdir()

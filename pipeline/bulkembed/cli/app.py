@@ -21,7 +21,7 @@ from bulkembed.cli.last_line import Call
 from bulkembed.config.credentials import hidden_texts
 from bulkembed.config.error_lines import KEYS
 from bulkembed.config.settings import setting_texts
-from bulkembed.errors import BulkembedError, InterruptedRun, OutputError, in_one_line
+from bulkembed.errors import BulkembedError, InterruptedRun, OutputError, host_error, in_one_line
 
 
 class Commands(HelpOnOutput, TyperGroup):
@@ -88,6 +88,8 @@ def outcome(words: Sequence[str], call: Call) -> tuple[int, str | None]:
             log.debug("", exc_info=error)
             interrupted = InterruptedRun(stopping.stop.signal)
             return print_error(interrupted), text_of(interrupted)
+        if lacking := host_error(error):
+            return print_error(lacking), text_of(lacking)
         err.print(hidden_texts.hide(traceback.format_exc()), markup=False)
         return 1, text_of(error)
     return code if isinstance(code, int) else 0, None

@@ -12,6 +12,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
+from bulkembed import stopping
 from bulkembed.config.credentials import hidden_texts
 from bulkembed.errors import OutputError
 
@@ -30,6 +31,27 @@ class Terminal(Console):
     def print(self, *objects: Any, **options: Any) -> None:
         super().print(*(escape_controls(item) if isinstance(item, str) else item for item in objects), **options)
 
+    def drop(self) -> None:
+        """Points the stream at /dev/null: writing the rest of its buffer would fail again when the process ends."""
+        self.quiet = True
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self.file.fileno())
+        os.close(null)
+
+
+class Errors(Terminal):
+    """Standard error. If it cannot be written, nobody can be told, and the exit code stays what it is."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            self.drop()
+
+    def on_broken_pipe(self) -> None:
+        """rich calls this when the reader is gone. Its own version ends the process silently."""
+        self.drop()
+
 
 class Output(Terminal):
     """Standard output. If it cannot be written, the command ends with one line. rich would end it silently when the reader is gone."""
@@ -45,24 +67,18 @@ class Output(Terminal):
             yield
         except OSError as error:
             self.drop()
-            raise OutputError(f"standard output cannot be written: {error.strerror}") from error
+            if not stopping.stop.signal:  # a terminal that is closed sends a signal, too; what is under way is still published
+                raise OutputError(f"standard output cannot be written: {error.strerror}") from error
 
     def on_broken_pipe(self) -> None:
         """rich calls this when the reader is gone. Its own version ends the process silently."""
         self.drop()
         raise OutputError("standard output cannot be written: nobody reads it any more")
 
-    def drop(self) -> None:
-        """Points standard output at /dev/null: writing the rest of its buffer would fail again when the process ends."""
-        self.quiet = True
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
-
 
 # Emoji are off, because a path may contain `:dog:`.
 out = Output(highlight=False, soft_wrap=True, emoji=False)
-err = Terminal(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+err = Errors(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 class HelpOnOutput:

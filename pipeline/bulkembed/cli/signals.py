@@ -1,6 +1,8 @@
-"""The first SIGTERM or SIGINT requests a stop (see `stopping`). A second one ends the process at once.
+"""The first SIGTERM, SIGINT or SIGHUP requests a stop (see `stopping`). A second one ends the process at once.
 
-Both signals are blocked in every thread. One thread waits for them, so no handler ever runs. So nothing is raised in the middle of
+A terminal that is closed sends SIGHUP. `nohup` makes the process ignore it, and so it stays ignored.
+
+The signals are blocked in every thread. One thread waits for them, so no handler ever runs. So nothing is raised in the middle of
 a call, and nothing is printed while a thread holds a logger's lock. The handlers that Ray's C++ code installs never run either.
 
 The waiting thread needs the interpreter's lock for a moment. It waits for C code that holds the lock, as Ray's registration does.
@@ -22,7 +24,7 @@ from typing import NoReturn
 from bulkembed import stopping
 from bulkembed.errors import InterruptedRun
 
-SIGNALS = {signal.SIGINT, signal.SIGTERM}
+SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 # From the end of the grace to the end of the process. Kubernetes kills after 30 s, of which a run has 25 by default.
 TIDY_SECONDS = 4.0
 POLL_SECONDS = 0.5
@@ -30,10 +32,11 @@ SHOW_CURSOR = "\x1b[?25h"  # a live line of the terminal hides it
 
 
 def catch() -> None:
-    """Catches both signals from now on. Call it before other threads start: those would not block the signals."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    """Catches the signals from now on. Call it before other threads start: those would not block the signals."""
+    caught = SIGNALS - {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else SIGNALS
+    signal.pthread_sigmask(signal.SIG_BLOCK, caught)
     os.register_at_fork(after_in_child=release)
-    threading.Thread(target=watch, args=(copy_of(1), copy_of(2)), name="signals", daemon=True).start()
+    threading.Thread(target=watch, args=(caught, copy_of(1), copy_of(2)), name="signals", daemon=True).start()
 
 
 def copy_of(stream: int) -> int:
@@ -51,11 +54,11 @@ def release() -> None:
     os.setpgrp()
 
 
-def watch(stdout: int, stderr: int) -> NoReturn:
+def watch(caught: set[signal.Signals], stdout: int, stderr: int) -> NoReturn:
     """Requests a stop at the first signal. Ends the process at the second signal, or when the time after the first one is up."""
-    stopping.stop.request(signal.sigwait(SIGNALS))
+    stopping.stop.request(signal.sigwait(caught))
     while (left := stopping.stop.deadline + TIDY_SECONDS - time.monotonic()) > 0:
-        second = signal.sigtimedwait(SIGNALS, min(left, POLL_SECONDS))
+        second = signal.sigtimedwait(caught, min(left, POLL_SECONDS))
         if second is not None:
             say_last_line(stdout, second.si_signo)
             end(second.si_signo)

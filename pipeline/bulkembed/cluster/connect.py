@@ -57,6 +57,7 @@ def session(cfg: RayConfig, job: Job | None = None) -> Iterator[Mapping[str, str
             yield {}
             return
         address = hardware.cluster_address(cfg.address)
+        own_ray.require_library()
         inherited = environment_here(job) if job and address is None else {}
         stack.callback(own_ray.forget_settings)  # last: it reads the restored environment
         stack.enter_context(process_state.some_standard_error())
@@ -97,6 +98,7 @@ def started(cfg: RayConfig) -> Iterator[None]:
     import ray
 
     folder = own_ray.temporary_folder(os.environ)
+    own_ray.require_threads()
 
     def start() -> None:
         # This thread's policy is that of every process of this Ray, but for the engine's threads (see VLLMEmbedder): a
@@ -105,12 +107,13 @@ def started(cfg: RayConfig) -> Iterator[None]:
         with own_ray.on_loopback(), own_ray.without_dashboard(), without_command_line():
             ray.init(
                 address="local",
-                num_cpus=cfg.num_cpus,
+                num_cpus=cfg.num_cpus or hardware.usable_cores(),
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
                 logging_level=RAY_LOG_LEVEL,
                 log_to_driver=False,
                 _temp_dir=str(folder),
+                _plasma_directory=own_ray.object_folder(folder.parent),
             )
 
     with in_a_thread(start, "ray: a Ray of its own could not be started"):
@@ -209,7 +212,7 @@ def environment_here(job: Job) -> dict[str, str]:
     cfg = job.cfg
     if hardware.has_gpu():
         return {}
-    cores = cfg.ray.num_cpus or len(os.sched_getaffinity(0))
+    cores = cfg.ray.num_cpus or hardware.usable_cores()
     placed = placement.fit(cfg.engine, cfg.ray.layout, [{"CPU": cores}])
     shared = cfg.engine.model_copy(update={"env": {}})
     return engine_environment(shared, placed.engine_cpus)

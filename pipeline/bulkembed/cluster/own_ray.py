@@ -1,13 +1,16 @@
-"""What the Ray that a run starts needs on this host: settings, a token, a folder for its sockets, loopback, and no dashboard."""
+"""What the Ray that a run starts needs on this host: settings, a token, a folder for its sockets, threads, loopback, and no dashboard."""
 
 from __future__ import annotations
 
 import logging
 import os
 import secrets
+import shutil
 import sys
+import threading
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,6 +21,9 @@ log = logging.getLogger(__name__)
 # A socket's path has at most 107 bytes. Ray's longest is <folder>/ray/session_<date>_<time>_<microseconds>_<pid>/sockets/plasma_store.
 MAX_FOLDER_BYTES = 107 - len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108
+MIN_FREE_BYTES = 16 << 20  # in that folder, for logs
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
+MIN_THREADS = 150  # a Ray on two cores has some 170
 # Set to 0, every server of this Ray binds to loopback alone. (The name is historical: it works on Linux.)
 LOOPBACK_SETTING = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 TOKEN_NAMES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
@@ -65,6 +71,42 @@ def give_token(environment: MutableMapping[str, str]) -> None:
         AuthenticationTokenLoader.instance().reset_cache()  # Ray may have cached that there was no token
 
 
+def require_library() -> None:
+    """Raises ClusterError where Python would import something else than the library Ray, or where the current folder is gone.
+
+    Ray is not imported yet: it reads the environment when it is."""
+    found = find_spec("ray")
+    place = Path(found.origin) if found and found.origin else None
+    if place is None or not any(place.parent.glob("_raylet*")):
+        raise ClusterError(f"ray: {place or 'nothing'} is no Ray, but Python finds it as `ray`; change PYTHONPATH, or the current folder")
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise ClusterError("ray: the current folder is gone, and Ray needs one; start from another folder") from None
+
+
+def require_threads() -> None:
+    """Raises ClusterError where this user or container may not have as many threads as a Ray needs. Ray itself would wait for a minute."""
+    done, waiting = threading.Event(), []
+    try:
+        for _ in range(MIN_THREADS):
+            waiting.append(threading.Thread(target=done.wait, daemon=True))
+            waiting[-1].start()
+    except RuntimeError:
+        advice = "raise `ulimit -u`, or the limit of processes of the container"
+        raise ClusterError(f"ray: this host allows only {len(waiting) - 1} more threads, and Ray needs {MIN_THREADS}: {advice}") from None
+    finally:
+        done.set()
+        for thread in waiting:
+            if thread.ident is not None:
+                thread.join()
+
+
+def object_folder(folder: Path) -> str | None:
+    """Where objects of this Ray lie if not in shared memory: in `folder`, where shared memory cannot be written."""
+    return None if os.access(SHARED_MEMORY, os.W_OK) else str(folder)
+
+
 def temporary_folder(environment: Mapping[str, str]) -> Path:
     """The folder for Ray's sockets and logs: RAY_TMPDIR if it is set, otherwise the first usable one of TMPDIR and FOLDERS.
 
@@ -90,6 +132,8 @@ def unfit(folder: Path) -> str | None:
         return f"is longer than {MAX_FOLDER_BYTES} bytes"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(folder).free < MIN_FREE_BYTES:
+            return f"has less than {MIN_FREE_BYTES >> 20} MiB free"
         ray_folder = folder / "ray"  # another user may have created it
         with TemporaryDirectory(dir=ray_folder if os.access(ray_folder, os.F_OK) else folder):
             return None

@@ -143,8 +143,8 @@ def require_create_only(store: Store, output: str) -> None:
 
     Two runs could then overwrite each other's snapshots, without an error. A store that refuses to create is fine: see Store.create."""
     uri = paths.clock_uri(output, this_process().run)
+    store.create(uri, b"1")
     try:
-        store.create(uri, b"1")
         pretends = store.create(uri, b"2")
     finally:
         store.delete(uri)

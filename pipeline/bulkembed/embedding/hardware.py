@@ -1,4 +1,4 @@
-"""This host's matrix instructions and GPUs. They decide how fast a model runs, and the last bits of its vectors."""
+"""This host's matrix instructions, cores and GPUs. They decide how fast a model runs, and the last bits of its vectors."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from bulkembed.config.recipe import EngineDtype
 
 CPU_INFORMATION = Path("/proc/cpuinfo")
 DEVICES = Path("/dev")
+CGROUPS = Path("/sys/fs/cgroup")
+CPU_QUOTAS = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))  # each gives two numbers: version 2 of cgroups, and 1
 # CPU flags, widest first. A CPU without native bfloat16 emulates it with float32 operations, 7 times slower than float32 itself.
 BFLOAT16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16")  # "bf16" is ARM's
 MATRIX_INSTRUCTIONS = (*BFLOAT16_INSTRUCTIONS, "avx512f", "avx2")
@@ -26,6 +28,24 @@ def cpu_kind() -> str:
     """The kind of this host's CPU for the provenance, such as `x86_64 CPU with avx2`."""
     instructions = matrix_instructions()
     return f"{platform.machine()} CPU{f' with {instructions}' if instructions else ''}"
+
+
+def usable_cores() -> int:
+    """How many cores this process may use: those of its affinity, or fewer where its container has a quota. It is at least 1."""
+    quota = cpu_quota()
+    cores = len(os.sched_getaffinity(0))
+    return cores if quota is None else max(1, min(cores, int(quota)))
+
+
+def cpu_quota() -> float | None:
+    """The cores that the container may use, such as 0.5; None where it has no quota."""
+    for files in CPU_QUOTAS:
+        try:
+            words = " ".join((CGROUPS / name).read_text(encoding="ascii") for name in files).split()
+        except OSError:
+            continue
+        return float(words[0]) / float(words[1]) if len(words) == 2 and all(map(str.isdigit, words)) else None
+    return None
 
 
 def has_gpu() -> bool:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from bulkembed import process_state
 from bulkembed.config.sections import EngineConfig
-from bulkembed.embedding import hub, loading
+from bulkembed.embedding import hardware, hub, loading
 from bulkembed.embedding.embedder import Embedder
 from bulkembed.embedding.environment import engine_environment
 from bulkembed.records import Model
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 def load(model: Model, max_tokens: int, engine: EngineConfig) -> Embedder:
     """The model, loaded. Raises BulkembedError where the engine cannot load it."""
     # vLLM reads the environment when it is imported. On a GPU host its own defaults apply.
-    os.environ.update(engine_environment(engine, len(os.sched_getaffinity(0))))
+    os.environ.update(engine_environment(engine, hardware.usable_cores()))
     return loading.load(model, max_tokens, engine)[0]
 
 

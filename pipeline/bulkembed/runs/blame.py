@@ -1,4 +1,4 @@
-"""A fault of a store while a run is planned -> the same fault with the side that it is of."""
+"""A fault of a store before any work of a run -> the same fault with the side that it is of."""
 
 from __future__ import annotations
 
@@ -23,10 +23,16 @@ def blaming_output(output: str) -> Iterator[None]:
 
 
 @contextmanager
+def blaming_writes(output: str) -> Iterator[None]:
+    with blaming(f"output: cannot write to {output}"):
+        yield
+
+
+@contextmanager
 def blaming(side: str) -> Iterator[None]:
     try:
         yield
-    except StorageError as error:
+    except (StorageError, FileNotFoundError) as error:
         raise blamed(side, error) from error
 
 

@@ -36,7 +36,7 @@ CLIENTS = {
 }
 # These errors are about the request, not about the state of the store. The same request would fail again.
 FINAL_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
-FINAL_ERROR_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.EFBIG, errno.ENOSYS}
+FINAL_ERROR_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.EFBIG, errno.ENOSYS, errno.ELOOP}
 FINAL_NAMES = {
     *("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "InvalidEndpoint", "ParamValidationError"),  # botocore
     *("InvalidURL", "ClientConnectorCertificateError", "OfflineModeIsEnabled", "UnsupportedProtocol", "NonRetryableError"),

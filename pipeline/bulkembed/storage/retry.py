@@ -69,4 +69,6 @@ def remedy(error: Exception) -> str:
     """What to do about a request that a store refuses."""
     if s3_code(error) == ARCHIVED:
         return "; the object is in an archive: restore it, or leave it out (exclude)"
+    if isinstance(error, PermissionError) and error.filename is not None:  # of a local file
+        return "; give this user the right to it"
     return "; check or renew the credentials" if is_refusal(error) else ""
