@@ -46,6 +46,7 @@ ONLY_IN = {
     "s3fs": {"storage"},
     "typer": {"cli"},
     "rich": {"cli"},
+    "safetensors": {"embedding/reference"},
     "tokenizers": {"text", "embedding/model_files"},
     "pickle": set[str](),
     "marshal": set[str](),

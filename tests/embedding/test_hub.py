@@ -21,6 +21,8 @@ from bulkembed.embedding.model_files import describe
 from bulkembed.embedding.model_identity import file_hash
 from bulkembed.errors import ModelError
 from bulkembed.inspection.search import dataset_model
+from scripts.samples import twin_files
+from scripts.samples.twins import TWINS
 from tests.support.corpora import write_corpus
 from tests.support.processes import bulkembed
 from tests.support.runs import read_dataset
@@ -320,3 +322,13 @@ def test_a_node_with_other_weights_than_planned_is_told_apart(tmp_path: Path, hu
     command = [sys.executable, "-c", LOADED, NAME, str(hub.root / NAME / "model.safetensors")]
     ran = subprocess.run(command, env={**os.environ, **hub.environment(tmp_path / "cache")}, capture_output=True, text=True, check=True)
     assert ran.stdout.startswith(f"model: this host has another model.safetensors of {NAME} (SHA-256 ")
+
+
+def test_a_linear_layer_comes_with_the_description_of_a_hub_model(tmp_path: Path, hub: SmallHub) -> None:
+    folder = hub.root / "small" / "labse"
+    twin_files.describe(folder, TWINS["labse"])
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (hub_model, commit), local = described(hub, tmp_path / "cache", ("small/labse", None), (str(folder), None))
+    assert (hub_model, commit) == (local[0], COMMIT)
+    assert set(hub.downloads) >= {"2_Dense/model.safetensors"}
+    assert "model.safetensors" not in hub.downloads

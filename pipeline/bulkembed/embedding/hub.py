@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bulkembed import process_state
 from bulkembed.embedding.model_identity import CODE_FILES, READ_NAMES, WEIGHT_FILES
+from bulkembed.embedding.model_modules import DENSE_WEIGHTS, read_modules
 from bulkembed.errors import BulkembedError, HubError, ModelError
 
 DESCRIPTION_FILES = (*READ_NAMES, "*/config.json", *CODE_FILES)
@@ -24,9 +25,14 @@ def fetch(name: str, revision: str | None, weights: bool) -> Path:
 
     `weights`: whether the weights are needed, or only the files that describe the model.
     Raises ModelError where another attempt cannot help, HubError where it may."""
+    folder = download(name, revision, [*DESCRIPTION_FILES, *(WEIGHT_FILES if weights else ())])
+    layers = [f"{module.folder}/{DENSE_WEIGHTS}" for module in read_modules(folder) if module.kind == "Dense"]
+    return download(name, folder.name, layers) if layers else folder
+
+
+def download(name: str, revision: str | None, patterns: list[str]) -> Path:
     import huggingface_hub
 
-    patterns = [*DESCRIPTION_FILES, *(WEIGHT_FILES if weights else ())]
     try:
         with quiet_hub():
             return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy.typing as npt
 import orjson
 
 from bulkembed.config.recipe import VectorKey
-from bulkembed.embedding import preflight
+from bulkembed.embedding import model_modules, preflight
 from bulkembed.embedding.embedder import Embedder
 from bulkembed.embedding.preflight import Check
 from bulkembed.errors import ModelError
@@ -70,19 +71,37 @@ def sentence_transformers_vectors(path: str, pooling: Pooling, max_tokens: int, 
 
 
 def transformers_vectors(path: str, pooling: Pooling, max_tokens: int, texts: list[str]) -> tuple[list[list[int]], Vectors]:
-    """The model's forward pass with our pooling, on one text at a time, so that nothing is padded."""
+    """The model's forward pass with our pooling and the model's linear layers, on one text at a time, so that nothing is padded."""
     import torch
     from transformers import AutoModel, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(path)
     loaded = AutoModel.from_pretrained(path, dtype=torch.float32, use_safetensors=True).eval()
     ids = tokenizer(texts, truncation=True, max_length=max_tokens)["input_ids"]
+    layers = dense_layers(Path(path))
     vectors = []
     with torch.inference_mode():
         for text_ids in ids:
             pooled = preflight.POOLING[pooling](loaded(torch.tensor([text_ids])).last_hidden_state[0].numpy())
+            pooled = layers(torch.from_numpy(pooled)).numpy()
             vectors.append(pooled / np.linalg.norm(pooled))
     return ids, np.stack(vectors)
+
+
+def dense_layers(folder: Path) -> Any:
+    """The linear layers that modules.json lists, as one PyTorch module in float32."""
+    from safetensors.torch import load_file
+    from torch import nn
+
+    steps: list[nn.Module] = []
+    for module in model_modules.read_modules(folder):
+        if module.kind == "Dense":
+            tensors = load_file(folder / module.folder / model_modules.DENSE_WEIGHTS)
+            linear = nn.Linear(*reversed(tensors["linear.weight"].shape), bias="linear.bias" in tensors)
+            linear.load_state_dict({name.removeprefix("linear."): tensor.float() for name, tensor in tensors.items()})
+            activation = model_modules.module_settings(folder, module).text("activation_function")
+            steps += [linear, nn.Identity() if activation == model_modules.NO_ACTIVATION else nn.Tanh()]
+    return nn.Sequential(*steps)
 
 
 def main(library: str, path: str, pooling: Any, max_tokens: str) -> None:
