@@ -428,7 +428,7 @@ def test_a_run_with_int8_columns_goes_on_in_the_dtype_it_was_begun_in(tmp_path: 
 
 def test_ranges_are_kept_under_the_key_of_the_configuration(tmp_path: Path) -> None:
     ledger = Ledger(Store(), str(tmp_path), "key")
-    assert ledger.read_int8_ranges() == (0, None)
+    assert ledger.read_int8_ranges(dict) == (0, None)
     ledger.create_int8_ranges(1, {"rows": 1})
     ledger.create_int8_ranges(1, {"rows": 2})
-    assert ledger.read_int8_ranges() == (1, {"rows": 1})
+    assert ledger.read_int8_ranges(dict) == (1, {"rows": 1})

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bulkembed.dataset import paths
-from bulkembed.dataset.json_records import create_numbered, listed_numbers, newest_number, read_record
+from bulkembed.dataset.json_records import create_numbered, listed_numbers, newest_number, read_record, typed
 from bulkembed.errors import StorageError
 from bulkembed.row_keys import Hashes, no_hashes
 from bulkembed.storage.store import Store
@@ -42,7 +42,7 @@ def forgotten(store: Store, output: str, number: int | None = None) -> Hashes:
     for each in sorted(listed_numbers(store, folder)):
         if number is not None and each > number:
             break
-        erasure = read_record(store, paths.numbered_uri(folder, each), lambda record: Erasure(**record))
+        erasure = read_record(store, paths.numbered_uri(folder, each), typed(Erasure))
         if erasure.action == "forget":
             listed.update(erasure.id_hashes)
         else:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from bulkembed.dataset import paths
-from bulkembed.dataset.json_records import create_numbered, newest_number, read_record
+from bulkembed.dataset.json_records import create_numbered, newest_number, read_record, typed
 from bulkembed.errors import StorageError
 from bulkembed.storage.store import Store
 
@@ -26,7 +26,7 @@ class Head:
 def newest_head(store: Store, output: str) -> Head | None:
     folder = paths.heads_folder(output)
     number = newest_number(store, folder)
-    return read_record(store, paths.numbered_uri(folder, number), lambda record: Head(**record)) if number else None
+    return read_record(store, paths.numbered_uri(folder, number), typed(Head)) if number else None
 
 
 def create_head(store: Store, output: str, number: int, line: str, limit: int | None, reason: str) -> bool:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from dataclasses import fields
+from functools import lru_cache
+from typing import Any, TypeVar, get_type_hints
 
 import orjson
+from pydantic import TypeAdapter, ValidationError
 
 from bulkembed.dataset.paths import numbered_uri
 from bulkembed.errors import StorageError
@@ -15,12 +18,43 @@ T = TypeVar("T")
 
 
 def read_record(store: Store, uri: str, parse: Callable[[dict[str, Any]], T]) -> T:
-    """Raises FileNotFoundError where there is no record, and StorageError where bulkembed did not write what is there."""
+    """Raises FileNotFoundError where there is no record, and StorageError where this version of bulkembed did not write what is there."""
     data = store.read(uri)
     try:
-        return parse(orjson.loads(data))
-    except (KeyError, TypeError, ValueError) as error:
-        raise StorageError(f"{uri}: is damaged: {type(error).__name__}: {error}") from error
+        record = orjson.loads(data)
+        if not isinstance(record, dict):
+            raise TypeError("no object of JSON")
+        return parse(record)
+    except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise StorageError(f"{uri}: is damaged: {why}; restore it, or use the version of bulkembed that wrote it") from error
+
+
+def typed(kind: type[T]) -> Callable[[dict[str, Any]], T]:
+    """A function that makes a dataclass of a record. It raises TypeError for an unknown key, and ValueError for another type."""
+
+    def parse(record: dict[str, Any]) -> T:
+        value = kind(**record)
+        require_types(value)
+        return value
+
+    return parse
+
+
+def require_types(value: Any) -> None:
+    """Raises ValueError where a field of a dataclass has not the type that it is declared with."""
+    kind: Any = type(value)
+    for name, adapter in adapters_of(kind).items():
+        try:
+            adapter.validate_python(getattr(value, name), strict=True)
+        except ValidationError:
+            raise ValueError(f"{name} has another type") from None
+
+
+@lru_cache(maxsize=16)
+def adapters_of(kind: Any) -> dict[str, TypeAdapter[Any]]:
+    hints = get_type_hints(kind)
+    return {field.name: TypeAdapter(hints[field.name]) for field in fields(kind)}
 
 
 def write_record(store: Store, uri: str, record: Mapping[str, Any]) -> None:

@@ -201,14 +201,18 @@ def listed_tables(store: Store, folder: str, listed: Sequence[str], kind: type[E
     if not names or names != [part_name(kind, number) for number in range(len(names))]:
         raise StorageError(f"{folder}: parts of this manifest are missing ({KINDS[kind]})")
     for name in names:
-        yield read_part(store, join(folder, name), columns)
+        yield read_part(store, join(folder, name), kind, columns)
 
 
-def read_part(store: Store, uri: str, columns: list[str] | None) -> pa.Table:
+def read_part(store: Store, uri: str, kind: type[Entry], columns: list[str] | None) -> pa.Table:
     # As bytes: Arrow's threads would hold the Python file, and a command that ends at that moment would crash. See schema.table_of.
+    expected = arrow_schema(kind) if columns is None else pa.schema([arrow_schema(kind).field(name) for name in columns])
     try:
-        return schema.table_of(store.read(uri), columns)
+        table = schema.table_of(store.read(uri), columns)
     except FileNotFoundError as error:
         raise StorageError(f"{uri}: missing") from error
-    except CORRUPT as error:
+    except (*CORRUPT, KeyError) as error:
         raise StorageError(f"{uri}: is damaged: {describe_error(error)}") from error
+    if not table.schema.remove_metadata().equals(expected):
+        raise StorageError(f"{uri}: is damaged: its columns are {', '.join(table.column_names)}, not those of this version")
+    return table

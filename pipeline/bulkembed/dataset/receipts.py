@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import base64
 import posixpath
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from bulkembed.dataset import paths
-from bulkembed.dataset.json_records import create_numbered, newest_number, read_record, write_record
+from bulkembed.dataset.json_records import create_numbered, newest_number, read_record, require_types, write_record
 from bulkembed.records import Receipt
 from bulkembed.storage.store import Store
+
+T = TypeVar("T")
 
 READ_THREADS = 32  # receipts are small and far away: the threads wait for the store, and compute little
 
@@ -39,7 +41,7 @@ class Ledger:
         return [name.removesuffix(".json") for name in names if name.endswith(".json")]
 
     def read_receipt(self, shard_id: str) -> Receipt:
-        return read_record(self.store, self.receipt_uri(shard_id), Receipt.from_dict)
+        return read_record(self.store, self.receipt_uri(shard_id), receipt_of)
 
     def read_receipts(self, shard_ids: Iterable[str]) -> Iterator[Receipt]:
         """The receipts of these shards, in the order of their ids."""
@@ -79,7 +81,7 @@ class Ledger:
     def read_run_record(self) -> dict[str, Any] | None:
         """What the first run of this fingerprint wrote; None where no run has begun."""
         try:
-            return read_record(self.store, paths.run_record_uri(self.output, self.fingerprint), dict)
+            return read_record(self.store, paths.run_record_uri(self.output, self.fingerprint), run_record_of)
         except FileNotFoundError:
             return None
 
@@ -99,15 +101,30 @@ class Ledger:
         }
         write_record(self.store, paths.run_record_uri(self.output, self.fingerprint), record)
 
-    def read_int8_ranges(self) -> tuple[int, dict[str, Any] | None]:
+    def read_int8_ranges(self, parse: Callable[[dict[str, Any]], T]) -> tuple[int, T | None]:
         """Number and record of the newest int8 ranges of this key (see runs/calibration); (0, None) where there are none."""
         folder = paths.int8_ranges_folder(self.output, self.fingerprint)
         newest = newest_number(self.store, folder)
-        return newest, read_record(self.store, paths.numbered_uri(folder, newest), dict) if newest else None
+        return newest, read_record(self.store, paths.numbered_uri(folder, newest), parse) if newest else None
 
     def create_int8_ranges(self, number: int, record: dict[str, Any]) -> None:
         """Publishes int8 ranges unless another run took the number: call `read_int8_ranges` again."""
         create_numbered(self.store, paths.int8_ranges_folder(self.output, self.fingerprint), number, record)
+
+
+def receipt_of(record: dict[str, Any]) -> Receipt:
+    receipt = Receipt.from_dict(record)
+    require_types(receipt.counts)
+    require_types(receipt)
+    return receipt
+
+
+def run_record_of(record: dict[str, Any]) -> dict[str, Any]:
+    """The record itself. Raises KeyError, TypeError, ValueError or OSError where it is none."""
+    carried_schema_of(record)
+    if not isinstance(record["limit"], int | None) or not isinstance(record["provenance"], dict):
+        raise TypeError("limit or provenance has another type")
+    return record
 
 
 def carried_schema_of(record: dict[str, Any]) -> pa.Schema:

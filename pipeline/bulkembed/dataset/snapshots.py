@@ -14,7 +14,7 @@ from typing import Any
 from bulkembed.dataset import manifests, paths
 from bulkembed.dataset.erasures import newest_erasure
 from bulkembed.dataset.head_records import Head, newest_head
-from bulkembed.dataset.json_records import listed_numbers, read_record
+from bulkembed.dataset.json_records import listed_numbers, read_record, typed
 from bulkembed.dataset.manifests import Manifest
 from bulkembed.dataset.receipts import Ledger, fingerprints
 from bulkembed.dataset.tombstones import is_expired, require_live
@@ -88,7 +88,7 @@ class Numbers:
 def read_snapshot(store: Store, output: str, number: int) -> Snapshot:
     """The record of a snapshot, also of an expired one."""
     uri = paths.numbered_uri(paths.snapshots_folder(output), number)
-    return read_record(store, uri, lambda record: Snapshot(**record))
+    return read_record(store, uri, typed(Snapshot))
 
 
 class View:

@@ -59,8 +59,14 @@ def verify(store: Store, ledger: Ledger, snapshot: Snapshot) -> Iterator[str]:
         except FileNotFoundError:
             yield f"{uri}: missing"
             continue
+        except StorageError as error:
+            yield str(error)
+            continue
         except CORRUPT as error:
             yield f"{uri}: unreadable: {describe_error(error)}"
+            continue
+        if lost := sorted({"id", "n_tokens", *forms} - set(table.column_names)):
+            yield f"{uri}: has no column {lost[0]}"
             continue
         first = first or table.schema
         yield from (f"{uri}: {problem}" for problem in file_problems(table, first, receipt, snapshot, forms))

@@ -69,8 +69,7 @@ class Int8Ranges:
 
 def newest(ledger: Ledger) -> tuple[int, Int8Ranges | None]:
     """Number and ranges of the newest record of a ledger; (0, None) where there is none."""
-    number, record = ledger.read_int8_ranges()
-    return number, Int8Ranges.from_record(record) if record is not None else None
+    return ledger.read_int8_ranges(Int8Ranges.from_record)
 
 
 def newest_of_recipe(recipe: Recipe, ledger: Ledger) -> Int8Ranges | None:
