@@ -1,5 +1,6 @@
 """Settings of a model's folder that change vectors are obeyed, or refused by name."""
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from bulkembed.config.run_config import RunConfig
 from bulkembed.embedding import model_files
+from bulkembed.embedding.model_shape import UNLOADABLE
 from bulkembed.errors import ModelError
 from bulkembed.records import Model
 from bulkembed.text.tokenizer import Tokenizer
@@ -18,6 +20,8 @@ from scripts.samples.twins import TWINS
 from tests.support.models import recipe
 
 REFUSED = {
+    "mpnet": "config.json: vLLM does not load the architecture MPNetModel",
+    "jina-v2": "config.json: vLLM does not load the architecture JinaBertModel",
     "gte-qwen2": "add_eos_token is true, but tokenizer.json adds no '<|endoftext|>'",
     "jina-v3": "type 'custom_st.Transformer' is not supported",
 }
@@ -66,6 +70,13 @@ def test_the_models_that_are_used_most_are_described_or_refused_by_name(twins: P
     assert (found.pooling, found.max_tokens) == (twin.pooling.removesuffix("token"), twin.transformer.get("max_seq_length", 512))
     assert dict(found.prompts) == twin.prompts
     Tokenizer(str(twins / name / "tokenizer.json"), found.max_tokens, found.end_token)
+
+
+def test_what_vllm_does_not_load_is_not_in_its_registry() -> None:
+    spec = importlib.util.find_spec("vllm")
+    assert spec is not None and spec.origin is not None
+    text = (Path(spec.origin).parent / "model_executor" / "models" / "registry.py").read_text(encoding="utf-8")
+    assert [name for name in UNLOADABLE if f'"{name}"' in text] == []
 
 
 @pytest.mark.parametrize(("padding", "tokens"), [(1, 512), (0, 513), (3, 510)])

@@ -20,6 +20,8 @@ PADDED_POSITIONS = {
     *("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "roberta-prelayernorm", "data2vec-text", "xmod", "longformer"),
     *("ibert", "luke", "layoutlmv3"),
 }
+# Of embedding models that many use. vLLM does not load them; a run would only see that once its actors start.
+UNLOADABLE = ("MPNetModel", "MPNetForMaskedLM", "JinaBertModel", "JinaBertForMaskedLM", "DistilBertModel", "T5EncoderModel", "AlbertModel")
 PADDING_ID = 1  # of that family, where config.json does not say
 
 
@@ -38,6 +40,9 @@ class Shape:
 
 def read_shape(config: Settings) -> Shape:
     """`config`: that of the whole model. A model of several parts has the one of its text part below `text_config`."""
+    unloadable = [name for name in config.items("architectures") if name in UNLOADABLE]
+    if unloadable:
+        raise ModelError(f"{config.place}: vLLM does not load the architecture {unloadable[0]}; take another model")
     text = config.table("text_config")
     text = Settings(text.place, {**config.values, **text.values}) if text.values else config
     width, heads = text.needed_number(*WIDTH), text.needed_number(*HEADS)
