@@ -35,7 +35,7 @@ def table_of(data: bytes, columns: list[str] | None = None) -> pa.Table:
 
     `pq.read_table` is never used. It leaves references to Python objects with Arrow's own threads. A thread that drops the last
     reference while the interpreter ends crashes the process (4 in 100 on a busy host), so that a finished command would fail."""
-    return pq.ParquetFile(pa.BufferReader(data)).read(columns, use_threads=False)
+    return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read(columns, use_threads=False)
 
 
 def rejects_schema(id_type: pa.DataType) -> pa.Schema:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ import pytest
 from bulkembed.dataset.snapshots import newest_dataset
 from bulkembed.embedding.model_files import describe
 from bulkembed.embedding.simulated import SimulatedEmbedder
+from bulkembed.errors import SourceError, StorageError
 from bulkembed.inspection.resample import Resample, resample
+from bulkembed.inspection.verify import verify
 from bulkembed.runs.recall import recall_job
 from bulkembed.source.objects import source_objects
 from bulkembed.storage.store import Store
@@ -74,6 +77,28 @@ def test_verify_catches_a_swapped_row(tmp_path: Path, qwen: str) -> None:
         pq.write_table(table.take(pa.array([1, 0, *range(2, table.num_rows)])), path)
 
     assert any("not those that the snapshot lists" in line for line in sabotaged(tmp_path, qwen, swap))
+
+
+def test_verify_says_something_whatever_bit_of_its_files_is_flipped(tmp_path: Path, qwen: str) -> None:
+    """A line, or the one of an error: never another exception, and never silence over other files."""
+    write_corpus(tmp_path / "in", files=1, rows=30)
+    in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen))
+    chance, store, output = random.Random(5), Store(), str(tmp_path / "out")
+    live = live_names(output)
+    for pattern, flips in (("_meta/snapshots/*", 60), ("_meta/heads/*", 20), ("_meta/manifests/*/files*", 60), ("data/*/*", 80)):
+        path = min(tmp_path.glob(f"out/{pattern}"))
+        data = path.read_bytes()
+        for place in chance.choices(range(len(data)), k=flips):
+            flipped = bytes([data[place] ^ (1 << chance.randrange(8))])
+            path.write_bytes(data[:place] + flipped + data[place + 1 :])
+            try:
+                found = problems(output) or live_names(output) == live
+            except (StorageError, SourceError) as error:
+                found = [str(error)]
+            assert found, f"{path.name}: {data[place - 9 : place]!r} {flipped!r}"
+            assert pattern != "data/*/*" or str(path) in str(found)
+        path.write_bytes(data)
+    assert list(verify(store, *newest_dataset(store, output))) == []
 
 
 def again(tmp_path: Path, qwen: str, rows: int = 40) -> Resample:

@@ -55,7 +55,7 @@ def read_rows(store: Store, uri: str, rows: npt.NDArray[np.int64], columns: list
 def read_parquet(store: Store, uri: str, read: Callable[[pq.ParquetFile], Result]) -> Result:
     def attempt() -> Result:
         with store.open(uri) as file:
-            return read(pq.ParquetFile(file, pre_buffer=True))
+            return read(pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True))
 
     try:
         return store.retrying(attempt, f"reading {uri}")

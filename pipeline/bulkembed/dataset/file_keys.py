@@ -33,7 +33,7 @@ def keys_of_file(store: Store, uri: str, kept: Sequence[str]) -> FileKeys:
 
     def read() -> pa.Table:
         with store.open(uri) as file:
-            parquet = pq.ParquetFile(file, pre_buffer=True)
+            parquet = pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True)
             return parquet.read(key_columns(parquet.schema_arrow, kept), use_threads=False)
 
     try:
@@ -49,7 +49,7 @@ def contents_of_file(store: Store, uri: str) -> Hashes:
 
     def read() -> pa.Table:
         with store.open(uri) as file:
-            parquet = pq.ParquetFile(file, pre_buffer=True)
+            parquet = pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True)
             return parquet.read(hash_columns(parquet.schema_arrow), use_threads=False)
 
     try:

@@ -101,7 +101,7 @@ def part_name(kind: type[Entry], number: int) -> str:
 def parquet_bytes(kind: type[Entry], part: list[Entry]) -> bytes:
     sink = pa.BufferOutputStream()
     table = pa.Table.from_pylist([vars(entry) for entry in part], schema=arrow_schema(kind))
-    pq.write_table(table, sink, compression="zstd", use_dictionary=False)
+    pq.write_table(table, sink, compression="zstd", use_dictionary=False, write_page_checksum=True)
     return bytes(sink.getvalue())
 
 

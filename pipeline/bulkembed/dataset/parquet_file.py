@@ -71,6 +71,7 @@ def settings_of(arrow: pa.Schema) -> dict[str, Any]:
         "compression": compression,
         "use_dictionary": [path for path in compression if path.split(".")[0] not in floats],
         "write_statistics": text,
+        "write_page_checksum": True,  # a rewrite would carry a damaged vector into a new file, with a hash of its own
     }
 
 

@@ -49,7 +49,7 @@ def open_data_file(store: Store, uri: str) -> StoredFile:
 
 
 def read_group(file: Any, metadata: pq.FileMetaData, number: int) -> pa.Table:
-    return pq.ParquetFile(file, metadata=metadata).read_row_group(number, use_threads=False)
+    return pq.ParquetFile(file, metadata=metadata, page_checksum_verification=True).read_row_group(number, use_threads=False)
 
 
 def reading(store: Store, uri: str, opened: Callable[[], Any], work: Callable[[Any], T]) -> T:

@@ -112,6 +112,6 @@ def nearest(store: Store, ledger: Ledger, snapshot: Snapshot, query: npt.NDArray
 
 def row_groups(store: Store, ledger: Ledger, snapshot: Snapshot) -> Iterator[pa.Table]:
     for name in snapshot_files(store, ledger.output, snapshot):
-        parquet = pq.ParquetFile(pa.BufferReader(store.read(ledger.data_uri(name))))
+        parquet = pq.ParquetFile(pa.BufferReader(store.read(ledger.data_uri(name))), page_checksum_verification=True)
         for number in range(parquet.num_row_groups):
             yield parquet.read_row_group(number, use_threads=False)  # see schema.table_of

@@ -18,7 +18,7 @@ from bulkembed.dataset.receipts import Ledger
 from bulkembed.dataset.snapshots import Snapshot
 from bulkembed.errors import StorageError
 from bulkembed.records import Counts, Receipt, VectorForm
-from bulkembed.row_keys import hashes_of_column
+from bulkembed.row_keys import HASH_BYTES, hashes_of_column
 from bulkembed.runs import calibration
 from bulkembed.storage.faults import CORRUPT, describe_error
 from bulkembed.storage.store import Store
@@ -34,7 +34,12 @@ def verify(store: Store, ledger: Ledger, snapshot: Snapshot) -> Iterator[str]:
 
     It reads every file of the snapshot, and compares its bytes and rows with the manifest and the receipts, and schemas and footers
     with each other. Every vector must be finite and have its norm. current.txt must list exactly these files."""
-    forms = vector_columns.forms_of(snapshot.provenance)
+    try:
+        forms = vector_columns.forms_of(snapshot.provenance)
+        quantize.int8_ranges_from_text(snapshot.provenance)
+    except (KeyError, ValueError) as error:
+        yield f"snapshot {snapshot.number}: its record does not say what its vectors are: {type(error).__name__}: {error}"
+        return
     present = set(ledger.done())
     first: pa.Schema | None = None
     total, listed = Counts(), [0, 0]
@@ -69,7 +74,8 @@ def verify(store: Store, ledger: Ledger, snapshot: Snapshot) -> Iterator[str]:
             yield f"{uri}: has no column {lost[0]}"
             continue
         first = first or table.schema
-        yield from (f"{uri}: {problem}" for problem in file_problems(table, first, receipt, snapshot, forms))
+        problems = list(type_problems(table, forms)) or file_problems(table, first, receipt, snapshot, forms)
+        yield from (f"{uri}: {problem}" for problem in problems)
         if receipt.counts.rejects:
             yield from reject_problems(store, ledger.rejects_uri(file.name), receipt)
     yield from snapshot_problems(store, ledger.output, snapshot, total, *listed)
@@ -101,6 +107,23 @@ def receipt_problems(receipt: Receipt, file: DataFile) -> Iterator[str]:
             yield f"{name}: {said}, but the snapshot lists {listed}"
 
 
+def type_problems(table: pa.Table, forms: dict[str, VectorForm]) -> Iterator[str]:
+    """Columns without which nothing more can be said of a file: those that are missing, or have another type."""
+    wanted = {"id": None, "n_tokens": pa.int32()}
+    if "chunk_index" in table.column_names:
+        wanted |= {"chunk_index": pa.int32(), "document_hash": pa.binary(HASH_BYTES)}
+    for name, kind in (wanted | {name: vector_columns.vector_type(form) for name, form in forms.items()}).items():
+        if name not in table.column_names:
+            yield f"column {name} is missing"
+        elif kind is not None and shape_of(table.schema.field(name).type) != shape_of(kind):
+            yield f"column {name} has type {table.schema.field(name).type}, not {kind}"
+
+
+def shape_of(kind: pa.DataType) -> object:
+    """A type without the name and the nulls of a list's elements, which libraries write differently."""
+    return (kind.list_size, kind.value_type) if pa.types.is_fixed_size_list(kind) else kind
+
+
 def file_problems(table: pa.Table, first: pa.Schema, receipt: Receipt, snapshot: Snapshot, forms: dict[str, VectorForm]) -> Iterator[str]:
     if table.schema.remove_metadata() != first.remove_metadata():
         yield "its columns differ from those of the first file"
@@ -122,7 +145,8 @@ def file_problems(table: pa.Table, first: pa.Schema, receipt: Receipt, snapshot:
         yield f"{table['id'].null_count} ids are null"
     ranges = quantize.int8_ranges_from_text(snapshot.provenance)
     for name, form in forms.items():
-        norms = np.linalg.norm(quantize.decode_vectors(vector_columns.stored_values(table, name), form, ranges.get(name)), axis=1)
+        with np.errstate(all="ignore"):  # damaged vectors may hold any number
+            norms = np.linalg.norm(quantize.decode_vectors(vector_columns.stored_values(table, name), form, ranges.get(name)), axis=1)
         bad = int(np.count_nonzero(~(np.abs(norms - 1) <= NORM_TOLERANCE[form.dtype])))
         if bad:
             yield f"{bad} vectors of column {name} are not finite and of norm 1"

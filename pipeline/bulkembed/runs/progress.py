@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,8 +28,8 @@ class Progress:
     data_bytes: int = 0
     failures: list[Failure] = field(default_factory=list)
     lost: Counter[Cause] = field(default_factory=Counter)  # attempts, by why
-    first_started: float = float("inf")  # unix seconds, of the embedding of any shard
-    last_finished: float = 0.0
+    first_started: float = float("inf")  # monotonic seconds of this process: when the first shard was on the engine
+    last_finished: float = 0.0  # when the last one was told
 
     def expect(self, shards: Sequence[Shard]) -> None:
         """These shards come, beside those that are done."""
@@ -46,12 +47,12 @@ class Progress:
         self.published.add(outcome.shard)
         self.counts += outcome.counts
         self.data_bytes += outcome.data_bytes
-        self.first_started = min(self.first_started, outcome.embed_started)
-        self.last_finished = max(self.last_finished, outcome.embed_finished)
+        self.last_finished = time.monotonic()  # by the clock of this process: those of other hosts may be off by hours
+        self.first_started = min(self.first_started, self.last_finished - max(0.0, outcome.embed_finished - outcome.embed_started))
 
     @property
     def tokens_per_second(self) -> float:
-        """From the first shard's start on the engine to the last shard's end."""
+        """From the first shard's start on the engine to the last shard's end, each as long ago as its receipt took to get here."""
         spent = self.last_finished - self.first_started
         return self.counts.tokens / spent if spent > 0 else 0.0
 

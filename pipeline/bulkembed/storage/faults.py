@@ -15,7 +15,7 @@ import pyarrow as pa
 from bulkembed.storage.compression import DAMAGED
 
 # What libraries raise for bytes that are not of the format that the name says.
-CORRUPT = (pa.ArrowException, OSError, EOFError, zlib.error, *DAMAGED)
+CORRUPT = (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, zlib.error, *DAMAGED)
 # Packages of fsspec's file systems, and of the clients below them.
 CLIENTS = {
     *("fsspec", "s3fs", "aiobotocore", "botocore", "aiohttp", "gcsfs", "google", "requests", "urllib3", "adlfs", "azure", "msal"),
