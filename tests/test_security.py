@@ -155,6 +155,14 @@ def test_no_message_repeats_a_value_of_set(
     assert message in line_of(["plan", *given, "--set", setting.format(SECRET)], capsys)
 
 
+@pytest.mark.parametrize("kind", ["int64", "string", "large_string", "decimal128(20, 4)", "timestamp[us, tz=Europe/Berlin]", "date32"])
+def test_a_message_may_name_the_type_that_column_types_sets(kind: str) -> None:
+    texts = credentials.HiddenTexts()
+    texts.add([kind, f"{kind}-{SECRET}"])
+    message = f"set column_types.price = {kind!r}"
+    assert texts.hide(message) == message and SECRET not in texts.hide(f"{message}, {kind}-{SECRET}")
+
+
 def test_no_message_repeats_what_stands_behind_a_setting_by_mistake(capsys: pytest.CaptureFixture[str]) -> None:
     line_of(["plan", "--set", "storage.secret", "=", SECRET], capsys)
     line_of(["plan", "--set", f"storage.secret={SECRET}", "--sett", "x"], capsys)

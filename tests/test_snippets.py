@@ -12,7 +12,7 @@ import numpy as np
 import polars
 import pytest
 
-from tests.support.corpora import write_corpus
+from tests.support.corpora import write_corpus, write_jsonl
 from tests.support.processes import ROOT
 from tests.support.runs import in_one_process, simulated
 from tests.test_docs import blocks
@@ -62,6 +62,17 @@ def test_sql_reads_the_live_rows(vectors: None, page: str) -> None:
         connection.register_filesystem(fsspec.filesystem("s3"))  # DuckDB's own access to S3 is an extension that it downloads
         statements = "\n".join(line for line in code.splitlines() if not line.startswith("create secret"))
         assert len(connection.execute(statements).fetchall()) == ROWS
+
+
+def test_sql_of_the_operations_page_counts_rejects_by_reason(tmp_path: Path, qwen: str) -> None:
+    (tmp_path / "in").mkdir()
+    write_jsonl(tmp_path / "in" / "a.jsonl", [{"id": 1, "text": "one"}, {"id": 2, "text": ""}, {"id": 3}])
+    in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen, keep_columns=[]))
+    (code,) = snippets("docs/operations.md", "sql")
+    with duckdb.connect() as connection:
+        rows = connection.execute(code.replace(OUTPUT, str(tmp_path / "out"))).fetchall()
+    place = f"{tmp_path}/in/a.jsonl, row"
+    assert sorted(rows) == [("empty_text", 1, f"{place} 1"), ("null_text", 1, f"{place} 2")]
 
 
 def test_python_of_the_vectors_page_searches_int8_and_binary_vectors(tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch) -> None:

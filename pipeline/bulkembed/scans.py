@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -47,6 +48,7 @@ class ScanCounts:
     text_bytes: int  # UTF-8 bytes of the documents as they are embedded
     repaired: int = 0  # rows where U+FFFD stands for what is no Unicode, or null for an invalid time
     absent: list[str] = field(default_factory=list)  # columns of the run that a table lacks: they are null
+    reasons: dict[str, int] = field(default_factory=dict)  # number of rejects by reason
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,3 +60,8 @@ class Scan:
     rejects: pa.Table  # schema.rejects_schema, in order
     counts: ScanCounts
     misfits: Mapping[str, str] = field(default_factory=dict)  # by column: the first value that its type does not hold, and where it is
+
+
+def reasons_of(rejects: pa.Table) -> dict[str, int]:
+    """How many of these rejects have each reason."""
+    return dict(sorted(Counter(rejects["reason"].to_pylist()).items()))

@@ -59,6 +59,7 @@ EXPORTS = {
         Export("pandas: `documents.parquet.gzip`", exports.gzipped_parquet, {}, ids(DOCS)),
         Export("Postgres: `COPY ... TO ... CSV HEADER`, with line breaks in texts", exports.postgres_csv, {}, ids(DOCS)),
         Export("Excel: CSV with a byte order mark and CRLF", exports.excel_csv, {}, ids(DOCS)),
+        Export("Excel where commas are decimal marks: CSV with semicolons", exports.semicolons, {}, None),
         Export("TSV, gzipped", exports.tsv, {}, ids(DOCS)),
         Export("DuckDB: Parquet with UUIDs", exports.duckdb_uuids, {}, exports.UUIDS),
         Export("Polars: NDJSON and Parquet beside each other", exports.polars_files, {}, ids(DOCS)),
@@ -79,6 +80,8 @@ EXPORTS = {
     ],
     "Tables": [
         Export("Delta, with a deleted row", exports.delta_table, {}, ids(DOCS)),
+        Export("Delta, with a deletion vector", exports.delta_deletion_vector, {}, ids(DOCS)),
+        Export("Iceberg, with a deleted row", exports.iceberg_table, {}, ids(DOCS)),
         Export("Lance", exports.lance_table, {"source": "docs.lance"}, None),
     ],
     "Files": [

@@ -189,6 +189,10 @@ def excel_csv(folder: Path) -> None:
     write(folder / "docs.csv", b"\xef\xbb\xbf" + csv_text(DOCS, lineterminator="\r\n"))
 
 
+def semicolons(folder: Path) -> None:
+    write(folder / "docs.csv", csv_text(DOCS, delimiter=";"))
+
+
 def tsv(folder: Path) -> None:
     write(folder / "docs.tsv.gz", gzip.compress(csv_text(DOCS, delimiter="\t", lineterminator="\n")))
 
@@ -228,6 +232,24 @@ def delta_table(folder: Path) -> None:
 
     write_deltalake(folder, pa.Table.from_pylist([*DOCS, {"id": "gone", "text": "deleted"}]))
     DeltaTable(folder).delete("id = 'gone'")
+
+
+def delta_deletion_vector(folder: Path) -> None:
+    from deltalake import DeltaTable, write_deltalake
+
+    from scripts.samples.tables import mark_deleted
+
+    write_deltalake(folder, pa.Table.from_pylist([*DOCS, {"id": "gone", "text": "deleted"}]))
+    mark_deleted(folder, DeltaTable(folder).file_uris()[0].rpartition("/")[2], [len(DOCS)])
+
+
+def iceberg_table(folder: Path) -> None:
+    from scripts.samples.tables import FolderCatalog
+
+    rows = pa.Table.from_pylist([*DOCS, {"id": "gone", "text": "deleted"}])
+    table = FolderCatalog().create(folder, rows.schema)
+    table.append(rows)
+    table.delete("id = 'gone'")
 
 
 def lance_table(folder: Path) -> None:

@@ -47,7 +47,7 @@ def test_a_plan_and_a_summary_say_what_changed_and_what_needs_no_engine(tmp_path
     assert plan["parent"] == "none: this is the first run of its line"
     assert plan["changes"] == "documents: 4 added, 0 changed, 0 deleted"
     assert plan["no engine"] == "documents: 1 have the text of another one and share its vector"
-    assert plan["rejects"] == "1 rows hold no text to embed, 0 have a text that was rejected before"
+    assert plan["rejects"] == "1 rows are no document (1 empty_text)"
     assert plan["to do"] == "embed 3 documents, in 1 shards"
     first = done(cfg)
     assert (first["changes"], first["dataset"]) == (plan["changes"], "snapshot 1: 4 documents, which is current")
@@ -68,6 +68,16 @@ def test_a_plan_and_a_summary_say_what_changed_and_what_needs_no_engine(tmp_path
         "no document is added, changed or deleted",
         "snapshot 3: 2 documents, which is current",
     )
+
+
+def test_a_plan_counts_the_rejects_of_new_objects_by_reason(tmp_path: Path, qwen: str) -> None:
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen)
+    source(tmp_path / "in", ["one", "", " ", 7, None])
+    assert planned(cfg)["rejects"] == "4 rows are no document (2 empty_text, 1 not_text, 1 null_text)"
+    assert planned(cfg.model_copy(update={"limit": 2}))["rejects"] == "1 rows are no document (1 empty_text)"
+    done(cfg)
+    write_jsonl(tmp_path / "in" / "b.jsonl", [{"id": 9, "text": "nine"}, {"id": 10}])
+    assert planned(cfg)["rejects"] == "5 rows are no document in new objects (1 null_text)"
 
 
 def test_what_readers_do_not_get_says_how_they_would(tmp_path: Path, qwen: str) -> None:

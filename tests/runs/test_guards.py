@@ -324,3 +324,24 @@ def test_held_back_is_one_line_and_exit_code_3(tmp_path: Path, qwen: str, capsys
 def test_what_is_no_bound_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(values))):
         load(None, {"source": "in", "output": "out", "model": "m"} | values)
+
+
+def test_a_source_without_any_document_is_held_back_and_says_why(tmp_path: Path, qwen: str) -> None:
+    (tmp_path / "in").mkdir()
+    write_jsonl(tmp_path / "in" / "a.jsonl", [{"id": 1, "text": ["a list"]}, {"id": 2, "text": None}])
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, keep_columns=[])
+    with pytest.raises(HeldBack, match=r"none of the 2 rows of the source \S+ is a document \(1 not_text, 1 null_text\); name the columns"):
+        in_one_process(cfg)
+    assert not snapshots(Store(), cfg.output)
+    assert in_one_process(cfg.model_copy(update={"allow_deletes": 0})).snapshot is not None
+
+
+def test_a_small_dataset_does_not_lose_all_of_its_documents(tmp_path: Path, qwen: str) -> None:
+    (tmp_path / "in").mkdir()
+    write_jsonl(tmp_path / "in" / "a.jsonl", [{"id": 1, "text": "one"}])
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, keep_columns=[])
+    in_one_process(cfg)
+    write_jsonl(tmp_path / "in" / "a.jsonl", [{"id": 1, "text": ""}])
+    with pytest.raises(HeldBack, match=r"none of the 1 rows .* with --allow-deletes 1$"):
+        in_one_process(cfg)
+    assert read_dataset(cfg.output)["id"].to_pylist() == [1]

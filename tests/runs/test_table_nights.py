@@ -18,9 +18,10 @@ from bulkembed.runs.executor import LocalExecutor
 from bulkembed.runs.lookup import open_job
 from bulkembed.runs.run import run
 from bulkembed.storage.store import Store
+from scripts.samples.tables import FolderCatalog, mark_deleted
 from tests.support.nights import CountingEmbedder
 from tests.support.runs import in_one_process, problems, read_dataset, simulated
-from tests.support.tables import FolderCatalog, delete_rows, mark_deleted, rows
+from tests.support.tables import delete_rows, rows
 
 Live = Callable[[], list[int]]  # the ids that the table's own reader gives
 Nights = list[tuple[Callable[[], Any], int]]  # what is done to the table before each night, and how many texts are new

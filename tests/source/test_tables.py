@@ -31,10 +31,11 @@ from bulkembed.source.objects import NoDocuments, source_listing
 from bulkembed.source.places import listing_of
 from bulkembed.source.scan import scan_object
 from bulkembed.storage.store import Store
+from scripts.samples.tables import FolderCatalog, change_log, log_actions, mark_deleted, protocol
 from tests.support.listing import left_out, paths
 from tests.support.models import recipe
 from tests.support.reading import carried_of, config
-from tests.support.tables import FolderCatalog, change_log, delete_rows, log_actions, mark_deleted, protocol, rows, upload
+from tests.support.tables import delete_rows, rows, upload
 
 STORE = Store()
 ID_ONLY = pa.schema([pa.field("id", pa.int64(), nullable=False)])
@@ -215,7 +216,7 @@ UNREADABLE: dict[Maker, str] = {
     rows_that_are_not_there: "exceeds numRecords 2 for file: /.*/t/part-",
     unknown_feature: "Feature 'holograms' is not supported",
     shallow_clone: "s3://another/place/a.parquet lies in another folder, as those of a shallow clone do; make a deep clone",
-    equality_deletes: "pyiceberg cannot read this Iceberg table: PyIceberg does not yet support equality deletes",
+    equality_deletes: "pyiceberg cannot read this Iceberg table: it has equality deletes, .*; compact the table",
     orc_deletes: "its delete file .* is ORC; compact the table",
     two_newest: "have the same number; name the one that the catalog has as the source",
 }

@@ -23,8 +23,8 @@ from bulkembed.errors import ConfigError
 if TYPE_CHECKING:
     from bulkembed.storage.store import Store
 
-# A key of no table has an option of its own; --set reaches the others.
-RUN_KEYS = [key.name for key in KEYS.values() if "." not in key.name and key.noun != "a table"]
+# A key of no table has an option of its own, unless that could only say what is so anyway; --set reaches the others.
+RUN_KEYS = [key.name for key in KEYS.values() if "." not in key.name and key.noun != "a table" and key.default != "true"]
 PLACEHOLDER = "none"  # of a required key that a command does not need
 
 ConfigFiles = Annotated[

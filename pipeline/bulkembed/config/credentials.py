@@ -24,6 +24,11 @@ PLAIN_VALUES = {
     *("true", "false", "none", "auto", "local", "vllm", "simulated", "float32", "float16", "bfloat16", "int8", "binary"),
     *("truncate", "chunk", "mean", "reject", "fused", "split"),
 }
+# An Arrow type, as `column_types` takes it. It is no secret, and a message may say which one to set.
+TYPE_NAME = re.compile(
+    r"(u?int(8|16|32|64)|half_?float|float(16|32|64)?|double|bool(ean)?|(large_)?(string|utf8|binary)|date(32|64)|time(32|64)|timestamp"
+    r"|duration|decimal(128|256))(\[(s|ms|us|ns|day)(, tz=[\w/+:-]+)?\]|\(\d+, ?\d+\))?"
+)
 
 
 def shows_credentials(place: str) -> bool:
@@ -92,7 +97,7 @@ class HiddenTexts:
     def add(self, values: Any) -> None:
         """Add every text in `values`, which may be tables and lists."""
         for text in texts_in(values):
-            if len(text) >= MIN_HIDDEN_CHARACTERS and text.lower() not in PLAIN_VALUES:
+            if len(text) >= MIN_HIDDEN_CHARACTERS and text.lower() not in PLAIN_VALUES and not TYPE_NAME.fullmatch(text):
                 # A message shows a text as it is, or as it looks between quotes.
                 self.texts |= {text, repr(text)[1:-1], text.replace("\\", "\\\\").replace('"', '\\"')}
 

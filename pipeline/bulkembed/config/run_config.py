@@ -25,7 +25,7 @@ class RunConfig(Section):
 
     source: Annotated[str | tuple[str, ...], AfterValidator(absolute_source)] = Field(
         examples=["s3://corpus/docs"],
-        description="Location of the documents: one object, a prefix or a glob. Parquet, JSON lines, CSV, Arrow; compressed or not.",
+        description="Location of the documents: one object, a prefix, a glob, or the folder of a Delta or Iceberg table.",
     )
     exclude: tuple[str, ...] = Field(
         default=(),

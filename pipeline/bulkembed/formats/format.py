@@ -52,6 +52,13 @@ class Format:
     rows: Callable[[Store, Part, Sequence[str], float], Rows]
 
 
+# What to do without a column of the name that a run takes by default.
+OTHER_NAMES = {
+    "id": "; --id-column names another one, and `--id-column row` makes ids of object and row number",
+    "text": "; --text-column names another one",
+}
+
+
 def reading_of(schema: pa.Schema | None, batches: Iterator[Rows], layout: Callable[[], Layout]) -> Reading:
     """A reading that knows its columns once there is a row."""
     first = next(batches, None)
@@ -59,7 +66,7 @@ def reading_of(schema: pa.Schema | None, batches: Iterator[Rows], layout: Callab
 
 
 def no_column(where: str, name: str, present: Sequence[str]) -> str:
-    return f"{where}: no column {name!r}; its columns are {', '.join(present) or 'none'}"
+    return f"{where}: no column {name!r}; its columns are {', '.join(present) or 'none'}{OTHER_NAMES.get(name, '')}"
 
 
 def require_names(present: Sequence[str], names: Sequence[str], where: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bulkembed.dataset.paths import current_uri, rejects_folder
 from bulkembed.records import Counts
 from bulkembed.report.formatting import duration, lines, size
-from bulkembed.runs import calibration
+from bulkembed.runs import calibration, guards
 from bulkembed.runs.job import Job
 from bulkembed.runs.night import NightCounts
 from bulkembed.runs.plans import RunPlan
@@ -93,7 +93,7 @@ def night_rows(plan: RunPlan) -> list[tuple[str, str]]:
     counts, rejects = plan.night.counts, scan_rejects(plan)
     rows = change_rows(counts)
     if rejects or counts.remembered:
-        rows.append(("rejects", f"{rejects:,} rows hold no text to embed, {counts.remembered:,} have a text that was rejected before"))
+        rows.append(("rejects", rejects_text(plan, rejects, counts.remembered)))
     rows.append(("to do", f"embed {plan.rows_pending:,} documents, in {len(plan.pending):,} shards" if plan.pending else "embed nothing"))
     if plan.night.changes:
         rows.append(("rewritten", f"{len(plan.night.changes):,} files, whose documents are not the same any more"))
@@ -114,6 +114,15 @@ def change_rows(counts: NightCounts) -> list[tuple[str, str]]:
         ("changes", "documents: " + ", ".join(f"{count:,} {word}" for count, word in changes) if any(n for n, _ in changes) else none),
         *([("no engine", f"documents: {text}")] if text else []),
     ]
+
+
+def rejects_text(plan: RunPlan, rejects: int, remembered: int) -> str:
+    """The rows that will be rejected. Their reasons are known of objects that came since the parent."""
+    reasons = plan.versions.reasons()
+    known = guards.in_brackets(reasons)
+    where = " in new objects" if known and reasons.total() < rejects else ""
+    before = f"; {remembered:,} have a text that was rejected before" if remembered else ""
+    return f"{rejects:,} rows are no document{where}{known}{before}"
 
 
 def scan_rejects(plan: RunPlan) -> int:

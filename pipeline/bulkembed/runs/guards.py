@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from bulkembed.config.run_config import RunConfig
+from bulkembed.dataset.manifests import SourceVersion
 from bulkembed.dataset.snapshots import Snapshot
 from bulkembed.errors import HeldBack
 from bulkembed.records import Counts
@@ -21,6 +24,23 @@ def held_back(parent: Snapshot | None, deletes: int, cfg: RunConfig) -> str | No
         f"{rule(cfg.max_deletes, cfg.allow_deletes)}; mend the source {cfg.source_text}{differences(parent, cfg)}, or let them go with "
         f"--allow-deletes {deletes}"
     )
+
+
+def no_document(sources: Sequence[SourceVersion], reasons: Mapping[str, int], deletes: int, cfg: RunConfig) -> str | None:
+    """One line that says why a source with rows gives no document at all. `reasons`: those of the rejects, as far as they are known."""
+    rows = sum(item.rows for item in sources)
+    if rows == 0 or rows > sum(item.rejects for item in sources) or cfg.limit is not None or cfg.allow_deletes is not None:
+        return None
+    return (
+        f"none of the {rows:,} rows of the source {cfg.source_text} is a document{in_brackets(reasons)}; name the columns with "
+        f"--text-column and --id-column, or mend the source, or let the dataset be empty with --allow-deletes {deletes}"
+    )
+
+
+def in_brackets(reasons: Mapping[str, int]) -> str:
+    """` (2 null_text, 1 not_json)`, or nothing where there are none."""
+    text = ", ".join(f"{count:,} {reason}" for reason, count in sorted(reasons.items()))
+    return f" ({text})" if text else ""
 
 
 def differences(parent: Snapshot, cfg: RunConfig) -> str:

@@ -149,7 +149,9 @@ def with_guards(job: Job, plan: RunPlan) -> RunPlan:
     """The plan with what holds it back. With unreadable objects it is not published anyway."""
     if plan.night is None or (plan.failures and not job.cfg.skip_unreadable):
         return plan
-    return replace(plan, held_back=guards.held_back(plan.base.parent, plan.night.counts.deleted, job.cfg))
+    deletes, reasons = plan.night.counts.deleted, plan.versions.reasons()
+    reason = guards.held_back(plan.base.parent, deletes, job.cfg) or guards.no_document(plan.night.sources, reasons, deletes, job.cfg)
+    return replace(plan, held_back=reason)
 
 
 def with_layouts(job: Job, plan: RunPlan) -> RunPlan:

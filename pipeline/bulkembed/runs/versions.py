@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,7 +21,7 @@ from bulkembed.row_keys import Hashes, Keys, no_hashes
 from bulkembed.runs.job import Job
 from bulkembed.runs.mapper import Mapper
 from bulkembed.runs.row_types import TypesTooNarrow
-from bulkembed.scans import Layout, Scan, ScanCounts
+from bulkembed.scans import Layout, Scan, ScanCounts, reasons_of
 from bulkembed.source.objects import SourceObject
 from bulkembed.source.widening import Misfits, scan_or_misfits
 
@@ -132,6 +133,10 @@ class Versions:
         """The counts of all versions that this process has looked at: those that came since the parent."""
         return [*({item: scan.counts for item, scan in self.held.items()} | self.known).values()]
 
+    def reasons(self) -> Counter[str]:
+        """The reasons of the rejects in these versions, each with its number of rows."""
+        return sum((Counter(counts.reasons) for counts in self.looked_at()), Counter[str]())
+
     def look_at(self, object_ids: Sequence[str]) -> None:
         """Reads the counts of these versions, as far as they are not known."""
         unknown = [object_id for object_id in object_ids if object_id not in self.held and object_id not in self.known]
@@ -206,4 +211,5 @@ def first_rows(scan: Scan, rows: int) -> Scan:
     keys = scan.keys.take(scan.keys.rows < border)
     rejects = scan.rejects.filter(pc.less(scan.rejects["row"], int(border)))
     text_bytes = scan.counts.text_bytes * rows // scan.counts.rows
-    return replace(scan, keys=keys, rejects=rejects, counts=ScanCounts(rows, len(keys), rejects.num_rows, text_bytes))
+    counts = ScanCounts(rows, len(keys), rejects.num_rows, text_bytes, reasons=reasons_of(rejects))
+    return replace(scan, keys=keys, rejects=rejects, counts=counts)

@@ -63,6 +63,8 @@ def read_iceberg(store: Store, folder: str, metadata_name: str | None = None) ->
         raise
     except Exception as error:  # pyiceberg raises anything where metadata is damaged
         reason = str(error).partition("\n")[0]
+        if "equality delete" in reason:
+            reason = "it has equality deletes, which pyiceberg does not apply; compact the table, as Spark's rewrite_data_files does"
         raise UnreadableTable(f"{uri}: pyiceberg cannot read this Iceberg table: {reason}") from error
     snapshot = metadata.current_snapshot_id
     version = f"{'no snapshot' if snapshot is None else f'snapshot {snapshot}'} ({METADATA}/{name}) of the Iceberg table"

@@ -20,7 +20,7 @@ from bulkembed.formats.known import FORMATS
 from bulkembed.formats.rows import JsonRows, Rows
 from bulkembed.records import Documents
 from bulkembed.row_keys import Keys
-from bulkembed.scans import Layout, Scan, ScanCounts
+from bulkembed.scans import Layout, Scan, ScanCounts, reasons_of
 from bulkembed.source.columns import require_in_schema
 from bulkembed.source.documents import split_rows
 from bulkembed.source.every_column import refuse_unknown
@@ -123,7 +123,8 @@ def scan_of(layout: Layout, found: Found, carried: pa.Schema, dead_rows: int, ab
     """`dead_rows`: how many rows of the object the table has deleted; `absent`: columns that it lacks."""
     keys = Keys.concat(found.keys)
     rejects = pa.concat_tables([schema.empty_table(schema.rejects_schema(carried.field("id").type)), *found.rejects])
-    counts = ScanCounts(len(keys) + rejects.num_rows, len(keys), rejects.num_rows, found.text_bytes, found.repaired, absent)
+    total, reasons = len(keys) + rejects.num_rows, reasons_of(rejects)
+    counts = ScanCounts(total, len(keys), rejects.num_rows, found.text_bytes, found.repaired, absent, reasons)
     if counts.rows + dead_rows != layout.rows:
         raise AssertionError(f"{counts.rows} live and {dead_rows} deleted rows were read, and the layout has {layout.rows}")
     return Scan(layout, keys, rejects, counts, found.misfits)
