@@ -84,7 +84,7 @@ def test_a_vector_whose_first_components_have_no_direction_fails_its_row_alone(t
 def test_a_file_of_nothing_but_rejects(tmp_path: Path, qwen: str) -> None:
     (tmp_path / "in").mkdir()
     write_jsonl(tmp_path / "in" / "a.jsonl", [{"id": number, "text": "", "lang": "x"} for number in range(3)])
-    summary = in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen))
+    summary = in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen, allow_deletes=0))
     assert summary.snapshot is not None
     assert (summary.snapshot.documents, summary.snapshot.rejects) == (0, 3)
     assert problems(tmp_path / "out") == []
