@@ -91,7 +91,7 @@ def test_an_open_dataset_stays_the_snapshot_that_it_was_opened_at(tmp_path: Path
 def test_a_dataset_without_a_row_has_its_schema(tmp_path: Path, qwen: str) -> None:
     (tmp_path / "in").mkdir()
     write_jsonl(tmp_path / "in" / "a.jsonl", [{"id": 1, "text": "", "lang": "xx"}])
-    in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen))
+    in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen, allow_deletes=0))
     dataset = bulkembed.open_dataset(tmp_path / "out")
     assert (dataset.count_rows(), bulkembed.files(tmp_path / "out")) == (0, [])
     assert bulkembed.search(tmp_path / "out", "shard") == []

@@ -149,7 +149,7 @@ def test_truncate_counts_what_it_cuts(tmp_path: Path, qwen: str) -> None:
 def test_a_shard_of_nothing_but_rejects(tmp_path: Path, qwen: str, policy: str) -> None:
     (tmp_path / "in").mkdir()
     write_jsonl(tmp_path / "in" / "a.jsonl", [{"id": 1, "text": "", "lang": "x"}])
-    summary = in_one_process(config(tmp_path, qwen, policy))
+    summary = in_one_process(config(tmp_path, qwen, policy, allow_deletes=0))
     assert summary.snapshot is not None
     assert summary.snapshot.documents == 0
     assert problems(tmp_path / "out") == []
