@@ -103,7 +103,7 @@ def test_another_bulkembed_loads_maps_and_publishes_nothing(tmp_path: Path, qwen
     job, planned = open_job(simulated(tmp_path / "in", tmp_path / "out", qwen))
     other = replace(job, package=package)
     said = rf"bulkembed: {HOST} has {found}; nothing of it is published; install the same version on every node$"
-    problem = worker.Worker().load_model(other)
+    problem = worker.Worker().load_model(other, None)
     assert re.match(said, str(problem))
     shard = planned.pending[0]
     for outcome in (worker.prepare(shard, other)[0], worker.give_up(shard, other, "never given up")):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bulkembed import stopping
+from bulkembed.cluster import autoscaler, room
 from bulkembed.cluster.actor_pool import ActorPool
 from bulkembed.cluster.backlog import Backlog
 from bulkembed.cluster.ray_errors import cause_of, last_line
@@ -24,6 +25,7 @@ from bulkembed.shards import Shard
 
 log = logging.getLogger(__name__)
 
+LOOK_SECONDS = 2.0  # between two looks at the nodes of the cluster
 QUIET_SECONDS = 60  # without a finished call, after which the log says what is under way
 POLL_SECONDS = 1.0  # the longest time until a signal is noticed
 VERDICT_TEXT = {
@@ -78,19 +80,34 @@ class Dispatch:
         self.ready: deque[tuple[Shard, Any]] = deque()  # with the reference of what was prepared, or None
         self.suspects: deque[tuple[Shard, Any]] = deque()  # the same, for shards that must run alone
         self.calls: dict[Any, Call] = {}  # by the reference of the call's result
-        self.progress_at = time.monotonic()
-        self.is_draining = False  # no further shard is handed out
+        self.progress_at = self.looked_at = self.had_room_at = time.monotonic()
+        self.is_stopping = False  # no further shard is handed out
 
     def outcomes(self) -> Iterator[Any]:
         """An outcome for each shard, and a LostAttempt for each attempt that is repeated. Ends early on a signal."""
         while (self.waiting or self.ready or self.suspects or self.calls) and not self.stop_is_due():
-            if not self.is_draining:
+            if time.monotonic() - self.looked_at >= LOOK_SECONDS:
+                self.look_at_nodes()
+            if not self.is_stopping:
                 self.hand_out()
             for reference in self.finished_calls():
-                if reference in self.pool.loading:
-                    self.pool.finish_loading(reference)
-                elif (outcome := self.settle(reference)) is not None:
+                is_load = reference in self.pool.loading
+                outcome = self.pool.finish_loading(reference) if is_load else self.settle(reference)
+                if outcome is not None:
                     yield outcome
+
+    def look_at_nodes(self) -> None:
+        """Leaves nodes that are about to go away. Raises BulkembedError where no node that may load the model has come for too long."""
+        self.looked_at = time.monotonic()
+        self.pool.leave(autoscaler.in_cluster(autoscaler.draining_nodes))
+        self.pool.start_missing()
+        if self.pool.is_alive():
+            self.had_room_at = self.looked_at
+        elif self.looked_at - self.had_room_at >= self.pool.max_wait_seconds:
+            raise BulkembedError(
+                f"no node that can hold an embedding actor has come for {self.pool.max_wait_seconds:g} s (ray.resource_wait_seconds); "
+                "what is published stays; run the same command again to resume"
+            )
 
     def finished_calls(self) -> list[Any]:
         import ray
@@ -119,9 +136,9 @@ class Dispatch:
         if not stop.signal:
             return False
         worth_waiting = self.work.publishes and any(call.stage != "prepare" for call in self.calls.values())
-        if worth_waiting and not self.is_draining:
+        if worth_waiting and not self.is_stopping:
             log.warning("bulkembed: stopping: shards in flight have %g s to be published; once more to stop at once", stop.grace_seconds)
-        self.is_draining = True
+        self.is_stopping = True
         self.pool.stop_replacing()
         return not worth_waiting or time.monotonic() >= stop.deadline
 
@@ -141,7 +158,7 @@ class Dispatch:
         if self.work.actor_method:
             self.line_up(shard, None)
         else:
-            problem, prepared = self.tasks.prepare.options(num_returns=2).remote(shard, self.job)
+            problem, prepared = self.tasks.prepare.options(num_returns=2, **room.beside(self.pool.starts.lacking)).remote(shard, self.job)
             self.calls[problem] = Call(shard, "prepare", result=prepared)
 
     def line_up(self, shard: Shard, prepared: Any) -> None:

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 from bulkembed import stopping
-from bulkembed.cluster import connect, room
+from bulkembed.cluster import connect, room, survey
 from bulkembed.cluster.backlog import useful_actors
 from bulkembed.cluster.ray_executor import RayExecutor, ray_executor
 from bulkembed.cluster.ray_mapper import RayMapper
 from bulkembed.embedding import hardware
 from bulkembed.records import Failure, LostAttempt, Receipt, Sampled
 from bulkembed.runs.job import Job
+from bulkembed.runs.landmarks import landmarks
 from bulkembed.runs.mapper import LocalMapper, Mapper
 from bulkembed.shards import Shard
 
@@ -27,6 +28,8 @@ class OnDemand:
         self.job, self.stack = job, stack
         self.session: dict[str, str] | None = None  # what Ray's processes inherit, once it is connected
         self.executor: RayExecutor | None = None
+        self.is_alone = False  # whether Ray is one of this process's own, which has no other node
+        self.is_surveyed = False
         self.actors = ExitStack()  # ends them
 
     def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | LostAttempt]:
@@ -43,7 +46,15 @@ class OnDemand:
         self.connect()
         self.end_actors()
         room.require_cores(self.job.cfg.ray)
+        self.survey_output()
         return RayMapper()
+
+    def survey_output(self) -> None:
+        """Looks once, from every node, at the output to which the tasks of a mapper write."""
+        if not (self.is_alone or self.is_surveyed):
+            with landmarks(self.job, []) as seen:
+                survey.look_from_every_node(self.job, seen)
+            self.is_surveyed = True
 
     @property
     def has_cluster(self) -> bool:
@@ -56,6 +67,7 @@ class OnDemand:
 
     def connect(self) -> dict[str, str]:
         if self.session is None:
+            self.is_alone = not self.has_cluster
             stopping.stop.check()
             self.stack.enter_context(connect.no_run_within_another())
             self.session = dict(self.stack.enter_context(connect.session(self.job.cfg.ray, self.job)))
@@ -65,5 +77,6 @@ class OnDemand:
         inherited = self.connect()
         if self.executor is None:
             self.stack.callback(self.actors.close)  # before the session, which was entered earlier
-            self.executor = self.actors.enter_context(ray_executor(job, useful_actors(shards), inherited))
+            seen = None if self.is_alone else self.actors.enter_context(landmarks(job, shards))
+            self.executor = self.actors.enter_context(ray_executor(job, useful_actors(shards), inherited, seen))
         return self.executor

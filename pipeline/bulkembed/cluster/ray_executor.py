@@ -12,37 +12,43 @@ would preempt its threads. There a shard stays in one process.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from bulkembed import stopping
-from bulkembed.cluster import dispatch, room, worker
-from bulkembed.cluster.actor_pool import ActorPool, RayActors
+from bulkembed.cluster import dispatch, room, survey, worker
+from bulkembed.cluster.actor_pool import ActorPool
 from bulkembed.cluster.dispatch import Dispatch, Tasks, Work
 from bulkembed.cluster.placement import Placement
+from bulkembed.cluster.ray_actors import RayActors
 from bulkembed.cluster.ray_errors import last_line
 from bulkembed.cluster.recovery import Recovery
 from bulkembed.embedding.embedder import TokenIds
 from bulkembed.errors import BulkembedError
 from bulkembed.records import Failure, LostAttempt, Receipt, Sampled
 from bulkembed.runs.job import Job
+from bulkembed.runs.landmarks import Landmarks
 from bulkembed.shards import Shard
 
 log = logging.getLogger(__name__)
 
+MIN_WAIT_SECONDS = 60.0  # for a node in place of the last one: somebody may be starting it anew
 HELPER_ENVIRONMENT = {"RAYON_NUM_THREADS": "1"}  # one core for each task: as many tasks as cores run at once
 
 
 @contextmanager
-def ray_executor(job: Job, max_actors: int, inherited: Mapping[str, str] | None = None) -> Iterator[RayExecutor]:
+def ray_executor(
+    job: Job, max_actors: int, inherited: Mapping[str, str] | None = None, seen: Landmarks | None = None
+) -> Iterator[RayExecutor]:
     """An executor whose actors end with the context. Ray must be connected.
 
-    `inherited`: environment variables that Ray's processes have already. Its calls raise BulkembedError where no actor
-    can load the model, GateError where a loaded model makes wrong vectors."""
+    `inherited`: environment variables that Ray's processes have already. `seen`: what every node must see; None on the driver's host.
+    Its calls raise BulkembedError where no actor can load the model, GateError where a loaded model makes wrong vectors."""
+    unfit = survey.unfit_nodes(job, seen) if seen is not None else []
     placed = room.place(job.cfg.engine, job.cfg.ray)
     log.info("%s", placed)
-    executor = RayExecutor(job, placed, max_actors, inherited or {})
+    executor = RayExecutor(job, placed, max_actors, RayActors(job, placed, inherited or {}, seen), unfit)
     try:
         yield executor
     finally:
@@ -52,15 +58,17 @@ def ray_executor(job: Job, max_actors: int, inherited: Mapping[str, str] | None 
 class RayExecutor:
     """The actors and the loss counts of a run, and the work that is under way: the driver's side of an executor on Ray."""
 
-    def __init__(self, job: Job, placed: Placement, max_actors: int, inherited: Mapping[str, str]) -> None:
+    def __init__(self, job: Job, placed: Placement, max_actors: int, actors: RayActors, unfit: Collection[str]) -> None:
         cfg = job.cfg
         self.layout = placed.layout
         self.tasks = helper_tasks(placed.helper_cpus)
         self.recovery = Recovery()
         self.under_way: Dispatch | None = None
         size = min(max(placed.replicas, cfg.engine.max_replicas or 0), max_actors)
-        self.actors = RayActors(job, placed, inherited)
-        self.pool = ActorPool(self.actors, size, cfg.ray.shards_in_flight, job.model.name)
+        self.actors = actors
+        self.pool = ActorPool(
+            self.actors, size, cfg.ray.shards_in_flight, job.model.name, max(MIN_WAIT_SECONDS, cfg.ray.resource_wait_seconds), unfit
+        )
 
     def run(self, shards: list[Shard], job: Job) -> Iterator[Receipt | Failure | LostAttempt]:
         return self.outcomes(shards, job, dispatch.RUN_FUSED if self.layout == "fused" else dispatch.RUN_SPLIT)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
 
 from bulkembed import stopping
 from bulkembed.cluster import autoscaler, placement
@@ -16,6 +16,7 @@ from bulkembed.errors import ResourceError
 
 log = logging.getLogger(__name__)
 
+NODE_ID = "ray.io/node-id"  # Ray's label of every node
 LOOK_AGAIN_SECONDS = 2.0  # while a cluster grows
 JOIN_SECONDS = 10.0  # for the nodes of a cluster that does not grow: the run may have been started together with them
 SIGN_SECONDS = 20.0  # until an autoscaler begins to add nodes for what it was asked. It looks every 5 s
@@ -23,12 +24,27 @@ SIGN_SECONDS = 20.0  # until an autoscaler begins to add nodes for what it was a
 T = TypeVar("T")
 
 
-def nodes() -> list[dict[str, float]]:
-    """The resources of every node that takes work: it is alive and not being drained."""
+def nodes(without: Collection[str] = ()) -> list[dict[str, float]]:
+    """The resources of every node that takes work: it is alive and not being drained. `without`: ids of nodes that are left out."""
     import ray
 
-    draining = autoscaler.in_cluster(autoscaler.draining_nodes)
-    return [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in draining]
+    idle = {*autoscaler.in_cluster(autoscaler.draining_nodes), *without}
+    return [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in idle]
+
+
+def working_nodes() -> list[str]:
+    """The ids of the nodes that have a core or a GPU, and take work."""
+    import ray
+
+    idle = autoscaler.in_cluster(autoscaler.draining_nodes)
+    alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in idle}
+    return [node for node, resources in alive.items() if resources.get("CPU", 0) or resources.get("GPU", 0)]
+
+
+def beside(unfit: Collection[str]) -> dict[str, Any]:
+    """Options of a task or an actor that keep it off these nodes."""
+    ids = sorted(node for node in unfit if node)
+    return {"label_selector": {NODE_ID: f"!in({','.join(ids)})"}} if ids else {}
 
 
 def place(engine: EngineConfig, cfg: RayConfig) -> Placement:

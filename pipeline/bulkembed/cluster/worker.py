@@ -16,10 +16,11 @@ from typing import TypeVar
 
 from bulkembed.embedding import loading, preflight, throughput
 from bulkembed.embedding.embedder import Embedder, TokenIds, Vectors
-from bulkembed.errors import BulkembedError, EngineError
+from bulkembed.errors import BulkembedError, EngineError, ModelError
 from bulkembed.records import Embedded, Failure, LoadedFiles, LostAttempt, Prepared, Receipt, Sampled
-from bulkembed.runs import stages
+from bulkembed.runs import landmarks, stages
 from bulkembed.runs.job import Job
+from bulkembed.runs.landmarks import Landmarks
 from bulkembed.shards import Shard
 
 MAX_RESET_SECONDS = 1.0  # the longest time between two resets of the watchdog's clock while documents are finished
@@ -35,6 +36,8 @@ def outcome_of(shard: Shard, job: Job, work: Callable[[], T]) -> T | Failure | L
         return work()
     except EngineError as error:
         return LostAttempt(shard.id, str(error), error.cause)
+    except ModelError as error:  # of this node: the driver has described the model
+        return LostAttempt(shard.id, str(error), "node")
     except BulkembedError as error:
         return Failure(shard.id, str(error))
     except Exception:  # noqa: BLE001
@@ -119,18 +122,21 @@ class Worker:
     def __init__(self) -> None:
         self.compute_lock = threading.Lock()
 
-    def load_model(self, job: Job) -> LoadedFiles | BulkembedError:
-        """The files that were loaded, or the reason why this actor cannot embed."""
+    def load_model(self, job: Job, seen: Landmarks | None) -> LoadedFiles | BulkembedError:
+        """The files that were loaded, or the reason why this actor cannot embed. `seen`: what the driver sees; None on its own host."""
         os.environ.update(job.cfg.engine.env)  # set here and not by Ray, which would log the secrets that it may hold
         try:
             job.package.require_here()
+            if seen is not None:
+                landmarks.require_seen(job, seen)
             loaded, files = loading.load(job.model, job.recipe.vector_key.max_tokens, job.engine)
             preflight.require_checks(job.model, job.recipe, job.tokenizer, loaded)
         except BulkembedError as error:
             return error
         except Exception as error:
             log.debug("", exc_info=error)
-            return BulkembedError(f"model: {job.model.name} could not be checked: {type(error).__name__}: {error}")
+            kind = EngineError if loading.may_pass(error) else BulkembedError
+            return kind(f"model: {job.model.name} could not be checked: {type(error).__name__}: {error}")
         self.embedder = Watchdog(loaded, job.cfg.engine.stall_seconds)
         return files
 

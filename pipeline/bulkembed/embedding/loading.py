@@ -11,7 +11,7 @@ from bulkembed.embedding import hub, model_files, model_identity
 from bulkembed.embedding.embedder import Embedder
 from bulkembed.embedding.simulated import Faults, SimulatedEmbedder
 from bulkembed.embedding.vllm_engine import VLLMEmbedder
-from bulkembed.errors import BulkembedError
+from bulkembed.errors import BulkembedError, EngineError
 from bulkembed.records import LoadedFiles, Model
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ def load(described: Model, max_tokens: int, engine: EngineConfig) -> tuple[Embed
     """The loaded model, and the hashes of its files. A hub model that is not on this node yet is fetched first.
 
     Raises ModelError where the files are missing or are not those that were described, HubError where the hub does
-    not answer, BulkembedError where the engine cannot load them."""
+    not answer, EngineError where the engine cannot load them now, BulkembedError where it never can."""
     needs_weights = engine.kind == "vllm"
     folder = model_files.locate(described.name, described.revision, needs_weights)
     hub.close()
@@ -34,10 +34,19 @@ def load(described: Model, max_tokens: int, engine: EngineConfig) -> tuple[Embed
             raise
         except Exception as error:
             log.debug("", exc_info=error)
-            raise BulkembedError(f"model: {described.name} could not be loaded: {type(error).__name__}: {error}") from error
+            kind = EngineError if may_pass(error) else BulkembedError
+            raise kind(f"model: {described.name} could not be loaded: {type(error).__name__}: {error}") from error
         files = LoadedFiles(socket.gethostname(), hashing.result())
     model_identity.require_described(described, dict(files.hashes), files.host)
     return loaded, files
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether the model may load another time or elsewhere: memory that another process holds, a full disk, a device in trouble.
+
+    vLLM raises a ValueError where too little of the GPU's memory is free."""
+    passes = isinstance(error, OSError | MemoryError | RuntimeError) and not isinstance(error, NotImplementedError | RecursionError)
+    return passes or "memory" in str(error).lower()
 
 
 def build_embedder(path: str, model: Model, max_tokens: int, engine: EngineConfig) -> Embedder:
