@@ -24,6 +24,7 @@ from bulkembed.inspection.search import dataset_model
 from scripts.samples import twin_files
 from scripts.samples.twins import TWINS
 from tests.support.corpora import write_corpus
+from tests.support.models import WEIGHTS_OF_NOTHING
 from tests.support.processes import bulkembed
 from tests.support.runs import read_dataset
 from tests.support.small_hub import COMMIT, TOKEN, SmallHub, small_hub
@@ -327,7 +328,7 @@ def test_a_node_with_other_weights_than_planned_is_told_apart(tmp_path: Path, hu
 def test_a_linear_layer_comes_with_the_description_of_a_hub_model(tmp_path: Path, hub: SmallHub) -> None:
     folder = hub.root / "small" / "labse"
     twin_files.describe(folder, TWINS["labse"])
-    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "model.safetensors").write_bytes(WEIGHTS_OF_NOTHING)
     (hub_model, commit), local = described(hub, tmp_path / "cache", ("small/labse", None), (str(folder), None))
     assert (hub_model, commit) == (local[0], COMMIT)
     assert set(hub.downloads) >= {"2_Dense/model.safetensors"}

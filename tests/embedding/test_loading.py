@@ -18,6 +18,7 @@ from bulkembed.config.sections import EngineConfig
 from bulkembed.embedding import loading, model_files, model_identity
 from bulkembed.embedding.embedder import Embedder
 from bulkembed.embedding.simulated import SimulatedEmbedder
+from bulkembed.embedding.weight_files import WEIGHT_INDEX as INDEX
 from bulkembed.errors import ConfigError, ModelError
 from bulkembed.package_files import Package, installed
 from bulkembed.records import Failure, Model
@@ -45,7 +46,7 @@ def folder(tmp_path: Path, qwen: str) -> Path:
     ("change", "name"),
     [
         (lambda folder: flip(folder / "model.safetensors"), "model.safetensors"),
-        (lambda folder: shutil.copy(folder / "model.safetensors", folder / "more.safetensors"), "more.safetensors"),
+        (lambda folder: (folder / INDEX).write_text('{"weight_map": {"a": "model.safetensors"}}'), INDEX),
         (lambda folder: (folder / "config_sentence_transformers.json").unlink(), "config_sentence_transformers.json"),
         (lambda folder: flip(folder / "tokenizer.json"), "tokenizer.json"),
         (lambda folder: flip(folder / "1_Pooling" / "config.json"), "1_Pooling/config.json"),

@@ -149,8 +149,9 @@ def test_links_that_lead_nowhere_are_named_and_folders_are_no_files(folder: Path
     before = model_files.describe(str(folder), None).digest
     (folder / "results.json").mkdir()
     assert model_files.describe(str(folder), None).digest == before
-    (folder / "more.safetensors").symlink_to("/no/such/file")
-    with pytest.raises(ModelError, match=r"more\.safetensors: cannot be read: No such file"):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to("/no/such/file")
+    with pytest.raises(ModelError, match=r"model\.safetensors: cannot be read: No such file"):
         model_files.describe(str(folder), None)
 
 

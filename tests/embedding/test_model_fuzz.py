@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from bulkembed.embedding import model_files
 from bulkembed.errors import ModelError
 from bulkembed.text.tokenizer import Tokenizer
+from tests.support.models import WEIGHTS_OF_NOTHING
 
 FILES = (
     *("config.json", "modules.json", "1_Pooling/config.json", "config_sentence_transformers.json", "sentence_bert_config.json"),
@@ -30,7 +31,7 @@ def small(minilm: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of MiniLM without its weights, with a vocabulary that loads at once."""
     folder = tmp_path_factory.mktemp("fuzz") / "model"
     shutil.copytree(minilm, folder, ignore=shutil.ignore_patterns("*.safetensors", "vocab.txt", "*.md"))
-    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "model.safetensors").write_bytes(WEIGHTS_OF_NOTHING)
     rules = json.loads((folder / "tokenizer.json").read_text())
     kept = {token: number for token, number in rules["model"]["vocab"].items() if number < 200}
     (folder / "tokenizer.json").write_text(json.dumps(rules | {"model": rules["model"] | {"vocab": kept}}))

@@ -12,6 +12,7 @@ from bulkembed.embedding import hub, model_modules, sentence_settings, tokenizer
 from bulkembed.embedding.model_identity import cached_weight_hashes, file_hashes, model_digest
 from bulkembed.embedding.model_shape import Shape, read_shape
 from bulkembed.embedding.settings_file import Settings, read_settings, settings_if_there
+from bulkembed.embedding.weight_files import missing_weights, names_in, require_one_set, tensors_of
 from bulkembed.errors import ModelError
 from bulkembed.records import Model, Pooling
 
@@ -38,21 +39,19 @@ def locate(name: str, revision: str | None, weights: bool) -> Path:
         raise ModelError(f"model: {name} is neither a folder nor a hub name such as Qwen/Qwen3-Embedding-4B")
     else:
         folder = hub.fetch(name, revision, weights)
-    if weights and (missing := missing_weights(folder)):
-        raise ModelError(missing)
+    if weights:
+        require_weights(folder)
     return folder
 
 
-def missing_weights(folder: Path) -> str | None:
-    """What is missing where there are no weights in safetensors, or fewer than their index lists; else None."""
-    if not any(folder.glob("*.safetensors")):
-        return f"{folder}: holds no *.safetensors (other weights are not loaded)"
-    for index in sorted(folder.glob("*.safetensors.index.json")):
-        weights = read_settings(index).table("weight_map")
-        missing = sorted({name for key in weights.values if (name := weights.text(key) or "") and not (folder / name).is_file()})
-        if missing:
-            return f"{folder}/{missing[0]}: missing ({index.name} lists it)"
-    return None
+def require_weights(folder: Path) -> None:
+    """Raises ModelError where the weights are not all there and whole, or where libraries would read others."""
+    if missing := missing_weights(folder):
+        raise ModelError(missing)
+    names = names_in(folder)
+    require_one_set(folder, names)
+    for name in sorted(names):
+        tensors_of(folder / name)
 
 
 def hub_weight_hashes(name: str, folder: Path) -> dict[str, str]:
@@ -65,6 +64,7 @@ def hub_weight_hashes(name: str, folder: Path) -> dict[str, str]:
     listed = hub.listed_weights(name, folder.name)
     if not listed:
         raise ModelError(f"model: {name} has no *.safetensors on the hub (other weights are not loaded)")
+    require_one_set(folder, listed)
     sha256 = {file: digest for file, digest in listed.items() if digest is not None}
     if len(sha256) < len(listed):  # small weights are kept in git itself, which does not know their SHA-256
         return cached_weight_hashes(locate(name, folder.name, weights=True))

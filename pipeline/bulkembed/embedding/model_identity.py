@@ -19,7 +19,7 @@ from bulkembed.records import Model
 # What vLLM, tokenizers and bulkembed itself read, beside the configuration of the pooling, weights and code. Three files that vLLM opens
 # are left out, since they cannot change a vector of token ids: generation_config.json, preprocessor_config.json and chat templates.
 READ_NAMES = (
-    *("config.json", MODULES_FILE, PROMPTS_FILE, *TRANSFORMER_FILES, "model.safetensors.index.json"),
+    *("config.json", MODULES_FILE, PROMPTS_FILE, *TRANSFORMER_FILES, "model.safetensors.index.json", "adapter_config.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("hf_quant_config.json", "quant_config.json", "quantize_config.json"),
     *("params.json", "consolidated.safetensors.index.json"),  # of Mistral's own format, which vLLM prefers where it is there

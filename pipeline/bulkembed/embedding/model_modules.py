@@ -11,9 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-import orjson
-
 from bulkembed.embedding.settings_file import Settings, read_json, read_settings, settings_if_there
+from bulkembed.embedding.weight_files import tensors_of
 from bulkembed.errors import ModelError
 from bulkembed.records import Pooling
 
@@ -36,7 +35,6 @@ ORDER: tuple[Kind, ...] = ("Transformer", "Pooling", "Dense", "Normalize")
 POOLING_MODES: dict[str, Pooling] = {"lasttoken": "last", "mean": "mean", "cls": "cls"}
 LEGACY_MODES = {"pooling_mode_lasttoken": "lasttoken", "pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
 PLAIN_FOLDER = re.compile(r"\w[\w.-]*")
-MAX_HEADER_BYTES = 1 << 20  # of a linear layer's safetensors: it names two tensors
 NO_ACTIVATION = "torch.nn.modules.linear.Identity"
 ACTIVATIONS = (NO_ACTIVATION, "torch.nn.modules.activation.Tanh")  # vLLM and sentence-transformers make the same of these
 
@@ -156,21 +154,6 @@ def require_weights(path: Path, layer: Dense) -> None:
     wanted: dict[str, list[int]] = {"linear.weight": [layer.out_features, layer.in_features]}
     if layer.bias:
         wanted["linear.bias"] = [layer.out_features]
-    found = tensor_shapes(path)
+    found = {name: tensor.get("shape") for name, tensor in tensors_of(path).items()}
     if found != wanted:
         raise ModelError(f"{path}: holds {str(found)[:120]}, but config.json beside it asks for {wanted}")
-
-
-def tensor_shapes(path: Path) -> dict[str, Any]:
-    """The shape of each tensor of a safetensors file, from its header."""
-    try:
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            header = orjson.loads(file.read(size)) if size <= MAX_HEADER_BYTES else None
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}; other weights than safetensors are not loaded") from None
-    except orjson.JSONDecodeError:
-        header = None
-    if not isinstance(header, dict) or not all(isinstance(value, dict) for value in header.values()):
-        raise ModelError(f"{path}: not a safetensors file of one layer")
-    return {name: value.get("shape") for name, value in header.items() if name != "__metadata__"}

@@ -11,16 +11,28 @@ import orjson
 
 from bulkembed.errors import ModelError
 
+POINTER = b"version https://git-lfs"  # how the small files begin that Git LFS puts in the places of large ones
+POINTER_ADVICE = "a pointer of Git LFS in place of the file; fetch the file itself (git lfs pull)"
+# What a missing file is needed for.
+NEEDED = "a model's folder needs the files that sentence-transformers saves"
+MISSING = {
+    "modules.json": "it says how the model is pooled; sentence-transformers saves it with a model",
+    "tokenizer.json": "save the tokenizer again with transformers (AutoTokenizer), which makes it of a tokenizer's other files",
+}
 ABSENT: tuple[Any, ...] = (None, "", [], {})  # values that say no more than a missing key
 
 
 def read_json(path: Path) -> Any:
     try:
-        return orjson.loads(path.read_bytes())
+        data = path.read_bytes()
     except FileNotFoundError:
-        raise ModelError(f"{path}: missing; a model needs its sentence-transformers files, which say how it is pooled") from None
+        raise ModelError(f"{path}: missing; {MISSING.get(path.name, NEEDED)}") from None
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+    if data.startswith(POINTER):
+        raise ModelError(f"{path}: {POINTER_ADVICE}")
+    try:
+        return orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise ModelError(f"{path}: not valid JSON: {error}") from None
 

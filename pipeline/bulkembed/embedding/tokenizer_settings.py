@@ -10,21 +10,23 @@ from bulkembed.embedding.settings_file import ABSENT, Settings, read_settings, s
 from bulkembed.errors import ModelError
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
-TOKEN_LISTS = ("additional_special_tokens", "extra_special_tokens")
+TOKEN_LISTS = ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens")
 ADDED_AROUND = {"add_bos_token": "bos_token", "add_eos_token": "eos_token"}
 COMPARED = {
     *("added_tokens_decoder", "add_prefix_space", "do_lower_case", "strip_accents", "tokenize_chinese_chars"),
-    *("truncation_side", "split_special_tokens", "model_max_length", "max_len", *ADDED_AROUND, *TOKEN_LISTS),
+    *("truncation_side", "split_special_tokens", "fix_mistral_regex", "model_max_length", "max_len", *ADDED_AROUND, *TOKEN_LISTS),
 }
+MISTRAL_WORDS = "p{Lu}"  # in the pattern that fix_mistral_regex of transformers puts in place of tokenizer.json's
 # They say how tokenizer.json was made, how ids become text again, how texts are padded or chats written. No id of a text depends on them.
 HARMLESS = {
     *("auto_map", "backend", "chat_template", "errors"),
-    *("clean_up_tokenization_spaces", "do_basic_tokenize", "fast_tokenizer_files", "fix_mistral_regex", "from_slow", "full_tokenizer_file"),
+    *("clean_up_tokenization_spaces", "do_basic_tokenize", "fast_tokenizer_files", "from_slow", "full_tokenizer_file"),
     *("init_inputs", "is_local", "legacy", "local_files_only", "max_length", "merges_file", "model_input_names"),
     *("name_or_path", "never_split", "pad_to_multiple_of", "pad_token_id", "pad_token_type_id"),
     *("padding", "padding_side", "processor_class", "sp_model_kwargs", "spaces_between_special_tokens", "stride"),
     *("special_tokens_map_file", "tokenizer_class", "tokenizer_file", "trim_offsets", "truncation", "truncation_strategy", "use_fast"),
     *("use_default_system_prompt", "verbose", "vocab_file", "vocab_size", "return_token_type_ids"),
+    *("transformers_version", "device_map", "torch_dtype", "dtype", "trust_remote_code", "revision"),
 }
 
 
@@ -37,6 +39,8 @@ def require_obeyed(folder: Path) -> None:
     settings.require_only("truncation_side", ["right"], "long texts would lose their beginning")
     settings.require_only("split_special_tokens", [False], "special tokens in a text would be cut up")
     require_same_rules(settings, rules)
+    if settings.flag("fix_mistral_regex") and MISTRAL_WORDS not in str(rules.values.get("pre_tokenizer")):
+        require_same(settings, "fix_mistral_regex", actual=False)
     special = settings_if_there(folder / "special_tokens_map.json")
     special.refuse_others({*TOKEN_LISTS, *special_names(special)})
     known = vocabulary(rules)
