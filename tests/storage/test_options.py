@@ -38,6 +38,8 @@ def test_options_of_a_side_replace_those_of_both_key_by_key() -> None:
         ("s3://b/a", {"source": 3}, "storage.source: expected a table"),
         ("hf://datasets/a/b", {"anon": True}, "storage.anon: the source is on hf://"),
         ("nfs4://a/b", {}, "nfs4://: cannot be opened: Protocol not known: nfs4"),
+        ("ftp://h/a", {}, r"storage.host: ftp:// cannot be opened without it; set it in \[storage\] or \[storage.source\]"),
+        ("generic://h/a", {}, "generic://h/a: a file system inside another one is not read"),
         ("smb://a/b", {}, "smb://: needs a package that is not installed: pip install smbprotocol"),
     ],
 )

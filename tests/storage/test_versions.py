@@ -78,6 +78,8 @@ def test_inodes_count_where_every_host_sees_the_same(tmp_path: Path, monkeypatch
         ({"size": 3, "Last-Modified": "Thu, 26 Nov 2026 10:00:00 GMT"}, "3-Thu, 26 Nov 2026 10:00:00 GMT", 1795687200),
         ({"size": 3, "blob_id": "0a1b", "lfs": None, "last_commit": None}, "0a1b", None),
         ({"size": 3, "mtime": "2026-11-26T10:00:00Z"}, "3-2026-11-26T10:00:00Z", 1795687200),
+        ({"size": 3, "ETag": '"abc"', "Last-Modified": "yesterday"}, "abc", None),
+        ({"size": 3, "ETag": '"abc"', "Last-Modified": "0"}, "abc", None),
         ({"size": 3, "ETag": "", "mimetype": "text/plain"}, "", None),
     ],
 )

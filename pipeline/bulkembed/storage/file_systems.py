@@ -9,13 +9,13 @@ import fsspec
 import orjson
 
 from bulkembed.errors import ConfigError
-from bulkembed.storage.options import S3, Side, require_known
+from bulkembed.storage.options import S3, Side, require_known, require_needed
 from bulkembed.storage.retry import retry
 
 # Defaults for S3; the user's settings override them. All retries happen in storage/retry.py, where they are counted: s3fs and botocore
 # make one attempt each. A stalled body is abandoned after `read_timeout` seconds.
 S3_SETTINGS = {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 30, "max_pool_connections": 64}
-CHAINED = {"zip", "tar", "libarchive", "reference", "dir", "simplecache", "filecache", "blockcache"}  # that lie in another place
+CHAINED = {"zip", "tar", "libarchive", "reference", "dir", "simplecache", "filecache", "blockcache", "generic"}  # that lie in another place
 # Packages that fsspec needs for a protocol, as pip takes them.
 PACKAGES = {
     **dict.fromkeys(("gs", "gcs"), "'bulkembed[gcs]'"),
@@ -42,6 +42,7 @@ def file_system(protocol: str, options: bytes, side: Side) -> Any:
     given = orjson.loads(options)
     try:
         require_known(protocol, fsspec.get_filesystem_class(protocol), given, side)
+        require_needed(protocol, fsspec.get_filesystem_class(protocol), given, side)
         # A listing must show the current state, not what an earlier call of this process saw.
         given["use_listings_cache"] = False
         if protocol in S3:

@@ -28,8 +28,11 @@ def version_of(info: Mapping[str, Any]) -> str:
 def modified_of(info: Mapping[str, Any]) -> float | None:
     """When the object was written, in Unix seconds by the store's clock; None where the store does not say."""
     value = next((info[name] for name in TIMES if info.get(name)), None)
-    if isinstance(value, str):  # of Google, or a header of HTTP
-        value = datetime.fromisoformat(value) if value[:1].isdigit() else parsedate_to_datetime(value)
+    if isinstance(value, str):  # of Google, or a header of HTTP, in which some servers write no date
+        try:
+            value = datetime.fromisoformat(value) if value[:1].isdigit() else parsedate_to_datetime(value)
+        except ValueError:
+            return None
     return value.timestamp() if isinstance(value, datetime) else value
 
 

@@ -33,6 +33,15 @@ def require_known(protocol: str, filesystem: type, options: Mapping[str, Any], s
         refuse_unknown(protocol, f"storage.{table}.", options.get(table, {}), known, side)
 
 
+def require_needed(protocol: str, filesystem: type, options: Mapping[str, Any], side: Side) -> None:
+    """Raises ConfigError for an option without which this file system cannot be opened, such as the host of a server."""
+    own = inspect.signature(filesystem.__init__).parameters.values()  # type: ignore[misc]
+    needed = [each.name for each in own if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD and each.name != "self"]
+    missing = [name for name in needed if name not in options]
+    if missing:
+        raise ConfigError(f"storage.{missing[0]}: {protocol}:// cannot be opened without it; set it in [storage] or [storage.{side}]")
+
+
 def require_table(key: str, value: Any) -> None:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{key}: expected a table, such as [{key}]")
