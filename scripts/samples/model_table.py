@@ -51,7 +51,7 @@ def result_of_files(name: str) -> str:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / name
         twin_files.describe(folder, TWINS[name])
-        (folder / "model.safetensors").write_bytes(b"weights")
+        (folder / "model.safetensors").write_bytes(twin_files.WEIGHTS_OF_NOTHING)
         try:
             found = model_files.describe(str(folder), None)
         except ModelError as error:

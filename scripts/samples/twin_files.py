@@ -16,6 +16,8 @@ from scripts.samples import random_qwen3
 from scripts.samples.twin_tokenizers import KINDS
 from scripts.samples.twins import TWINS, TYPES, WIDTH, Dense, Twin, bert
 
+WEIGHTS_OF_NOTHING = (2).to_bytes(8, "little") + b"{}"  # a safetensors file of no tensor
+
 
 def describe(out: Path, twin: Twin) -> None:
     """Writes all files but the model's own weights."""

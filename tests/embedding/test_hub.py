@@ -22,9 +22,9 @@ from bulkembed.embedding.model_identity import file_hash
 from bulkembed.errors import ModelError
 from bulkembed.inspection.search import dataset_model
 from scripts.samples import twin_files
+from scripts.samples.twin_files import WEIGHTS_OF_NOTHING
 from scripts.samples.twins import TWINS
 from tests.support.corpora import write_corpus
-from tests.support.models import WEIGHTS_OF_NOTHING
 from tests.support.processes import bulkembed
 from tests.support.runs import read_dataset
 from tests.support.small_hub import COMMIT, TOKEN, SmallHub, small_hub

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bulkembed.embedding import model_files
 from bulkembed.errors import ModelError
 from bulkembed.text.tokenizer import Tokenizer
-from tests.support.models import WEIGHTS_OF_NOTHING
+from scripts.samples.twin_files import WEIGHTS_OF_NOTHING
 
 FILES = (
     *("config.json", "modules.json", "1_Pooling/config.json", "config_sentence_transformers.json", "sentence_bert_config.json"),

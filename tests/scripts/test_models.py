@@ -32,7 +32,7 @@ def test_what_a_check_says_in_a_few_words() -> None:
 @pytest.mark.parametrize("name", TWINS)
 def test_the_table_says_what_the_files_of_a_model_say(tmp_path: Path, name: str) -> None:
     twin_files.describe(tmp_path, TWINS[name])
-    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "model.safetensors").write_bytes(twin_files.WEIGHTS_OF_NOTHING)
     stated = stated_results(DOCUMENT.read_text(encoding="utf-8"))[name]
     try:
         model_files.describe(str(tmp_path), None)

@@ -7,8 +7,6 @@ from bulkembed.config.resolution import resolve
 from bulkembed.config.run_config import RunConfig
 from bulkembed.records import Model
 
-WEIGHTS_OF_NOTHING = (2).to_bytes(8, "little") + b"{}"  # a safetensors file of no tensor
-
 MODEL = Model(
     name="m",
     revision=None,
