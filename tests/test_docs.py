@@ -153,6 +153,17 @@ def test_modules_and_tests_that_are_named_exist(page: Path) -> None:
             assert list((ROOT / "tests").rglob(f"{name}.py")), f"{page.name} names {name}"
 
 
+def test_every_line_of_the_threat_model_names_tests_that_exist() -> None:
+    rows = re.findall(r"^\| (?!who \||---)(.+) \|$", (ROOT / "SECURITY.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(rows) > 15
+    for row in rows:
+        tests = INLINE.findall(row.rpartition(" | ")[2])
+        assert tests, f"no test: {row}"
+        for file, _, function in (test.partition("::") for test in tests):
+            (path,) = (ROOT / "tests").rglob(f"{file}.py")
+            assert f"def {function}" in path.read_text(encoding="utf-8"), f"{file} has no {function}"
+
+
 def test_every_page_of_the_manual_is_in_the_index_of_the_readme() -> None:
     linked = set(LINK.findall((ROOT / "README.md").read_text(encoding="utf-8")))
     assert {str(page.relative_to(ROOT)) for page in PAGES if page.parent in (ROOT, ROOT / "docs")} - {"README.md"} <= linked

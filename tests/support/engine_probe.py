@@ -15,11 +15,13 @@ from collections import defaultdict
 from typing import Any
 
 import numpy as np
+import psutil
 
 from bulkembed.config.sections import EngineConfig
 from bulkembed.embedding import in_process
 from bulkembed.embedding.model_files import describe
 from bulkembed.records import Model, Pooling
+from tests.support.processes import listening_addresses
 
 Measured = dict[str, Any]
 
@@ -48,6 +50,7 @@ def layers(model: Model, dtype: str, pooling: Pooling) -> Measured:
     of_a_part = embedder.token_states(documents[1][:400])
     last_states = [of_document[-1] / np.linalg.norm(of_document[-1]) for of_document in states]
     return measured | {
+        "listening": sorted(listening_addresses(psutil.Process())),
         "max_rows": max(rows["gate_up_proj"]),
         "min_cosine_with_last_state": min(float(vector @ state) for vector, state in zip(vectors, last_states, strict=True)),
         "difference_of_a_part": float(np.abs(states[1][:400] - of_a_part).max()),

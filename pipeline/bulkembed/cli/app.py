@@ -6,6 +6,7 @@ Heavy modules are imported inside the commands, so that `--help` answers at once
 
 import logging
 import os
+import stat
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -54,6 +55,7 @@ def main(arguments: list[str] | None = None, defaults: Mapping[str, Any] | None 
     """The entry point. Every error that a user can cause ends as one line on standard error and an exit code.
 
     `defaults`: keys of a run, over which files and options lie."""
+    forbid_writes_of_others()
     level = os.environ.get("BULKEMBED_LOG", "warning").upper()
     handler = logging.StreamHandler()
     handler.setFormatter(HidingFormatter("%(message)s"))
@@ -71,6 +73,11 @@ def main(arguments: list[str] | None = None, defaults: Mapping[str, Any] | None 
     except OutputError as unprinted:
         code = print_error(unprinted)
     sys.exit(code)
+
+
+def forbid_writes_of_others() -> None:
+    """Nothing that this process and its Ray create can be written by other users, however permissive the umask is."""
+    os.umask(os.umask(0o077) | stat.S_IWOTH)
 
 
 def outcome(words: Sequence[str], call: Call) -> tuple[int, str | None]:

@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import shutil
+import stat
 import sys
 import threading
 from collections.abc import Iterator, Mapping, MutableMapping
@@ -18,8 +19,11 @@ from bulkembed.errors import ClusterError
 
 log = logging.getLogger(__name__)
 
-# A socket's path has at most 107 bytes. Ray's longest is <folder>/ray/session_<date>_<time>_<microseconds>_<pid>/sockets/plasma_store.
-MAX_FOLDER_BYTES = 107 - len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
+# Ray makes its folders writable by everybody. So they lie in one that nobody else can enter. Its name is known to all tenants of the
+# host, who may have made a folder or a link of this name.
+PRIVATE_FOLDER = f"ray-{os.getuid()}"
+# A socket's path has at most 107 bytes. Ray's longest is <its folder>/session_<date>_<time>_<microseconds>_<pid>/sockets/plasma_store.
+MAX_FOLDER_BYTES = 107 - len(f"/{PRIVATE_FOLDER}/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108
 MIN_FREE_BYTES = 16 << 20  # in that folder, for logs
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
@@ -117,7 +121,7 @@ def temporary_folder(environment: Mapping[str, str]) -> Path:
     for folder in [named] if named else [folder for folder in usual if folder]:
         problem = unfit(Path(folder))
         if problem is None:
-            return Path(folder, "ray")
+            return Path(folder, PRIVATE_FOLDER, "r")
         problems.append(f"{folder} {problem}")
         log.info("Ray's sockets cannot lie in %s", problems[-1])
     advice = "set RAY_TMPDIR to a folder of a short name that can be written"
@@ -130,15 +134,23 @@ def unfit(folder: Path) -> str | None:
         return "is relative"
     if len(os.fsencode(folder)) > MAX_FOLDER_BYTES:
         return f"is longer than {MAX_FOLDER_BYTES} bytes"
+    private = folder / PRIVATE_FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(folder).free < MIN_FREE_BYTES:
             return f"has less than {MIN_FREE_BYTES >> 20} MiB free"
-        ray_folder = folder / "ray"  # another user may have created it
-        with TemporaryDirectory(dir=ray_folder if os.access(ray_folder, os.F_OK) else folder):
+        private.mkdir(mode=0o700, exist_ok=True)
+        if not is_private(private.lstat()):
+            return f"has a {PRIVATE_FOLDER} that is not this user's alone; remove it"
+        with TemporaryDirectory(dir=private):
             return None
     except OSError as error:
         return f"cannot be written ({error.strerror})"
+
+
+def is_private(state: os.stat_result) -> bool:
+    """Whether this is a folder of this user that nobody else can enter, and no link to one."""
+    return stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid() and not state.st_mode & 0o077
 
 
 @contextmanager
