@@ -36,6 +36,14 @@ def test_other_uris_stay(uri: str) -> None:
     assert absolute_place(uri) == uri
 
 
+@pytest.mark.parametrize("uri", ["s3:/bucket/out", "S3:/bucket", "https:/host/a.jsonl", "s3n:/bucket"])
+def test_a_scheme_that_lacks_a_slash_is_no_folder(here: Path, uri: str) -> None:
+    with pytest.raises(ConfigError, match="a slash is missing"):
+        load(None, {"source": "in", "output": uri, "model": "m"})
+    (here / uri).mkdir(parents=True)
+    assert absolute_place(uri) == f"{here}/{uri}"  # a path that exists is that path
+
+
 def test_globs_and_dots_stay(here: Path) -> None:
     assert absolute_place("a/../*.jsonl") == f"{here}/a/../*.jsonl"
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+HALF_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/(?!/)")
 HADOOP_SCHEMES = {"s3n": "s3"}  # that fsspec does not know
 THIS_HOST = "file://localhost/"  # as some tools write file:///
 LOCAL_SCHEMES = ("file://", "local://", "file:", "local:")  # that fsspec takes for the local file system
@@ -14,7 +15,8 @@ LOCAL_SCHEMES = ("file://", "local://", "file:", "local:")  # that fsspec takes 
 def absolute_place(uri: str) -> str:
     """A local path made absolute, without a scheme; any other URI with its scheme in small letters.
 
-    Raises ValueError where `~` is nobody's home."""
+    Raises ValueError where `~` is nobody's home, and where a slash of a scheme is missing."""
+    refuse_half_scheme(uri)
     if SCHEME.match(uri):
         name, _, rest = uri.partition("://")
         uri = f"{HADOOP_SCHEMES.get(name.lower(), name.lower())}://{rest}"
@@ -22,6 +24,16 @@ def absolute_place(uri: str) -> str:
     scheme = next((scheme for scheme in LOCAL_SCHEMES if uri.lower().startswith(scheme)), "")
     remote = "://" in uri and not scheme
     return uri if remote or not uri.strip() else absolute_path(uri[len(scheme) :])
+
+
+def refuse_half_scheme(uri: str) -> None:
+    """`s3:/bucket` would be a local folder, into which a run would write and which nobody would look into."""
+    found = HALF_SCHEME.match(uri)
+    if found and not uri.lower().startswith(LOCAL_SCHEMES) and not Path(uri).exists():
+        from fsspec.registry import known_implementations
+
+        if found[1].lower() in {*known_implementations, *HADOOP_SCHEMES}:
+            raise ValueError(f"begins with {found[1]}:/, and a slash is missing: write {found[1]}://")
 
 
 def absolute_model(name: str) -> str:
