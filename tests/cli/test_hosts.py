@@ -18,7 +18,7 @@ from typing import NamedTuple, NoReturn
 import pytest
 
 from bulkembed import api
-from bulkembed.cluster import own_ray
+from bulkembed.cluster import connect, own_ray
 from tests.support.commands import in_process, job
 from tests.support.corpora import write_small_corpus
 from tests.support.processes import ROOT
@@ -82,6 +82,7 @@ def raising(error: BaseException) -> Callable[..., NoReturn]:
 def host(tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     write_small_corpus(tmp_path / "in", files=1)
     shutil.copytree(qwen, tmp_path / "model")
+    monkeypatch.setattr(connect, "is_connected", lambda: False)  # other tests of this process may have left it a Ray
     with monkeypatch.context() as without_ray:
         here(without_ray)
         yield Host(tmp_path, without_ray)
@@ -204,7 +205,7 @@ FAULTS: dict[str, tuple[Callable[[Host], list[object]], int, str]] = {
     "an output below a file": (lambda host: host.words("--output", file_of(host, "o") / "x"), 2, "output: "),
     "an output that cannot be written": (lambda host: host.words("--output", "/proc/out"), 2, "output: "),
     "snapshots that cannot be read": (lambda host: host.at("verify", "_meta/snapshots"), 1, "snapshots"),
-    "a data file that cannot be read": (lambda host: host.at("verify", "data/*/*"), 1, "data"),
+    "a data file that cannot be read": (lambda host: host.at("verify", "data/*/*"), 1, "1 problems"),
     "a data file that cannot be searched": (lambda host: [*host.at("search", "data/*/*"), "--query", "x"], 1, "data"),
     "current.txt that cannot be read": (lambda host: host.at("verify", "current.txt"), 1, r"current\.txt"),
 }

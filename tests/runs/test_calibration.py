@@ -170,7 +170,7 @@ def test_a_small_source_that_has_not_grown_has_nothing_to_do(tmp_path: Path, qwe
 def test_a_source_of_nothing_but_rejects(tmp_path: Path, qwen: str) -> None:
     (tmp_path / "in").mkdir()
     write_jsonl(tmp_path / "in" / "1.jsonl", rows(*range(3), text=None))
-    cfg = config(tmp_path, qwen)
+    cfg = config(tmp_path, qwen, allow_deletes=0)
     summary = embed(cfg)
     assert summary.snapshot is not None
     assert (summary.snapshot.rejects, records(tmp_path / "out")) == (3, [])

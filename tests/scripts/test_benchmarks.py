@@ -6,7 +6,6 @@ import json
 import math
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -140,7 +139,11 @@ import os
 from scripts.benchmarks import __main__ as command_line, measuring
 
 def waits():
-    yield {"output": measuring.run_command(["sleep", "60"], os.environ, lambda pid: 0.0).output}
+    yield {"output": measuring.run_command(["sleep", "60"], os.environ, sample, every=0.05).output}
+
+def sample(pid):
+    print(pid, flush=True)
+    return 0.0
 
 command_line.app.command()(command_line.command_for(waits))
 command_line.main()
@@ -148,13 +151,13 @@ command_line.main()
 
 
 def test_what_a_benchmark_has_started_ends_with_it() -> None:
-    with subprocess.Popen([sys.executable, "-c", A_ROW_THAT_WAITS, "waits"], stderr=subprocess.DEVNULL) as bench:
-        while not (started := psutil.Process(bench.pid).children()):
-            assert bench.poll() is None
-            time.sleep(0.1)
+    arguments = [sys.executable, "-c", A_ROW_THAT_WAITS, "waits"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as bench:
+        assert bench.stdout is not None
+        sampled = psutil.Process(int(bench.stdout.readline()))
         bench.terminate()
         assert bench.wait(30) != 0
-    assert not started[0].is_running()
+    assert not sampled.is_running()
 
 
 def test_the_help_lists_every_row_with_a_whole_sentence_and_shows_defaults() -> None:

@@ -32,20 +32,26 @@ def look() -> Autoscaler:
     return second_kind() if is_of_second_kind() else first_kind()
 
 
+def control_store() -> Any:
+    """A client of the control store of the connected cluster. Ray's own one lasts no longer than its first connection of a process."""
+    import ray
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+    return GcsClient(address=ray.get_runtime_context().gcs_address)
+
+
 def is_of_second_kind() -> bool:
     """As `ray.autoscaler.v2.utils` has it, which takes a tenth of a second to import."""
     from ray._raylet import GCS_AUTOSCALER_STATE_NAMESPACE, GCS_AUTOSCALER_V2_ENABLED_KEY  # type: ignore[attr-defined]
-    from ray.experimental.internal_kv import internal_kv_get_gcs_client
 
     key, namespace = GCS_AUTOSCALER_V2_ENABLED_KEY.encode(), GCS_AUTOSCALER_STATE_NAMESPACE.encode()
-    return bool(internal_kv_get_gcs_client().internal_kv_get(key, namespace=namespace) == b"1")
+    return bool(control_store().internal_kv_get(key, namespace=namespace, timeout=ANSWER_SECONDS) == b"1")
 
 
 def first_kind() -> Autoscaler:
     from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
-    from ray.experimental.internal_kv import _internal_kv_get
 
-    status = _internal_kv_get(DEBUG_AUTOSCALING_STATUS)
+    status = control_store().internal_kv_get(DEBUG_AUTOSCALING_STATUS.encode(), timeout=ANSWER_SECONDS)
     return from_report(json.loads(status).get("autoscaler_report") or {} if status else {})
 
 
@@ -57,12 +63,10 @@ def from_report(report: dict[str, Any]) -> Autoscaler:
 
 
 def second_kind() -> Autoscaler:
-    import ray
-    from ray._raylet import GcsClient  # type: ignore[attr-defined]
     from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 
     reply = GetClusterStatusReply()
-    reply.ParseFromString(GcsClient(address=ray.get_runtime_context().gcs_address).get_cluster_status(timeout_s=ANSWER_SECONDS))
+    reply.ParseFromString(control_store().get_cluster_status(timeout_s=ANSWER_SECONDS))
     return from_reply(reply)
 
 
