@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
 import re
@@ -13,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import pytest
 
@@ -93,26 +94,26 @@ def file_of(host: Host, name: str, content: bytes = b"x") -> Path:
     return host.folder / name
 
 
-def with_few_threads(host: Host, few: int) -> None:
-    """Of the host's threads only a few are left."""
-    start, left = threading.Thread.start, iter(range(few))
+def with_few_threads(host: Host, few: int, owner: Any, name: str) -> None:
+    """Of the host's threads only a few are left. `owner`, `name`: of the function that starts one."""
+    start, left = getattr(owner, name), iter(range(few))
 
-    def limited(thread: threading.Thread) -> None:
+    def limited(*arguments: object) -> None:
         if next(left, None) is None:
             raise RuntimeError("can't start new thread")
-        start(thread)
+        start(*arguments)
 
-    host.patched.setattr(threading.Thread, "start", limited)
+    host.patched.setattr(owner, name, limited)
 
 
 def without_threads(host: Host) -> list[object]:
-    with_few_threads(host, 0)
+    with_few_threads(host, 0, threading.Thread, "start")
     return host.words()
 
 
 def with_threads_for_no_ray(host: Host) -> list[object]:
     words = host.with_own_ray()
-    with_few_threads(host, 20)
+    with_few_threads(host, 20, _thread, "start_new_thread")
     return words
 
 

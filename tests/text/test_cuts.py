@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as RustTokenizer
 
+from bulkembed.text import tokenizer
 from bulkembed.text.tokenizer import Tokenizer
 
 WORDS = [
@@ -127,10 +128,20 @@ def test_most_of_a_long_text_is_not_tokenized(tokenizers: tuple[Tokenizer, RustT
     assert len(next(iter(ours._own_ids([text])))[0]) < 200
 
 
-def test_a_text_without_white_space_is_tokenized_whole(minilm: str) -> None:
+@pytest.mark.parametrize("alphabet", ["0123456789abcdef", "検索は速東京日本の首都です"])
+def test_a_long_text_without_white_space_is_cut_far_behind_the_tokens_that_are_kept(
+    tokenizers: tuple[Tokenizer, RustTokenizer], alphabet: str
+) -> None:
+    ours, whole = tokenizers
+    text = "".join(random.Random(2).choices(alphabet, k=150_000))
+    assert ours.encode([text]).of(0).tolist() == whole.encode(text).ids[:8]
+    assert ours._cut(text, 96) == 96 + tokenizer.MAX_WORD_CHARACTERS
+
+
+def test_a_word_of_many_characters_is_tokenized_whole(minilm: str) -> None:
     path = f"{minilm}/tokenizer.json"
-    tokenizer, whole = Tokenizer(path, 8, None), RustTokenizer.from_file(path)
+    ours, whole = Tokenizer(path, 8, None), RustTokenizer.from_file(path)
     whole.no_padding()
     whole.no_truncation()
     word = "ab" * 5000
-    assert tokenizer.encode([word]).of(0).tolist() == whole.encode(word).ids
+    assert ours.encode([word]).of(0).tolist() == whole.encode(word).ids

@@ -96,6 +96,7 @@ def outcome(words: Sequence[str], call: Call) -> tuple[int, str | None]:
             interrupted = InterruptedRun(stopping.stop.signal)
             return print_error(interrupted), text_of(interrupted)
         if lacking := host_error(error):
+            log.debug("", exc_info=error)
             return print_error(lacking), text_of(lacking)
         err.print(hidden_texts.hide(traceback.format_exc()), markup=False)
         return 1, text_of(error)

@@ -33,7 +33,7 @@ def look() -> Autoscaler:
 
 
 def control_store() -> Any:
-    """A client of the control store of the connected cluster. Ray's own one lasts no longer than its first connection of a process."""
+    """A client of the control store of the connected cluster. Ray's own one is None from the end of a connection to the next start."""
     import ray
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
 

@@ -25,20 +25,21 @@ T = TypeVar("T")
 
 
 def nodes(without: Collection[str] = ()) -> list[dict[str, float]]:
-    """The resources of every node that takes work: it is alive and not being drained. `without`: ids of nodes that are left out."""
-    import ray
-
-    idle = {*autoscaler.in_cluster(autoscaler.draining_nodes), *without}
-    return [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in idle]
+    """The resources of every node that takes work. `without`: ids of nodes that are left out."""
+    return [resources for node, resources in resources_by_node().items() if node not in without]
 
 
 def working_nodes() -> list[str]:
     """The ids of the nodes that have a core or a GPU, and take work."""
+    return [node for node, resources in resources_by_node().items() if resources.get("CPU", 0) or resources.get("GPU", 0)]
+
+
+def resources_by_node() -> dict[str, dict[str, float]]:
+    """The resources of the nodes that are alive and not being drained, by their ids."""
     import ray
 
-    idle = autoscaler.in_cluster(autoscaler.draining_nodes)
-    alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in idle}
-    return [node for node, resources in alive.items() if resources.get("CPU", 0) or resources.get("GPU", 0)]
+    draining = autoscaler.in_cluster(autoscaler.draining_nodes)
+    return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in draining}
 
 
 def beside(unfit: Collection[str]) -> dict[str, Any]:

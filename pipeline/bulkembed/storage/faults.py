@@ -19,20 +19,8 @@ CORRUPT = (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, zlib.error,
 # Packages of fsspec's file systems, and of the clients below them.
 CLIENTS = {
     *("fsspec", "s3fs", "aiobotocore", "botocore", "aiohttp", "gcsfs", "google", "requests", "urllib3", "adlfs", "azure", "msal"),
-    *(
-        "huggingface_hub",
-        "httpx",
-        "httpcore",
-        "httpx2",
-        "httpcore2",
-        "ftplib",
-        "paramiko",
-        "smbprotocol",
-        "webdav4",
-        "ocifs",
-        "oci",
-        "ossfs",
-    ),
+    *("huggingface_hub", "httpx", "httpcore", "httpx2", "httpcore2", "ftplib", "paramiko", "smbprotocol", "webdav4"),
+    *("ocifs", "oci", "ossfs"),
 }
 # These errors are about the request, not about the state of the store. The same request would fail again.
 FINAL_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
