@@ -87,20 +87,13 @@ def test_a_second_signal_ends_the_process_wherever_it_is(place: str, stuck: dict
     assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
 
 
-def test_a_signal_that_nobody_notices_ends_the_process_with_one_line() -> None:
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_that_nobody_notices_ends_the_process_with_one_line(sent: signal.Signals, code: int) -> None:
     process = started("-c", PROGRAM + STUCK["asleep"])
     wait_for_line(process, "there")
-    process.send_signal(signal.SIGTERM)
-    assert ended(process, 10) == [f"bulkembed: {InterruptedRun(signal.SIGTERM)}"]
-    assert process.returncode == 143
-
-
-def test_a_terminal_that_is_closed_ends_the_process_with_one_line() -> None:
-    process = started("-c", PROGRAM + STUCK["asleep"])
-    wait_for_line(process, "there")
-    process.send_signal(signal.SIGHUP)
-    assert ended(process, 10) == [f"bulkembed: {InterruptedRun(signal.SIGHUP)}"]
-    assert process.returncode == 129
+    process.send_signal(sent)
+    assert ended(process, 10) == [f"bulkembed: {InterruptedRun(sent)}"]
+    assert process.returncode == code
 
 
 def test_a_process_that_ignores_its_terminal_goes_on() -> None:
