@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,13 +16,16 @@ from tests.support.faulty_s3 import serving
 
 @dataclass
 class Job:
-    """`log` is sent in pieces, one every `seconds`; the job ends after the last one, with `status` and `code`."""
+    """`log` is sent in pieces, one every `seconds`; the job ends after the last one, with `status` and `code`.
+
+    The last one waits until `may_end`."""
 
     log: list[str] = field(default_factory=list)
     seconds: float = 0.0
     status: str = "SUCCEEDED"
     code: int | None = 0
     metadata: dict[str, str] = field(default_factory=dict)
+    may_end: Callable[[], bool] = lambda: True
     written: int = 0
     stops: int = 0
 
@@ -77,7 +80,8 @@ class SmallHead:
     async def write(self, job: Job) -> None:
         while not job.has_ended:
             await asyncio.sleep(job.seconds)
-            job.written += 1
+            if job.written < len(job.log) - 1 or job.may_end():
+                job.written += 1
 
     async def info(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
