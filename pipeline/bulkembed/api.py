@@ -13,7 +13,7 @@ and what a run leaves as it was in the process of its caller. The command line i
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
@@ -25,10 +25,15 @@ from bulkembed.config import toml_files
 from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset.feed import Feed, FeedKey, FeedVectors, write_feed
 from bulkembed.dataset.gc import GcPlan
+from bulkembed.dataset.leases import lease
+from bulkembed.dataset.leftovers import find_leftovers
+from bulkembed.dataset.receipts import Ledger
+from bulkembed.dataset.repair import Problem, Repair, plan_repair
+from bulkembed.dataset.repair import repair as take_back
 from bulkembed.dataset.snapshots import Snapshot, newest_dataset
 from bulkembed.errors import ConfigError
 from bulkembed.history import current, files, open_dataset, publish, rollback, snapshots
-from bulkembed.inspection.resample import Verification, resample_dataset
+from bulkembed.inspection.resample import Resample, Verification, resample_dataset
 from bulkembed.inspection.search import Hit, search_dataset
 from bulkembed.inspection.status import RunStatus, status_of
 from bulkembed.inspection.verify import verify as problems_of
@@ -70,6 +75,7 @@ __all__ = [
     "plan_gc",
     "publish",
     "remember",
+    "repair",
     "retry_rejects",
     "rollback",
     "run",
@@ -81,6 +87,7 @@ __all__ = [
     "verify",
 ]
 
+LEASE_SECONDS = 60.0  # of a repair
 OnProgress = Callable[[Progress], None]
 OnPlan = Callable[["Plan"], None]
 
@@ -223,18 +230,42 @@ def verify(
     store, output = located(uri, storage)
     ledger, found = newest_dataset(store, output, snapshot)
     recipe_of(output, found)  # refuses a dataset of another version
-    problems: list[str] = []
-
-    def report(some: Iterable[str]) -> None:
-        for problem in some:
-            problems.append(problem)
-            if on_problem is not None:
-                on_problem(problem)
-
-    report(problems_of(store, ledger, found))
+    problems = list(told(problems_of(store, ledger, found), on_problem))
     again = None
     if sample is not None and source is not None:
         places = [source] if isinstance(source, str | PathLike) else source
         again = resample_dataset(store, output, found, [place_of("source", place) for place in places], model, sample, seed)
-        report(again.problems)
-    return Verification(found, problems, again)
+        problems += told(map(Problem, again.problems), on_problem)
+    return verification(ledger, found, problems, again, plan_repair(ledger, problems))
+
+
+def repair(
+    uri: Place, *, storage: Storage | None = None, on_problem: Callable[[str], None] | None = None, snapshot: int | None = None
+) -> Verification:
+    """Verifies a snapshot, and takes back what is damaged or lost in it, so that the next run of its line makes that again.
+
+    It removes nothing that is right, and writes receipts and current.txt again where these are lost. Raises what `verify` raises, and
+    AlreadyRunning where a run writes to the line."""
+    store, output = located(uri, storage)
+    _, found = newest_dataset(store, output, snapshot)
+    with lease(store, output, found.line, found.limited, LEASE_SECONDS, "fail"):
+        ledger, found = newest_dataset(store, output, snapshot)  # one may have been published meanwhile
+        recipe_of(output, found)  # refuses a dataset of another version
+        problems = list(told(problems_of(store, ledger, found), on_problem))
+        done = take_back(ledger, found, problems)
+    return verification(ledger, found, problems, None, done)
+
+
+def told(problems: Iterable[Problem], on_problem: Callable[[str], None] | None) -> Iterator[Problem]:
+    """The problems, each told when it is found."""
+    for problem in problems:
+        if on_problem is not None:
+            on_problem(problem.text)
+        yield problem
+
+
+def verification(
+    ledger: Ledger, snapshot: Snapshot, problems: Sequence[Problem], resample: Resample | None, mended: Repair
+) -> Verification:
+    texts, hopeless = [problem.text for problem in problems], sum(not problem.has_remedy for problem in problems)
+    return Verification(snapshot, texts, resample, mended, hopeless, find_leftovers(ledger.store, ledger.output))

@@ -44,7 +44,7 @@ def outcome_of(where: Places, model: str, documents: int, engine: str) -> Outcom
     store = Store(where.storage)
     try:
         ledger, snapshot = newest_dataset(store, where.output)
-        if problems := tuple(verify(store, ledger, snapshot)):
+        if problems := tuple(problem.text for problem in verify(store, ledger, snapshot)):
             return Outcome(problems=problems)
         found = rows(where.output, where.storage)
     except (BulkembedError, FileNotFoundError, pa.ArrowException) as error:

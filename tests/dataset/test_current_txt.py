@@ -91,7 +91,7 @@ def test_verify_names_a_current_txt_that_readers_should_not_trust(tmp_path: Path
     for stale in (None, live[:-1], b""):
         current.unlink() if stale is None else current.write_bytes(stale)
         (problem,) = verify(store, *newest_dataset(store, str(tmp_path / "out")))
-        assert problem == f"{current}: does not list the files of snapshot 1; run the job again, which writes it"
+        assert problem.text == f"{current}: does not list the files of snapshot 1; run the job again, which writes it"
         in_one_process(cfg)
         assert current.read_bytes() == live
         assert not list(verify(store, *newest_dataset(store, str(tmp_path / "out"))))

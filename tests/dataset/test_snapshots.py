@@ -200,7 +200,7 @@ def test_a_damaged_record_is_one_line_that_names_it(tmp_path: Path, qwen: str, n
     path.write_bytes(damaged)
     store, output = Store(), str(tmp_path / "out")
     if name == "receipts":
-        assert next(verify(store, *newest_dataset(store, output))).startswith(f"{path}: is damaged: ")
+        assert next(verify(store, *newest_dataset(store, output))).text.startswith(f"{path}: is damaged: ")
     else:
         with pytest.raises(StorageError, match=f"^{path}: is damaged: "):
             newest_dataset(store, output)

@@ -401,7 +401,7 @@ def test_clipped_components_are_counted_and_warned_of(tmp_path: Path, qwen: str)
     assert " tokens/s while embedding, 1 min 35 s in all" in said
     ledger, snapshot = newest_dataset(Store(), str(tmp_path / "out"))
     assert sum(receipt.counts.clipped for receipt in ledger.read_receipts(live_names(tmp_path / "out"))) == expected
-    assert any(f"{expected / 4800:.1%} of the components of int8 vectors" in problem for problem in verify(Store(), ledger, snapshot))
+    assert any(f"{expected / 4800:.1%} of the components of int8 vectors" in problem.text for problem in verify(Store(), ledger, snapshot))
     assert calibration.clipped_warning(Counts(int8_components=1000, clipped=10)) is None
 
 

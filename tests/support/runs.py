@@ -57,7 +57,7 @@ def live_names(output: object, **storage: Any) -> list[str]:
 def problems(output: object) -> list[str]:
     """What `verify` says of a dataset."""
     store = Store()
-    return list(verify(store, *newest_dataset(store, str(output))))
+    return [problem.text for problem in verify(store, *newest_dataset(store, str(output)))]
 
 
 def on_ray(cfg: RunConfig, report: Callable[[Progress], None] = lambda progress: None) -> Summary:

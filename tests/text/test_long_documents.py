@@ -49,7 +49,7 @@ def hash_of(text: str) -> bytes:
 
 
 def problems(output: Path) -> list[str]:
-    return list(verify(Store(), *newest_dataset(Store(), str(output))))
+    return [problem.text for problem in verify(Store(), *newest_dataset(Store(), str(output)))]
 
 
 def test_chunk_makes_rows_that_anyone_can_make_again(tmp_path: Path, qwen: str) -> None:

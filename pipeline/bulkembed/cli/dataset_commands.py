@@ -1,6 +1,6 @@
 """Commands that look at a finished dataset: status, verify, files, changes, search."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,6 +18,9 @@ from bulkembed.cli.options import (
     places,
 )
 from bulkembed.errors import BulkembedError, ConfigError
+
+if TYPE_CHECKING:
+    from bulkembed.inspection.resample import Verification
 
 app = typer.Typer()
 
@@ -46,20 +49,30 @@ def verify(
     model: DatasetModel = None,
     seed: Annotated[int | None, typer.Option(metavar="<integer>", help="Seed of the choice of rows, with --sample. [default: 0]")] = None,
     snapshot: SnapshotNumber = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Take back what is damaged or lost, so that the next run makes it again.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --repair: only show what it would do.")] = False,
     settings: StorageSettings = None,
 ) -> None:
     """Read the current dataset again and check it.
 
-    It compares rows and bytes with receipts and the manifest, and checks schemas, footers, vectors and current.txt."""
+    It compares rows and bytes with receipts and the manifest, and checks schemas, footers, vectors, key files and current.txt."""
     from bulkembed import api
-    from bulkembed.report import dataset_text
 
+    if repair and sample is not None:
+        raise ConfigError("--repair: goes without --sample, whose rows it cannot make again; verify with it afterwards")
+    if dry_run and not repair:
+        raise ConfigError("--dry-run: goes with --repair; verify itself writes nothing")
     at = places(config, settings, output=output, source=source, model=model)
     for name, given in (("source", source), ("model", model), ("seed", seed)):
         if sample is None and given not in (None, []):
             raise ConfigError(f"{name}: is read only together with --sample N")
     if sample is not None and not at.sources:
         raise ConfigError("sample: needs the source (a flag --source, or a key in the --config file)")
+    if repair and not dry_run:
+        end_repair(api.repair(at.output, storage=at.store.settings, on_problem=show_problem, snapshot=snapshot), at.output)
+        return
     verification = api.verify(
         at.output,
         storage=at.store.settings,
@@ -67,15 +80,47 @@ def verify(
         source=at.sources if sample is not None else None,
         model=at.model,
         seed=seed or 0,
-        on_problem=lambda problem: err.print(problem, markup=False),
+        on_problem=show_problem,
         snapshot=snapshot,
     )
-    found = verification.snapshot
-    if verification.resample is not None:
-        out.print(dataset_text.resample_text(verification.resample), markup=False)
-    if verification.problems:
-        raise BulkembedError(f"snapshot {found.number} of {at.output}: {len(verification.problems)} problems")
+    if dry_run:
+        from bulkembed.report.dataset_text import repair_text
+
+        out.print(repair_text(verification.repair, "would remove", "would write again"), markup=False)
+    end_verification(verification, at.output)
+
+
+def show_problem(problem: str) -> None:
+    err.print(problem, markup=False)
+
+
+def end_verification(done: "Verification", output: str) -> None:
+    """Shows what was found. Raises BulkembedError where something is wrong."""
+    from bulkembed.report.dataset_text import leftovers_text, resample_text
+
+    found = done.snapshot
+    if done.resample is not None:
+        out.print(resample_text(done.resample), markup=False)
+    if done.leftovers.objects:
+        out.print(leftovers_text(done.leftovers), markup=False)
+    if done.problems:
+        advice = "; `bulkembed verify --repair` takes back what the next run can make again" if len(done.problems) > done.hopeless else ""
+        raise BulkembedError(f"snapshot {found.number} of {output}: {len(done.problems)} problems{advice}")
     out.print(f"snapshot {found.number}: {found.files} files, {found.documents:,} documents, all as their receipts say")
+
+
+def end_repair(done: "Verification", output: str) -> None:
+    """Shows what was done. Raises BulkembedError where a problem has no remedy."""
+    from bulkembed.report.dataset_text import repair_text
+
+    number = done.snapshot.number
+    out.print(repair_text(done.repair, "removed", "written again"), markup=False)
+    if done.hopeless:
+        raise BulkembedError(f"snapshot {number} of {output}: {done.hopeless} of {len(done.problems)} problems have no remedy here")
+    if done.repair.removed:
+        out.print(f"snapshot {number}: run the job again, which makes what was removed")
+    elif not done.problems:
+        out.print(f"snapshot {number}: nothing to repair")
 
 
 @app.command(cls=Command)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from functools import lru_cache
 from typing import Any, TypeVar, get_type_hints
@@ -73,7 +73,13 @@ def newest_number(store: Store, folder: str) -> int:
 
 def listed_numbers(store: Store, folder: str) -> list[int]:
     """The numbers of the records in a folder."""
-    return [int(name[:-5]) for name in store.names(folder) if name.endswith(".json") and name[:-5].isdigit()]
+    return numbers_among(store.names(folder), ".json")
+
+
+def numbers_among(names: Iterable[str], suffix: str) -> list[int]:
+    """The numbers that names with this suffix say."""
+    stems = (name.removesuffix(suffix) for name in names if name.endswith(suffix))
+    return [int(stem) for stem in stems if stem.isdigit()]
 
 
 def record_bytes(record: Mapping[str, Any]) -> bytes:

@@ -10,6 +10,7 @@
 <output>/_meta/manifests/<token>/<kind>-<part>.parquet  files, sources and rejects of a snapshot, written before it
 <output>/_meta/snapshots/<number>.json                what a run has published; never deleted, never written twice
 <output>/_meta/tombstones/<number>.json               a snapshot that gc has expired; it stays, so that no number is used twice
+<output>/_meta/tombstones/<number>.doubt              `verify --repair` has removed what the snapshot needs: the next run looks at all
 <output>/_meta/clock/<token>                          written only to ask the store for the time, and removed at once
 <output>/_meta/pins/<token>.json                      keeps a snapshot for a reader until it lapses
 <output>/_meta/tags/<name>.json                       keeps a snapshot until the tag is removed
@@ -94,6 +95,11 @@ def snapshots_folder(output: str) -> str:
 
 def tombstones_folder(output: str) -> str:
     return join(output, "_meta/tombstones")
+
+
+def doubt_uri(output: str, number: int) -> str:
+    """It lies beside the tombstones, whose folder every run lists."""
+    return join(tombstones_folder(output), f"{number:08d}.doubt")
 
 
 def clock_folder(output: str) -> str:

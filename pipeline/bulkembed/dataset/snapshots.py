@@ -14,7 +14,7 @@ from typing import Any
 from bulkembed.dataset import manifests, paths
 from bulkembed.dataset.erasures import newest_erasure
 from bulkembed.dataset.head_records import Head, newest_head
-from bulkembed.dataset.json_records import listed_numbers, read_record, typed
+from bulkembed.dataset.json_records import listed_numbers, numbers_among, read_record, typed
 from bulkembed.dataset.manifests import Manifest
 from bulkembed.dataset.receipts import Ledger, fingerprints
 from bulkembed.dataset.tombstones import is_expired, require_live
@@ -108,8 +108,17 @@ class View:
         return view
 
     @cached_property
+    def tombstones(self) -> list[str]:
+        return self.store.names(paths.tombstones_folder(self.output))
+
+    @property
+    def doubted(self) -> set[int]:
+        """Numbers of the snapshots of which `verify --repair` has removed something: the next run takes nothing of them on trust."""
+        return set(numbers_among(self.tombstones, ".doubt"))
+
+    @cached_property
     def numbers(self) -> Numbers:
-        expired = set(listed_numbers(self.store, paths.tombstones_folder(self.output)))
+        expired = set(numbers_among(self.tombstones, ".json"))
         written = set(listed_numbers(self.store, paths.snapshots_folder(self.output)))
         return Numbers(sorted(written | expired), sorted(written - expired))
 

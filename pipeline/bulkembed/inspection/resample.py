@@ -8,11 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from bulkembed import schema
 from bulkembed.dataset import vector_columns
 from bulkembed.dataset.file_keys import keys_of_table
+from bulkembed.dataset.leftovers import NO_LEFTOVERS, Leftovers
 from bulkembed.dataset.manifests import read_sources
+from bulkembed.dataset.repair import NO_REPAIR, Repair
 from bulkembed.dataset.snapshots import Snapshot, snapshot_files
 from bulkembed.embedding import in_process
 from bulkembed.embedding.embedder import Embedder
@@ -50,6 +53,9 @@ class Verification:
     snapshot: Snapshot
     problems: list[str]  # none: the dataset is whole
     resample: Resample | None  # rows that were embedded again, where a sample was asked for
+    repair: Repair = NO_REPAIR  # what a repair of the problems does, or has done
+    hopeless: int = 0  # problems without a remedy
+    leftovers: Leftovers = NO_LEFTOVERS
 
 
 def resample_dataset(
@@ -124,6 +130,13 @@ def resample_file(
     return replace(found, problems=[*problems, *found.problems], unknown=unknown)
 
 
+def rows_with_contents_of(table: pa.Table, rows: pa.Table) -> npt.NDArray[np.int64]:
+    """Which of the rows are of documents that the table has. The engine has rejected the others, by their content."""
+    name = "document_hash" if "document_hash" in table.column_names else "content_hash"
+    values = rows[name].cast(table.schema.field(name).type)
+    return np.flatnonzero(pc.is_in(values, value_set=table[name].combine_chunks()).to_numpy())
+
+
 def shard_of(shard_id: str, item: SourceObject) -> Shard:
     _, start, stop, total = ShardId.parse(shard_id)
     return Shard((Part(item.id, item.uri, item.relative_path, item.version, item.format, start, stop, total, offset=0, skip=start),))
@@ -133,9 +146,10 @@ def compare_rows(job: Job, shard: Shard, table: pa.Table, rows: npt.NDArray[np.i
     """These rows of a shard's table beside the same rows embedded again."""
     prepared = stages.prepare(shard, job)
     keys = [name for name in ("id", "chunk_index", "document_hash", "n_tokens", "content_hash") if name in table.column_names]
-    if not prepared.rows.select(keys).cast(table.select(keys).schema).equals(table.select(keys)):
+    embedded = rows_with_contents_of(table, prepared.rows)
+    if not prepared.rows.take(pa.array(embedded)).select(keys).cast(table.select(keys).schema).equals(table.select(keys)):
         return Resample(0, {}, [f"{shard.id}: its rows are not those that the source gives"])
-    vectors = stages.full_vectors(long_documents.select_rows(prepared, rows), job, embedder)
+    vectors = stages.full_vectors(long_documents.select_rows(prepared, embedded[rows]), job, embedder)
     int8_ranges, cosines = job.int8_ranges, {}
     for name, form in job.columns.items():
         ranges = int8_ranges.get(name)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bulkembed import schema
 from bulkembed.dataset import parquet_file, vector_columns
@@ -15,8 +16,10 @@ from bulkembed.dataset.current_txt import current_differs
 from bulkembed.dataset.manifests import DataFile, read_files
 from bulkembed.dataset.paths import current_uri
 from bulkembed.dataset.receipts import Ledger
+from bulkembed.dataset.repair import Problem
 from bulkembed.dataset.snapshots import Snapshot
 from bulkembed.errors import StorageError
+from bulkembed.inspection.key_checks import key_problems, reject_problem, rows_of
 from bulkembed.records import Counts, Receipt, VectorForm
 from bulkembed.row_keys import HASH_BYTES, hashes_of_column
 from bulkembed.runs import calibration
@@ -29,7 +32,7 @@ from bulkembed.vectors import quantize
 NORM_TOLERANCE = {"float32": 1e-3, "float16": 1e-3, "int8": 0.3, "binary": 1e-3}
 
 
-def verify(store: Store, ledger: Ledger, snapshot: Snapshot) -> Iterator[str]:
+def verify(store: Store, ledger: Ledger, snapshot: Snapshot) -> Iterator[Problem]:
     """Problems of a dataset, one line each; none means that it is whole.
 
     It reads every file of the snapshot, and compares its bytes and rows with the manifest and the receipts, and schemas and footers
@@ -38,55 +41,109 @@ def verify(store: Store, ledger: Ledger, snapshot: Snapshot) -> Iterator[str]:
         forms = vector_columns.forms_of(snapshot.provenance)
         quantize.int8_ranges_from_text(snapshot.provenance)
     except (KeyError, ValueError) as error:
-        yield f"snapshot {snapshot.number}: its record does not say what its vectors are: {type(error).__name__}: {error}"
+        yield Problem(f"snapshot {snapshot.number}: its record does not say what its vectors are: {type(error).__name__}: {error}")
         return
-    present = set(ledger.done())
-    first: pa.Schema | None = None
-    total, listed = Counts(), [0, 0]
+    dataset = Dataset(ledger, snapshot, forms)
     for file in read_files(store, ledger.output, snapshot.manifest):
-        listed = [listed[0] + 1, listed[1] + file.documents]
-        if file.name not in present:
-            yield f"{ledger.receipt_uri(file.name)}: missing"
-            continue
+        yield from dataset.check(file)
+    yield from key_problems(store, ledger.output, snapshot)
+    yield from snapshot_problems(store, ledger.output, snapshot, dataset.total, *dataset.listed)
+
+
+@dataclass
+class Dataset:
+    """A snapshot whose files are checked one after the other."""
+
+    ledger: Ledger
+    snapshot: Snapshot
+    forms: dict[str, VectorForm]
+    total: Counts = field(default_factory=Counts)  # of the receipts so far
+    listed: tuple[int, int] = (0, 0)  # files and documents so far
+    first: pa.Schema | None = None  # of the first file that could be read
+
+    def check(self, file: DataFile) -> Iterator[Problem]:
+        ledger, name = self.ledger, file.name
+        self.listed = self.listed[0] + 1, self.listed[1] + file.documents
+        table, wrong = self.read(file)
+        undone = (ledger.receipt_uri(name), ledger.rejects_uri(name), ledger.data_uri(name)) if wrong.must_go else ()
+        yield from (Problem(text, undone) for text in wrong.texts)
+        again = self.made_again(file, table) if table is not None and not wrong.texts else None
+        receipt, problems = self.receipt_of(file)
+        yield from (Problem(f"{ledger.receipt_uri(name)}: {text}", undone, again) for text in problems)
+        receipt = again if problems and again is not None else receipt  # the right one is the measure of the rows
+        if receipt is None:
+            return
+        self.total += receipt.counts
+        if table is not None:
+            first = self.first or table.schema
+            self.first = first if again else self.first  # a damaged file is no measure for the others
+            found = list(type_problems(table, self.forms)) or file_problems(table, first, receipt, self.snapshot, self.forms)
+            yield from (Problem(f"{ledger.data_uri(name)}: {text}", undone) for text in found)
+        yield from self.check_rejects(receipt, undone, again)
+
+    def check_rejects(self, receipt: Receipt, undone: tuple[str, ...], again: Receipt | None) -> Iterator[Problem]:
+        """Where rejects are lost, a repair writes the receipt without them: the snapshot remembers their contents and reasons."""
+        uri = self.ledger.rejects_uri(receipt.shard)
+        lost = reject_problem(self.ledger.store, uri, receipt.counts.rejects, "its receipt") if receipt.counts.rejects else None
+        if lost is not None and again is not None:
+            counts = replace(receipt.counts, rejects=0, rows=receipt.counts.rows - receipt.counts.rejects)
+            yield Problem(lost, (uri,), replace(receipt, counts=counts))
+        elif lost is not None:
+            yield Problem(lost, undone)
+
+    def read(self, file: DataFile) -> tuple[pa.Table | None, Wrong]:
+        """The table of a data file, as far as it can be read, and what is wrong with its bytes."""
+        uri = self.ledger.data_uri(file.name)
         try:
-            receipt = ledger.read_receipt(file.name)
-        except StorageError as error:
-            yield str(error)
-            continue
-        yield from (f"{ledger.receipt_uri(file.name)}: {problem}" for problem in receipt_problems(receipt, file))
-        total += receipt.counts
-        uri = ledger.data_uri(file.name)
-        try:
-            data = store.read(uri)
-            if sha256(data).hexdigest() != file.data_sha256:
-                yield f"{uri}: its bytes are not those that the snapshot lists (sha256)"
-            table = schema.table_of(data)
+            data = self.ledger.store.read(uri)
         except FileNotFoundError:
-            yield f"{uri}: missing"
-            continue
+            return None, Wrong([f"{uri}: missing"], must_go=True)
         except StorageError as error:
-            yield str(error)
-            continue
+            return None, Wrong([str(error)], must_go=False)
+        differs = sha256(data).hexdigest() != file.data_sha256
+        texts = [f"{uri}: its bytes are not those that the snapshot lists (sha256)"] if differs else []
+        try:
+            return schema.table_of(data), Wrong(texts, must_go=differs)
         except CORRUPT as error:
-            yield f"{uri}: unreadable: {describe_error(error)}"
-            continue
-        first = first or table.schema
-        problems = list(type_problems(table, forms)) or file_problems(table, first, receipt, snapshot, forms)
-        yield from (f"{uri}: {problem}" for problem in problems)
-        if receipt.counts.rejects:
-            yield from reject_problems(store, ledger.rejects_uri(file.name), receipt)
-    yield from snapshot_problems(store, ledger.output, snapshot, total, *listed)
+            return None, Wrong([*texts, f"{uri}: unreadable: {describe_error(error)}"], must_go=True)
+
+    def receipt_of(self, file: DataFile) -> tuple[Receipt | None, list[str]]:
+        """The receipt of a data file, and what is wrong with it."""
+        uri = self.ledger.receipt_uri(file.name)
+        try:
+            receipt = self.ledger.read_receipt(file.name)
+        except FileNotFoundError:
+            return None, ["missing"]
+        except StorageError as error:
+            return None, [str(error).removeprefix(f"{uri}: ")]
+        return receipt, list(receipt_problems(receipt, file))
+
+    def made_again(self, file: DataFile, table: pa.Table) -> Receipt:
+        """A receipt of a data file that is right. What only its run knew is left at 0: times, repeated ids, tokens that were cut off."""
+        footer, rejects = parquet_file.footer_of(table.schema), rows_of(self.ledger.store, self.ledger.rejects_uri(file.name))
+        provenance = {name: footer[name] for name in self.snapshot.provenance if name in footer}
+        truncated = int(np.sum(table["truncated"].to_numpy())) if "truncated" in table.column_names else 0
+        counts = Counts(file.documents + rejects, file.documents, file.rows, rejects, tokens=file.tokens, truncated=truncated)
+        return Receipt(file.name, "", counts, file.data_bytes, file.data_sha256, {}, 0.0, 0.0, provenance)
 
 
-def snapshot_problems(store: Store, output: str, snapshot: Snapshot, total: Counts, files: int, documents: int) -> Iterator[str]:
+class Wrong(NamedTuple):
+    """What is wrong with the bytes of a data file."""
+
+    texts: list[str]
+    must_go: bool  # they are read, and sure to be wrong
+
+
+def snapshot_problems(store: Store, output: str, snapshot: Snapshot, total: Counts, files: int, documents: int) -> Iterator[Problem]:
     """`total`: what the receipts counted. `files`, `documents`: what the manifest lists."""
     if (files, documents) != (snapshot.files, snapshot.documents):
         says = f"says {snapshot.files} files with {snapshot.documents} documents"
-        yield f"snapshot {snapshot.number}: {says}, its manifest lists {files} with {documents}"
+        yield Problem(f"snapshot {snapshot.number}: {says}, its manifest lists {files} with {documents}")
     if current_differs(store, output, snapshot):
-        yield f"{current_uri(output)}: does not list the files of snapshot {snapshot.number}; run the job again, which writes it"
+        text = f"{current_uri(output)}: does not list the files of snapshot {snapshot.number}; run the job again, which writes it"
+        yield Problem(text, is_rewritten=True)
     if warning := calibration.clipped_warning(total):
-        yield f"snapshot {snapshot.number}: {warning}"
+        yield Problem(f"snapshot {snapshot.number}: {warning}")
 
 
 def receipt_problems(receipt: Receipt, file: DataFile) -> Iterator[str]:
@@ -155,17 +212,3 @@ def torn_chunks(table: pa.Table) -> int:
     follows = np.zeros(len(index), np.bool_)
     follows[1:] = (np.diff(index) == 1) & (documents[1:] == documents[:-1]).all(axis=1)
     return int(np.count_nonzero((index != 0) & ~follows))
-
-
-def reject_problems(store: Store, uri: str, receipt: Receipt) -> Iterator[str]:
-    try:
-        with store.open(uri) as file:
-            rows = pq.ParquetFile(file).metadata.num_rows
-    except FileNotFoundError:
-        yield f"{uri}: missing"
-        return
-    except CORRUPT as error:
-        yield f"{uri}: unreadable: {describe_error(error)}"
-        return
-    if rows != receipt.counts.rejects:
-        yield f"{uri}: {rows} rows, its receipt says {receipt.counts.rejects}"

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bulkembed.dataset.feed import Feed
+from bulkembed.dataset.leftovers import Leftovers
+from bulkembed.dataset.repair import Repair
 from bulkembed.dataset.snapshots import Snapshot
 from bulkembed.inspection.resample import Resample
 from bulkembed.inspection.search import Hit
 from bulkembed.inspection.status import RunStatus
-from bulkembed.report.formatting import lines
+from bulkembed.report.formatting import lines, size
 from bulkembed.source.objects import LeftOutNames
 
 MAX_SHOWN_CHARACTERS = 160  # of a column of a hit
@@ -81,6 +83,17 @@ def resample_text(resample: Resample) -> str:
         if len(cosines):
             rows.append((name, f"cosine min {cosines.min():.6f} mean {cosines.mean():.6f}"))
     return lines(rows)
+
+
+def leftovers_text(leftovers: Leftovers) -> str:
+    """What no snapshot lists."""
+    found = f"{leftovers.objects:,} objects, {size(leftovers.size)}, in no snapshot; `bulkembed gc` deletes them once they are old enough"
+    return lines([("leftovers", found), *(("", uri) for uri in leftovers.examples)])
+
+
+def repair_text(repair: Repair, removed: str, written: str) -> str:
+    """What a repair does: an object a line."""
+    return lines([*((removed, uri) for uri in repair.removed), *((written, uri) for uri in repair.receipts)])
 
 
 def feed_text(folder: str, feed: Feed) -> str:

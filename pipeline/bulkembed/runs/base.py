@@ -63,7 +63,8 @@ def open_base(job: Job, view: View) -> Base:
         return Base(view, parent, sources=sources, rejected=rejected, standing=standing)
     files = {item.name: item for item in listed.files}
     damaged = [name for name, item in files.items() if standing.get(name) != item.data_bytes]
-    usable = not damaged and job.cfg.limit is None and parent.erasure == view.erasure
+    trusted = parent.number not in view.doubted
+    usable = not damaged and trusted and job.cfg.limit is None and parent.erasure == view.erasure
     intact = {name: item for name, item in files.items() if name not in set(damaged)}
     return Base(view, parent, usable, intact, damaged, sources, rejected, standing)
 

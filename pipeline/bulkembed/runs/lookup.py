@@ -138,11 +138,14 @@ def listed_source(cfg: RunConfig, view: View, recipe: Recipe) -> SourceListing:
 
 
 def earlier_run(cfg: RunConfig, view: View, line: str) -> Snapshot | None:
-    """The snapshot that a run of the same run key has published. Where that has expired, the newest of the line."""
+    """The snapshot that a run of the same run key has published. Where that has expired, the newest of the line.
+
+    None also where something of the newest was lost: then the run is needed again."""
     number = find_run_key(view, line, cfg.run_key) if cfg.run_key is not None else None
-    if number is None:
+    newest = view.newest_of_line(line, limited=False) if number is not None else None
+    if number is None or (newest is not None and newest.number in view.doubted):
         return None
-    return view.snapshot(number) if number in view.numbers.live else view.newest_of_line(line, limited=False)
+    return view.snapshot(number) if number in view.numbers.live else newest
 
 
 def repeated_plan(job: Job, view: View, repeated: Snapshot) -> RunPlan:

@@ -76,6 +76,7 @@ def is_same(draft: Draft, night: Night, parent: Snapshot, names: Collection[str]
         parent.source_identity == identity_of(item.object_id for item in night.sources)
         and sorted(map(canonical, parent.sources)) == sorted(map(canonical, draft.sources))
         and all(getattr(parent, name) == getattr(draft, name) for name in SAID_AGAIN)
+        and parent.number not in night.base.view.doubted
         and set(names) == night.base.files.keys()
         and parent.files == len(names)
     )

@@ -1,0 +1,184 @@
+"""`verify --repair`: what is damaged is taken back, the next run makes it again, and nothing that is right goes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from bulkembed import api
+from bulkembed.config.run_config import RunConfig
+from bulkembed.dataset.lease_holders import Holder
+from bulkembed.dataset.repair import repair
+from bulkembed.dataset.snapshots import newest_dataset
+from bulkembed.errors import AlreadyRunning, StorageError
+from bulkembed.inspection.verify import verify
+from bulkembed.runs.lookup import open_job
+from bulkembed.runs.run import lease_of
+from bulkembed.storage.store import Store
+from tests.support.commands import in_process
+from tests.support.corpora import documents, write_jsonl
+from tests.support.runs import in_one_process, problems, read_dataset, simulated
+from tests.support.stores import DyingAnywhere, Killed
+
+
+@pytest.fixture
+def night(tmp_path: Path, qwen: str) -> RunConfig:
+    """The configuration of a finished dataset of two objects, with a reject of a scan."""
+    (tmp_path / "in").mkdir()
+    rows = documents(60)
+    write_jsonl(tmp_path / "in/a.jsonl", [*rows[:30], {"id": 1, "text": None, "lang": "xx"}])
+    write_jsonl(tmp_path / "in/b.jsonl", rows[30:])
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, run_key="today")
+    in_one_process(cfg)
+    assert problems(tmp_path / "out") == []
+    return cfg
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def swap(path: Path) -> None:
+    """A file of another version in its place."""
+    shutil.copy(next(other for other in sorted(path.parent.iterdir()) if other != path), path)
+
+
+def miscount(path: Path) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"tokens": 1}))
+
+
+DATA, RECEIPT, KEYS, SCAN_REJECTS = "data/*/*.parquet", "_meta/receipts/*/*.json", "_meta/keys/*/*.parquet", "_meta/rejects/*/a.*.parquet"
+# The object that is harmed, and how; then what verify says of it, and whether the next run has to make something again.
+HARMS: dict[str, tuple[str, Callable[[Path], object], str, bool]] = {
+    "a data file is lost": (DATA, Path.unlink, "missing", True),
+    "a byte of a data file is flipped": (DATA, flip, "its bytes are not those that the snapshot lists", True),
+    "a data file is cut": (DATA, lambda path: path.write_bytes(path.read_bytes()[:-9]), "unreadable", True),
+    "a data file is another one": (DATA, swap, "its bytes are not those that the snapshot lists", True),
+    "a receipt is lost": (RECEIPT, Path.unlink, "missing", False),
+    "a receipt is damaged": (RECEIPT, lambda path: path.write_bytes(b"{"), "is damaged", False),
+    "a receipt is of other rows": (RECEIPT, miscount, "tokens: 1, but the snapshot lists", False),
+    "a key file is lost": (KEYS, Path.unlink, "missing", True),
+    "a key file is damaged": (KEYS, flip, "unreadable", True),
+    "a key file is of another object": (KEYS, swap, "has 30 rows and 0 rejects, the snapshot says 31 and 1", True),
+    "rejects of a scan are lost": (SCAN_REJECTS, Path.unlink, "missing", True),
+    "rejects of a scan are damaged": (SCAN_REJECTS, lambda path: path.write_bytes(b"x"), "unreadable", True),
+    "current.txt is lost": ("current.txt", Path.unlink, "does not list the files of snapshot", False),
+}
+
+
+def everything(output: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in output.rglob("*") if path.is_file() and path.parent.name not in ("leases", "clock")}
+
+
+def texts_of(output: Path) -> list[tuple[int, bytes]]:
+    table = read_dataset(output).sort_by("id")
+    return list(zip(table["id"].to_pylist(), table["content_hash"].to_pylist(), strict=True))
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_what_is_repaired_is_made_again_by_the_next_run(harm: str, night: RunConfig, tmp_path: Path) -> None:
+    place, hurt, says, is_undone = HARMS[harm]
+    before, output = texts_of(tmp_path / "out"), tmp_path / "out"
+    path = min(output.glob(place))
+    hurt(path)
+    assert any(str(path) in problem and says in problem for problem in problems(output))
+    rest = {each: data for each, data in everything(output).items() if each.suffix == ".parquet" and each.stem != path.stem}
+    done = api.repair(output)
+    assert (bool(done.repair.removed), done.hopeless) == (is_undone, 0)
+    assert rest.items() <= everything(output).items()  # what is right stays
+    summary = in_one_process(night)  # of the same run key
+    assert (summary.plan.repeated is None) == is_undone
+    assert problems(output) == []
+    assert texts_of(output) == before
+    assert in_one_process(night).plan.repeated is not None
+
+
+def test_it_says_first_what_it_would_do(night: RunConfig, tmp_path: Path) -> None:
+    path = min((tmp_path / "out").glob(DATA))
+    flip(path)
+    before = everything(tmp_path / "out")
+    told = in_process("verify", "--output", tmp_path / "out", "--repair", "--dry-run")
+    assert told.returncode == 1
+    assert any(line.strip().startswith("would remove") and "receipts" in line for line in told.stdout.splitlines())
+    assert str(path) in told.stdout
+    assert everything(tmp_path / "out") == before
+    done = in_process("verify", "--output", tmp_path / "out", "--repair")
+    assert done.returncode == 0, done.stderr
+    assert "run the job again, which makes what was removed" in done.stdout
+    assert not path.exists()
+
+
+def test_nothing_to_repair_changes_nothing(night: RunConfig, tmp_path: Path) -> None:
+    before = {path: data for path, data in everything(tmp_path / "out").items() if "leases" not in str(path)}
+    done = in_process("verify", "--output", tmp_path / "out", "--repair")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "nothing to repair" in done.stdout
+    assert before == {path: data for path, data in everything(tmp_path / "out").items() if "leases" not in str(path)}
+
+
+def test_what_cannot_be_read_is_not_taken_for_damaged(night: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Store.read
+
+    def refused(store: Store, uri: str) -> bytes:
+        if "/data/" in uri or "/keys/" in uri:
+            raise StorageError(f"reading {uri}: PermissionError: Permission denied")
+        return read(store, uri)
+
+    before = everything(tmp_path / "out").keys()
+    monkeypatch.setattr(Store, "read", refused)
+    done = api.repair(tmp_path / "out")
+    assert done.hopeless == len(done.problems) > 1
+    assert done.repair.removed == done.repair.receipts == []
+    assert before <= everything(tmp_path / "out").keys()
+
+
+def test_no_repair_beside_a_run_of_another_process(night: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Holder, "is_here", False)
+    flip(min((tmp_path / "out").glob(DATA)))
+    with lease_of(open_job(night)[0]), pytest.raises(AlreadyRunning):
+        api.repair(tmp_path / "out")
+
+
+def test_killed_before_any_write_it_is_gone_on_with(night: RunConfig, tmp_path: Path) -> None:
+    """By another repair, or by a run and then another repair."""
+    output, template = tmp_path / "out", tmp_path / "template"
+    before = texts_of(output)
+    first, second = sorted(output.glob(DATA))[:2]
+    flip(first)
+    flip(min(output.glob(KEYS)))
+    next(output.glob(f"_meta/receipts/*/{second.stem}.json")).unlink()
+    output.rename(template)
+    for k in range(20):
+        shutil.copytree(template, output)
+        ledger, snapshot = newest_dataset(DyingAnywhere(k), str(output))
+        is_killed = True
+        with suppress(Killed):
+            repair(ledger, snapshot, list(verify(Store(), ledger, snapshot)))
+            is_killed = False
+        if k % 2:
+            with suppress(StorageError):  # it refuses the damaged key file while that stands
+                in_one_process(night)
+        api.repair(output)
+        in_one_process(night)
+        assert problems(output) == []
+        assert texts_of(output) == before
+        if not is_killed:
+            break
+        shutil.rmtree(output)
+    assert k == 7  # the doubt; receipt, rejects and data of a file; a key file and its rejects; the lost receipt
+
+
+def test_what_no_snapshot_lists_is_counted_and_is_no_problem(night: RunConfig, tmp_path: Path) -> None:
+    path = min((tmp_path / "out").glob(DATA))
+    left = path.with_name(f"left{path.name}")
+    shutil.copy(path, left)
+    told = in_process("verify", "--output", tmp_path / "out")
+    assert told.returncode == 0, told.stderr
+    assert "1 objects" in told.stdout and str(left) in told.stdout and "bulkembed gc" in told.stdout
