@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from logging.handlers import BufferingHandler
 
+from bulkembed.dataset import leases
 from bulkembed.dataset.gc import GcRules, gc
-from bulkembed.dataset.leases import require_create_only
 from bulkembed.dataset.snapshots import newest_dataset
 from bulkembed.errors import ConfigError, ObjectError, StorageError
 from bulkembed.inspection.verify import verify
@@ -31,15 +32,29 @@ def require(holds: object, what: str) -> None:
 
 
 def create_only(store: Store, root: str) -> str:
-    """Eight writers create one object at once. A run refuses a store on which a later writer succeeds."""
+    """Eight writers create one object at once. A run finds what lets several succeed before it does anything."""
     with ThreadPoolExecutor(8) as pool:
         won = list(pool.map(lambda number: store.create(f"{root}/one", bytes([number])), range(8)))
-    looks = store.creates_by_looking(root)
-    late = store.create(f"{root}/one", b"late")
-    if won.count(True) > 1 and not looks:
-        return f"NO: {won.count(True)} of 8 succeed at once{', and a later one' if late else ''}"
-    require(not late, "a later writer replaces the object")
-    return f"looks first: {won.count(True)} of 8 succeed at once" if looks else "one of 8 succeeds"
+    late, said = store.create(f"{root}/one", b"late"), said_at_start(store, f"{root}/out")
+    if won.count(True) == 1:
+        require(not late, "a later writer replaces the object")
+        require(not said, f"a run says of an honest store: {said}")
+        return "one of 8 succeeds"
+    require(said == ("refused" if late else "named"), f"a run does not say that {won.count(True)} of 8 succeed at once")
+    return f"NO: {won.count(True)} of 8 succeed at once{', and a later one' if late else ''}; {said} at start"
+
+
+def said_at_start(store: Store, output: str) -> str:
+    """What a run says of a store before it does anything: nothing, that two runs are never to write at once, or that it refuses it."""
+    handler = BufferingHandler(capacity=100)
+    leases.log.addHandler(handler)
+    try:
+        leases.require_create_only(store, output)
+    except ConfigError:
+        return "refused"
+    finally:
+        leases.log.removeHandler(handler)
+    return "named" if handler.buffer else ""
 
 
 def listing(store: Store, root: str) -> str:
@@ -132,7 +147,7 @@ def nights(server: Server, options: Options, root: str) -> str:
     model = model_folder()
     store = Store(options)
     try:
-        require_create_only(store, f"{root}/out")
+        leases.require_create_only(store, f"{root}/out")
     except ConfigError:
         return "refused as an output"
     rows = [{"id": number, "text": f"document {number}", "lang": "en"} for number in range(300)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import subprocess
@@ -19,7 +20,7 @@ from bulkembed.cli.app import main
 from bulkembed.dataset import paths
 from bulkembed.dataset.json_records import write_record
 from bulkembed.dataset.lease_holders import Holder, beginning, place, this_process
-from bulkembed.dataset.leases import IfRunning, LeaseRecord, lease, read_lease
+from bulkembed.dataset.leases import IfRunning, LeaseRecord, lease, read_lease, require_create_only
 from bulkembed.dataset.live_leases import live_leases
 from bulkembed.dataset.store_clock import store_time
 from bulkembed.errors import AlreadyRunning, ConfigError, InterruptedRun, LeaseLost
@@ -27,6 +28,7 @@ from bulkembed.runs.lookup import open_job
 from bulkembed.storage import store as stores
 from bulkembed.storage.store import Store
 from tests.support.corpora import write_small_corpus
+from tests.support.counted_s3 import CountedS3
 from tests.support.runs import simulated
 from tests.support.snapshots import publish_files
 
@@ -161,6 +163,49 @@ def test_a_store_without_create_only_puts_is_named_in_the_log(
     with caplog.at_level(logging.WARNING):
         assert taken("s3://corpus/looking", store=store) == 1
     assert "never let two runs write to it at once" in caplog.text
+
+
+@pytest.mark.parametrize("where", ["local", "s3"])
+def test_a_store_that_looks_before_it_writes_is_named_in_the_log(
+    where: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server that looks and then writes, or a folder without hard links: a later writer fails, and two at once both succeed."""
+    store = STORE if where == "local" else Store(request.getfixturevalue("s3"))
+    output = str(tmp_path) if where == "local" else f"s3://corpus/{tmp_path.name}"
+    monkeypatch.setattr(stores, "_looking", set())
+
+    def look_and_write(filesystem: Any, path: str, data: bytes) -> bool:
+        if filesystem.exists(path):
+            raise FileExistsError(path)
+        time.sleep(0.1)
+        filesystem.pipe_file(path, data)
+        return False
+
+    def no_link(*_: object) -> None:
+        raise OSError(errno.EPERM, "no hard links here")
+
+    monkeypatch.setattr(stores, "_create_remote", look_and_write)
+    monkeypatch.setattr(os, "link", no_link)
+    with caplog.at_level(logging.WARNING):
+        assert taken(output, store=store) == 1
+        assert taken(output, store=store) == 2
+    assert caplog.text.count("never let two runs write to it at once") == 2
+
+
+def test_a_store_is_asked_twice_at_once_and_no_more(
+    s3: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    both, create = threading.Barrier(2, timeout=20), Store.create
+
+    def create_with_the_other(store: Store, uri: str, data: bytes) -> bool:
+        both.wait()
+        return create(store, uri, data)
+
+    monkeypatch.setattr(Store, "create", create_with_the_other)
+    with CountedS3(s3["endpoint_url"]) as proxy, caplog.at_level(logging.WARNING):
+        require_create_only(Store(s3 | {"endpoint_url": proxy.url}), "s3://corpus/asked")
+    assert proxy.kinds() == {"PUT": 2, "DELETE": 1}
+    assert not caplog.text
 
 
 def test_a_nightly_beside_another_one_ends_with_one_line(tmp_path: Path, qwen: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,12 +8,15 @@ import shutil
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 NO_HARD_LINK_ERRORS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}  # what file systems without hard links answer
 
 
-def put_local(path: Path, data: bytes, publish: Callable[[Path, Path], None]) -> None:
-    """Writes a temporary file, and makes it appear at `path` by `publish`: `os.replace`, or `link`."""
+def put_local(path: Path, data: bytes, publish: Callable[[Path, Path], T]) -> T:
+    """Writes a temporary file, and makes it appear at `path` by `publish`: `os.replace`, or `link`. Returns what that returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # The leading dot hides the file from readers' globs if the process dies before the rename.
     temporary = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex}")
@@ -22,13 +25,14 @@ def put_local(path: Path, data: bytes, publish: Callable[[Path, Path], None]) ->
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        publish(temporary, path)
+        return publish(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def link(temporary: Path, path: Path) -> None:
-    """Publishes a temporary file. Raises FileExistsError where there is something at `path`."""
+def link(temporary: Path, path: Path) -> bool:
+    """Publishes a temporary file. Whether it had to look first, since the file system has no hard links: then two writers at the same
+    moment both succeed. Raises FileExistsError where there is something at `path`."""
     try:
         os.link(temporary, path)
     except OSError as error:
@@ -37,6 +41,8 @@ def link(temporary: Path, path: Path) -> None:
         if path.exists():
             raise FileExistsError(path) from None
         temporary.replace(path)
+        return True
+    return False
 
 
 def remove_tree(path: str) -> None:

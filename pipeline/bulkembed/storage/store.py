@@ -230,23 +230,18 @@ class Store:
 
         def attempt() -> bool:
             try:
-                if isinstance(filesystem, LocalFileSystem):
-                    put_local(Path(path), data, link)
-                else:
-                    self._note_looking(uri, _create_remote(filesystem, path, data))
+                is_local = isinstance(filesystem, LocalFileSystem)
+                if put_local(Path(path), data, link) if is_local else _create_remote(filesystem, path, data):
+                    _looking.add((protocol_of(uri), self.options))
             except FileExistsError:
                 return False
             return True
 
         return retry(attempt, f"writing {uri}")
 
-    def _note_looking(self, uri: str, looked: bool) -> None:
-        if looked:
-            _looking.add((uri.partition("://")[0], self.options))
-
     def creates_by_looking(self, uri: str) -> bool:
         """Whether `create` has found that this store has no create-only PUT. It looks first then, and two writers may both succeed."""
-        return (uri.partition("://")[0], self.options) in _looking
+        return (protocol_of(uri), self.options) in _looking
 
 
 def _info(filesystem: Any, path: str) -> dict[str, Any]:
