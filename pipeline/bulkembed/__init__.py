@@ -74,6 +74,7 @@ if TYPE_CHECKING:
         ResourceError,
         SourceError,
         StorageError,
+        StoreSetupError,
     )
 
 __version__ = "0.1.0"
@@ -109,6 +110,7 @@ __all__ = [
     "Snapshot",
     "SourceError",
     "StorageError",
+    "StoreSetupError",
     "Summary",
     "Verification",
     "changes",

@@ -10,6 +10,7 @@
       ResourceError           the cluster can never give what was asked for    exit 2
       ClusterError            Ray cannot be joined or started                  exit 2
       StorageError            the store refused, or retries ran out            exit 1
+        StoreSetupError       credentials are missing, or an option is wrong   exit 2
       EmbeddingError          the engine returned no usable vector             exit 1
         EngineError           the engine failed; its process is not used again exit 1
       HeldBack                a snapshot would drop too much of the newest     exit 3
@@ -76,6 +77,10 @@ class ClusterError(BulkembedError):
 
 class StorageError(BulkembedError):
     pass
+
+
+class StoreSetupError(StorageError):
+    exit_code = 2
 
 
 class EmbeddingError(BulkembedError):

@@ -16,9 +16,10 @@ import pytest
 import requests
 from aiohttp import web
 
-from bulkembed.errors import BulkembedError, StorageError
+from bulkembed.errors import BulkembedError, StorageError, StoreSetupError
 from bulkembed.storage import retry
 from bulkembed.storage.store import Store
+from tests.support import client_errors
 from tests.support.faulty_s3 import serving
 
 REQUEST = httpx.Request("GET", "https://hub/api")
@@ -50,12 +51,16 @@ TRANSIENT = [
     *(google_error("TransportError"), requests.ConnectionError("reset"), requests.ReadTimeout("slow")),
     *(ftplib.error_temp("421 too many"), socket.gaierror(-3, "Temporary failure in name resolution"), OSError(errno.EIO, "I/O")),
     caused(FileNotFoundError("gone, says fsspec"), http(503)),
+    *(botocore.exceptions.ConnectTimeoutError(endpoint_url="x"), botocore.exceptions.SSLError(endpoint_url="x", error="reset")),
+    *(botocore.exceptions.HTTPClientError(error="reset"), botocore.exceptions.FlexibleChecksumError(error_msg="differs")),
+    *client_errors.transient(),
 ]
 FINAL = [
     *(http(400), http(403), http(501), hub(401), hub(404), huggingface_hub.errors.OfflineModeIsEnabled("offline")),
-    botocore.exceptions.NoCredentialsError(),
-    *(google_error("DefaultCredentialsError"), google_error("RefreshError")),
-    *(ftplib.error_perm("530 login incorrect"), requests.exceptions.InvalidURL("no")),
+    botocore.exceptions.SSLError(endpoint_url="x", error="[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate"),
+    *(httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate"), google_error("RefreshError")),
+    ftplib.error_perm("530 login incorrect"),
+    *client_errors.final(),
     *(PermissionError(errno.EACCES, "no"), OSError(errno.ENOSPC, "No space left")),
     caused(FileNotFoundError("gone, says fsspec"), http(401)),
 ]
@@ -94,6 +99,14 @@ def test_a_refusal_is_told_at_once(error: Exception, monkeypatch: pytest.MonkeyP
     }
     if status & {401, 403}:
         assert str(told).endswith("check or renew the credentials")
+
+
+@pytest.mark.parametrize("error", list(client_errors.mistakes()), ids=repr)
+def test_missing_credentials_and_wrong_options_are_the_users_to_mend(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, told = attempts_at(error, monkeypatch)
+    assert (calls, type(told)) == (1, StoreSetupError)
+    assert len(str(told).splitlines()) == 1
+    assert "[storage]" in str(told)
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), KeyError("x"), OSError("corrupt: no number"), BulkembedError("told already")])

@@ -44,6 +44,13 @@ def test_a_scheme_that_lacks_a_slash_is_no_folder(here: Path, uri: str) -> None:
     assert absolute_place(uri) == f"{here}/{uri}"  # a path that exists is that path
 
 
+@pytest.mark.parametrize("uri", ["http://[::1", "https://host:99999/a", "http://", "https:///a", "HTTP://host:0/a"])
+def test_a_web_address_without_a_usable_host_is_refused(here: Path, uri: str) -> None:
+    with pytest.raises(ValueError, match="no usable host or port"):
+        absolute_place(uri)
+    assert absolute_place("http://[::1]:80/a") == "http://[::1]:80/a"
+
+
 def test_globs_and_dots_stay(here: Path) -> None:
     assert absolute_place("a/../*.jsonl") == f"{here}/a/../*.jsonl"
 

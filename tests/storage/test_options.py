@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fsspec.config import set_conf_env
 
-from bulkembed.errors import ConfigError, StorageError
+from bulkembed.errors import ConfigError, StorageError, StoreSetupError
 from bulkembed.runs.lookup import open_job
 from bulkembed.storage.options import of_side
 from bulkembed.storage.store import Store
@@ -35,6 +36,23 @@ def test_options_of_a_side_replace_those_of_both_key_by_key() -> None:
         ("s3://b/a", {"anonn": True}, "storage.anonn: the source is on s3://, which has no such option; did you mean anon?"),
         ("s3://b/a", {"config_kwargs": {"read_timeuot": 1}}, "storage.config_kwargs.read_timeuot: .* did you mean read_timeout?"),
         ("s3://b/a", {"client_kwargs": 3}, "storage.client_kwargs: expected a table"),
+        ("s3://b/a", {"source": {"secrett": "s"}}, "^storage.source.secrett: .* did you mean secret?"),
+        ("s3://b/a", {"source": {"config_kwargs": {"read_timeuot": 1}}}, "^storage.source.config_kwargs.read_timeuot: "),
+        ("s3://b/a", {"source": {"client_kwargs": 3}}, "^storage.source.client_kwargs: expected a table"),
+        ("s3://b/a", {"output": {"secrett": "s"}, "anon": "False"}, "^storage.anon: expected true or false"),
+        ("s3://b/a", {"requester_pays": "false"}, "^storage.requester_pays: expected true or false"),
+        ("s3://b/a", {"use_ssl": "no"}, "^storage.use_ssl: expected true or false"),
+        ("s3://b/a", {"secret": 1234}, "^storage.secret: expected a text in quotes"),
+        ("s3://b/a", {"default_block_size": "5MB"}, "^storage.default_block_size: expected a number"),
+        ("s3://b/a", {"max_concurrency": True}, "^storage.max_concurrency: expected a number"),
+        ("s3://b/a", {"config_kwargs": {"read_timeout": "abc"}}, "^storage.config_kwargs.read_timeout: expected a number"),
+        ("s3://b/a", {"config_kwargs": {"retries": 3}}, "^storage.config_kwargs.retries: expected a table"),
+        ("s3://b/a", {"config_kwargs": {"s3": {"addressing_style": "x"}}}, "^storage: the source cannot be opened .*addressing style x"),
+        ("s3://b/a", {"endpoint_url": "127.0.0.1:9"}, "^storage: the source cannot be opened .*Invalid endpoint"),
+        ("s3://b/a", {"endpoint_url": "http://[::1"}, "^storage: the source cannot be opened .*Invalid IPv6 URL"),
+        ("s3://b/a", {"profile": "nobody"}, r"^storage: the source cannot be opened .*profile \(nobody\)"),
+        ("s3://b/a", {"username": "a", "key": "b"}, "^storage: the source cannot be opened .*not both"),
+        ("http://h/a", {"simple_links": "yes"}, "^storage.simple_links: expected true or false"),
         ("s3://b/a", {"source": 3}, "storage.source: expected a table"),
         ("hf://datasets/a/b", {"anon": True}, "storage.anon: the source is on hf://"),
         ("nfs4://a/b", {}, "nfs4://: cannot be opened: Protocol not known: nfs4"),
@@ -50,14 +68,56 @@ def test_what_a_file_system_does_not_take_is_one_line(uri: str, settings: dict[s
 
 
 @pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({}, "Unable to locate credentials; give credentials in the environment or in"),
+        ({"key": "k", "secret": "s", "config_kwargs": {"signature_version": "none"}}, "Unknown Signature Version"),
+        ({"key": "k", "secret": "s", "client_kwargs": {"verify": "/nowhere.pem"}, "endpoint_url": "https://127.0.0.1:1"}, "No such file"),
+    ],
+)
+def test_what_only_a_request_finds_is_told_at_once_as_the_users_to_mend(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, qwen: str, settings: dict[str, Any], line: str
+) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("bulkembed.storage.retry.FIRST_WAIT_SECONDS", 100)
+    write_corpus(tmp_path / "in", files=1)
+    for source, output in (("s3://b/a", tmp_path / "out"), (tmp_path / "in", "s3://b/a")):
+        with pytest.raises(StoreSetupError, match=line) as caught:
+            open_job(simulated(source, output, qwen, storage=settings))
+        assert caught.value.exit_code == 2
+        assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "line"),
+    [
+        ({"FSSPEC_S3_ANONN": "1"}, "FSSPEC_S3_ANONN .*has no such option; did you mean anon?"),
+        ({"FSSPEC_S3_ANON": "no"}, "FSSPEC_S3_ANON .*expected true or false"),
+        ({"FSSPEC_S3": '{"secret": 3}'}, "FSSPEC_S3_SECRET .*expected a text"),
+    ],
+)
+def test_options_in_variables_of_fsspec_are_checked_too(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], line: str) -> None:
+    """s3fs takes any name without a word."""
+    monkeypatch.setattr("fsspec.config.conf", found := dict[str, Any]())
+    set_conf_env(found, variables)
+    with pytest.raises(ConfigError, match=line):
+        Store({"key": f"of {variables}"}).names("s3://b/a")
+
+
+@pytest.mark.parametrize(
     ("uri", "settings"),
     [
-        ("s3://b/a", {"profile": "default", "client_kwargs": {"region_name": "x"}, "requester_pays": True, "use_ssl": False}),
+        ("s3://b/a", {"profile": "of-ours", "client_kwargs": {"region_name": "x"}, "requester_pays": True, "use_ssl": False}),
         ("http://h/a", {"headers": {"Authorization": "x"}, "client_kwargs": {"trust_env": True}, "block_size": 1 << 20}),
         ("hf://datasets/a/b", {"token": "t", "endpoint": "http://127.0.0.1:1"}),
     ],
 )
-def test_what_a_file_system_takes_is_given_to_it(uri: str, settings: dict[str, Any]) -> None:
+def test_what_a_file_system_takes_is_given_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, settings: dict[str, Any]
+) -> None:
+    (tmp_path / "aws").write_text("[profile of-ours]\nregion = x\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "aws"))
     assert settings.items() <= Store(settings)._locate(uri)[0].storage_options.items()
 
 

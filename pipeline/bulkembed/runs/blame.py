@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from bulkembed.errors import BulkembedError, ConfigError, StorageError
+from bulkembed.errors import BulkembedError, ConfigError, StorageError, StoreSetupError
 
 WRONG_PLACE = (FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError)
 
@@ -37,6 +37,8 @@ def blaming(side: str) -> Iterator[None]:
 
 
 def blamed(side: str, error: StorageError | FileNotFoundError) -> BulkembedError:
-    """A ConfigError where the place itself is wrong, such as a file in place of a folder. Else the fault stays a StorageError."""
+    """A ConfigError where the place itself is wrong, such as a file in place of a folder. Else the fault stays what it is."""
     cause = error.__cause__ if isinstance(error, StorageError) else error
-    return (ConfigError if isinstance(cause, WRONG_PLACE) else StorageError)(f"{side}: {error}")
+    if isinstance(cause, WRONG_PLACE):
+        return ConfigError(f"{side}: {error}")
+    return (StoreSetupError if isinstance(error, StoreSetupError) else StorageError)(f"{side}: {error}")

@@ -25,13 +25,26 @@ CLIENTS = {
 # These errors are about the request, not about the state of the store. The same request would fail again.
 FINAL_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 FINAL_ERROR_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.EFBIG, errno.ENOSYS, errno.ELOOP}
-FINAL_NAMES = {
-    *("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "InvalidEndpoint", "ParamValidationError"),  # botocore
-    *("InvalidURL", "ClientConnectorCertificateError", "OfflineModeIsEnabled", "UnsupportedProtocol", "NonRetryableError"),
+FINAL_NAMES = {"ClientConnectorCertificateError", "OfflineModeIsEnabled", "UnsupportedProtocol", "NonRetryableError"}
+UNKNOWN_CERTIFICATE = "CERTIFICATE_VERIFY_FAILED"  # in the message of any client's error
+# Classes for credentials that are nowhere, and for options of which a client can make nothing. They are the user's to mend.
+LACKING_NAMES = {
+    *("NoCredentialsError", "PartialCredentialsError", "NoAuthTokenError", "SSOTokenLoadError"),  # botocore
+    *("DefaultCredentialsError", "CredentialUnavailableError"),  # google and azure
 }
+MISTAKE_NAMES = {*LACKING_NAMES, "InvalidURL", "MissingSchema", "LocationParseError"}
+# Errors of this class are about options, except those of NETWORK_NAMES.
+OF_OPTIONS = "BotoCoreError"
+WRONG_VALUES = (TypeError, ValueError, AttributeError, KeyError)  # what clients raise for a value of another type
 # Classes of clients for faults of the network or the server. A class below one of these is one, too.
 NETWORK_NAMES = {
-    *("ClientError", "BotoCoreError"),  # aiohttp and botocore
+    *(
+        "ClientError",
+        "HTTPClientError",
+        "FlexibleChecksumError",
+        "CredentialRetrievalError",
+        "MetadataRetrievalError",
+    ),  # aiohttp and botocore
     *("TransportError", "ServiceRequestError", "ServiceResponseError", "IncompleteReadError"),  # httpx, google and azure
     *("ConnectionError", "Timeout", "ChunkedEncodingError", "ContentDecodingError", "ChecksumError"),  # requests and gcsfs
     *("SSHException", "error_temp", "ProtocolError", "XetDownloadError"),  # paramiko, ftplib, urllib3, huggingface_hub
@@ -45,9 +58,9 @@ REFUSED_STATUS, GONE_STATUS, NEVER_STATUS = {401, 403}, {404, 410}, {501, 505}
 def is_transient(error: BaseException) -> bool:
     """Whether the same request may succeed later."""
     names = class_names(error)
-    if isinstance(error, FINAL_ERRORS) or names & FINAL_NAMES:
+    if isinstance(error, FINAL_ERRORS) or names & FINAL_NAMES or is_mistake(error) or UNKNOWN_CERTIFICATE in str(error):
         return False
-    if "BotoCoreError" in names or ("ClientError" in names and s3_code(error)):
+    if "ClientError" in names and s3_code(error):
         return True
     status = own_status(error) if names & NETWORK_NAMES else status_of(error) if is_of_client(error) else None
     if status is not None:
@@ -63,6 +76,16 @@ def is_transient(error: BaseException) -> bool:
     # adlfs raises RuntimeError and ValueError for whatever happened.
     reason = error.__cause__ or error.__context__
     return is_of_client(error) and reason is not None and is_transient(reason)
+
+
+def is_mistake(error: BaseException | None) -> bool:
+    """Whether credentials are missing, or an option has a value of which the client can make nothing."""
+    names = class_names(error) if error is not None else set()
+    if names & MISTAKE_NAMES or (OF_OPTIONS in names and not names & NETWORK_NAMES):
+        return True
+    # botocore's client for HTTP wraps whatever happens in it, such as a time-out that is no number or a certificate that is no file.
+    wrapped = error.__context__ if error is not None and type(error).__name__ == "HTTPClientError" else None
+    return isinstance(wrapped, (*WRONG_VALUES, FileNotFoundError))
 
 
 def is_of_store(error: BaseException) -> bool:

@@ -7,8 +7,10 @@ from typing import Any
 
 import fsspec
 import orjson
+from fsspec.config import apply_config
 
-from bulkembed.errors import ConfigError
+from bulkembed.errors import ConfigError, StorageError, StoreSetupError
+from bulkembed.storage.faults import WRONG_VALUES, describe_error
 from bulkembed.storage.options import S3, Side, require_known, require_needed
 from bulkembed.storage.retry import retry
 
@@ -33,27 +35,41 @@ def protocol_of(uri: str) -> str:
 
 
 @lru_cache(maxsize=16)
-def file_system(protocol: str, options: bytes, side: Side) -> Any:
-    """The file system of a protocol. `options`: JSON of the user's options. A local one takes none.
+def file_system(protocol: str, options: bytes, side: Side, own: frozenset[str]) -> Any:
+    """The file system of a protocol. `options`: JSON of the user's options. A local one takes none. `own`: those of the side alone.
 
     Raises ConfigError for options that it does not take, and where it cannot work on this host."""
     if protocol in ("file", "local"):
         return fsspec.filesystem("file")
     given = orjson.loads(options)
+    places = {name: f"storage.{side}.{name}" for name in own}
     try:
-        require_known(protocol, fsspec.get_filesystem_class(protocol), given, side)
-        require_needed(protocol, fsspec.get_filesystem_class(protocol), given, side)
+        kind = fsspec.get_filesystem_class(protocol)
+        require_known(protocol, kind, given, side, places)
+        configured = apply_config(kind, {})
+        variables = {name: f"FSSPEC_{protocol.upper()}_{name.upper()} (or a file of fsspec's)" for name in configured}
+        require_known(protocol, kind, configured, side, variables)
+        require_needed(protocol, kind, configured | given, side)
         # A listing must show the current state, not what an earlier call of this process saw.
         given["use_listings_cache"] = False
         if protocol in S3:
             given["config_kwargs"] = S3_SETTINGS | given.get("config_kwargs", {})
-        # Some file systems connect at once.
-        filesystem = retry(lambda: fsspec.filesystem(protocol, **given), f"opening {protocol}://")
+        return retry(lambda: opened(protocol, given), f"opening {protocol}://")
     except ImportError as error:
         advice = f"pip install {PACKAGES[protocol]}" if protocol in PACKAGES else str(error)
         raise ConfigError(f"{protocol}://: needs a package that is not installed: {advice}") from None
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{protocol}://: cannot be opened: {str(error).partition(chr(10))[0]}") from None
+    except StorageError as error:
+        if isinstance(error, StoreSetupError) or isinstance(error.__cause__, WRONG_VALUES):
+            raise ConfigError(f"storage: the {side} cannot be opened with its options: {describe_error(error.__cause__)}") from None
+        raise
+
+
+def opened(protocol: str, options: dict[str, Any]) -> Any:
+    """The file system. Some connect at once. That of S3 makes its client here, without a request, so that a wrong option is found now."""
+    filesystem = fsspec.filesystem(protocol, **options)
     if protocol in S3:
         filesystem.retries = 1
+        filesystem.connect()
     return filesystem

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 HALF_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/(?!/)")
 HADOOP_SCHEMES = {"s3n": "s3"}  # that fsspec does not know
 THIS_HOST = "file://localhost/"  # as some tools write file:///
+WEB_SCHEMES = ("http://", "https://")
 LOCAL_SCHEMES = ("file://", "local://", "file:", "local:")  # that fsspec takes for the local file system
 
 
 def absolute_place(uri: str) -> str:
     """A local path made absolute, without a scheme; any other URI with its scheme in small letters.
 
-    Raises ValueError where `~` is nobody's home, and where a slash of a scheme is missing."""
+    Raises ValueError where `~` is nobody's home, where a slash of a scheme is missing, and for a web address without a usable host."""
     refuse_half_scheme(uri)
+    if uri.lower().startswith(WEB_SCHEMES):
+        require_host(uri)
     if SCHEME.match(uri):
         name, _, rest = uri.partition("://")
         uri = f"{HADOOP_SCHEMES.get(name.lower(), name.lower())}://{rest}"
@@ -34,6 +38,16 @@ def refuse_half_scheme(uri: str) -> None:
 
         if found[1].lower() in {*known_implementations, *HADOOP_SCHEMES}:
             raise ValueError(f"begins with {found[1]}:/, and a slash is missing: write {found[1]}://")
+
+
+def require_host(uri: str) -> None:
+    try:
+        parts = urlsplit(uri)
+        usable = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:  # a bracket without its partner, a port that is no number
+        usable = False
+    if not usable:
+        raise ValueError("has no usable host or port; write it as https://host/path or https://host:8080/path")
 
 
 def absolute_model(name: str) -> str:

@@ -9,8 +9,19 @@ from typing import TypeVar
 
 import tenacity
 
-from bulkembed.errors import BulkembedError, StorageError
-from bulkembed.storage.faults import describe_error, fault_behind, is_of_store, is_refusal, is_transient, s3_code
+from bulkembed.errors import BulkembedError, StorageError, StoreSetupError
+from bulkembed.storage.faults import (
+    LACKING_NAMES,
+    UNKNOWN_CERTIFICATE,
+    class_names,
+    describe_error,
+    fault_behind,
+    is_mistake,
+    is_of_store,
+    is_refusal,
+    is_transient,
+    s3_code,
+)
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -32,7 +43,8 @@ def retries_taken() -> int:
 def retry(work: Callable[[], T], what: str) -> T:
     """The result of `work`, repeated after a transient fault of the store.
 
-    FileNotFoundError and faults of the data pass through. Every other fault of the store becomes StorageError."""
+    FileNotFoundError and faults of the data pass through. Every other fault of the store becomes StorageError; StoreSetupError where the
+    credentials are missing or an option is wrong."""
 
     def attempt() -> T:
         try:
@@ -61,14 +73,21 @@ def retry(work: Callable[[], T], what: str) -> T:
         raise
     except Exception as error:
         if is_of_store(error):
-            raise StorageError(f"{what}: {describe_error(error)}{remedy(error)}") from error
+            kind = StoreSetupError if is_mistake(error) else StorageError
+            raise kind(f"{what}: {describe_error(error)}{remedy(error)}") from error
         raise
 
 
 def remedy(error: Exception) -> str:
-    """What to do about a request that a store refuses."""
+    """What to do about a request that a store or its client refuses."""
     if s3_code(error) == ARCHIVED:
         return "; the object is in an archive: restore it, or leave it out (exclude)"
+    if class_names(error) & LACKING_NAMES:
+        return "; give credentials in the environment or in [storage]"
+    if UNKNOWN_CERTIFICATE in str(error):
+        return "; name the certificate of its authority in SSL_CERT_FILE, for S3 in AWS_CA_BUNDLE"
+    if is_mistake(error):
+        return "; see [storage] and the place's address"
     if isinstance(error, PermissionError) and error.filename is not None:  # of a local file
         return "; give this user the right to it"
     return "; check or renew the credentials" if is_refusal(error) else ""

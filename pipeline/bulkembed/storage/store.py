@@ -46,6 +46,7 @@ class Store:
     def __init__(self, settings: dict[str, Any] | None = None, side: Side = "output") -> None:
         self.settings, self.side = settings or {}, side
         self.chosen = of_side(self.settings, side)
+        self.own = frozenset(self.settings.get(side, {}))  # names of options that the side's own table gives
         try:
             self.options = orjson.dumps(self.chosen, option=orjson.OPT_SORT_KEYS)
         except TypeError as error:
@@ -62,7 +63,7 @@ class Store:
         return Store(self.settings, "source")
 
     def _locate(self, uri: str) -> tuple[Any, str]:
-        filesystem = file_system(protocol_of(uri), self.options, self.side)
+        filesystem = file_system(protocol_of(uri), self.options, self.side, self.own)
         return filesystem, filesystem._strip_protocol(uri)
 
     def _tree(self, uri: str, rules: NameRules, is_preferred: NameTest = any_name) -> tuple[Tree, Callable[[str], str], str]:
