@@ -21,6 +21,7 @@ from tests.support.processes import ROOT
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")] + sorted((ROOT / "docs").rglob("*.md"))
 MAX_README_LINES = 150
 REQUIRED = {"source": "s3://corpus/docs", "output": "s3://corpus/vectors", "model": "Qwen/Qwen3-Embedding-0.6B"}
+RELIABILITY, PROMISES = "docs/reliability.md", [("broken by", 40), ("held by", 60)]
 PARTS = re.compile(r"\s(?:&&|\|\||[|;>])\s|\s#\s")  # what may follow a command on its line
 INLINE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -153,15 +154,36 @@ def test_modules_and_tests_that_are_named_exist(page: Path) -> None:
             assert list((ROOT / "tests").rglob(f"{name}.py")), f"{page.name} names {name}"
 
 
-def test_every_line_of_the_threat_model_names_tests_that_exist() -> None:
-    rows = re.findall(r"^\| (?!who \||---)(.+) \|$", (ROOT / "SECURITY.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(rows) > 15
+@pytest.mark.parametrize(("page", "header", "least"), [("SECURITY.md", "tested by", 15), *((RELIABILITY, *each) for each in PROMISES)])
+def test_every_promise_names_tests_that_exist(page: str, header: str, least: int) -> None:
+    rows = rows_below(header, (ROOT / page).read_text(encoding="utf-8"))
+    assert len(rows) > least
     for row in rows:
-        tests = INLINE.findall(row.rpartition(" | ")[2])
-        assert tests, f"no test: {row}"
-        for file, _, function in (test.partition("::") for test in tests):
-            (path,) = (ROOT / "tests").rglob(f"{file}.py")
-            assert f"def {function}" in path.read_text(encoding="utf-8"), f"{file} has no {function}"
+        named = [name for name in INLINE.findall(row.rpartition(" | ")[2]) if name.startswith(("test_", "scripts/"))]
+        assert named, f"no test: {row}"
+        assert [name for name in named if not is_check(name)] == [], row
+
+
+def test_a_promise_without_a_test_is_noticed() -> None:
+    assert rows_below("held by", "| promise | held by |\n| --- | --- |\n| a | `b` |\n| c | d |\n\n| e | f |\n") == ["a | `b`", "c | d"]
+    known = ("test_docs", "test_docs::test_the_readme_is_one_page", "scripts/chaos")
+    unknown = ("test_none", "test_docs::test_the_readme", "test_docs::", "scripts/none")
+    assert [*map(is_check, known + unknown)] == [True] * 3 + [False] * 4
+
+
+def rows_below(header: str, text: str) -> list[str]:
+    """The rows of all tables whose last column has this header."""
+    tables = re.findall(rf"^\|.* \| {header} \|\n\|[- |]+\|\n((?:\|.*\|\n)*)", text, re.MULTILINE)
+    return [row.removeprefix("| ").removesuffix(" |") for table in tables for row in table.splitlines()]
+
+
+def is_check(name: str) -> bool:
+    """Whether this is a script, or a test: `test_file`, or `test_file::test_function`."""
+    if name.startswith("scripts/"):
+        return (ROOT / name).is_file()
+    file, colons, function = name.partition("::")
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob(f"{file}.py")]
+    return any(not colons or f"\ndef {function}(" in text for text in texts)
 
 
 def test_every_page_of_the_manual_is_in_the_index_of_the_readme() -> None:

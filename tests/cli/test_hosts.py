@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import errno
+import io
 import os
 import re
 import shutil
@@ -19,7 +20,9 @@ from typing import Any, NamedTuple, NoReturn
 import pytest
 
 from bulkembed import api
+from bulkembed.cli.console import Output
 from bulkembed.cluster import connect, own_ray
+from bulkembed.embedding import hardware
 from tests.support.commands import in_process, job
 from tests.support.corpora import write_small_corpus
 from tests.support.processes import ROOT
@@ -150,6 +153,26 @@ def with_a_clock_of_1971(host: Host) -> list[object]:
     return host.words()
 
 
+def with_a_folder_that_cannot_be_listed(host: Host) -> list[object]:
+    """For root as well."""
+    listed = Path.iterdir
+
+    def refused(path: Path) -> Iterator[Path]:
+        if path.name == "model":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    host.patched.setattr(Path, "iterdir", refused)
+    return host.words()
+
+
+def with_little_memory(host: Host) -> list[object]:
+    file_of(host, "memory.max", b"104857600\n")
+    host.patched.setattr(hardware, "CGROUPS", host.folder)
+    host.patched.setattr(hardware, "has_gpu", lambda: False)
+    return ["check", "--model", host.model]
+
+
 # A host and what is run on it; the exit code; what the line says.
 FAULTS: dict[str, tuple[Callable[[Host], list[object]], int, str]] = {
     "HOME is not set": (lambda host: host.with_environment(HOME=None), 0, ""),
@@ -202,6 +225,14 @@ FAULTS: dict[str, tuple[Callable[[Host], list[object]], int, str]] = {
     "a source that is not there": (lambda host: host.words("--source", host.folder / "none"), 2, "source .*none: nothing there"),
     "a source that cannot be read": (lambda host: host.without(host.folder / "in"), 2, "a link that leads nowhere"),
     "an object that cannot be read": (lambda host: host.without(host.folder / "in/0.jsonl"), 2, r"0\.jsonl"),
+    "a plan for an output that is a file": (lambda host: ["plan", *host.words("--output", file_of(host, "o"))[1:]], 2, "o is a file"),
+    "a plan for an output below a file": (
+        lambda host: ["plan", *host.words("--output", file_of(host, "o") / "x")[1:]],
+        2,
+        "output: cannot be .*o/x, since .*o is a file",
+    ),
+    "a model's folder": (with_a_folder_that_cannot_be_listed, 2, "model: cannot be listed: Permission denied; give"),
+    "a container of little memory": (with_little_memory, 2, "needs at least .* of memory, but this host or container has"),
     "an output that is a file": (lambda host: host.words("--output", file_of(host, "o")), 2, "output: "),
     "an output below a file": (lambda host: host.words("--output", file_of(host, "o") / "x"), 2, "output: "),
     "an output that cannot be written": (lambda host: host.words("--output", "/proc/out"), 2, "output: "),
@@ -256,3 +287,12 @@ def test_the_exit_code_is_right_whatever_becomes_of_the_streams(shell: str, shel
     errors = shells[shell].communicate(timeout=MAX_SECONDS)[1]
     assert shells[shell].returncode == 2
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "-1", "x"])
+def test_a_terminal_of_no_width_shows_all(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """rich takes COLUMNS=0 by its word."""
+    monkeypatch.setenv("COLUMNS", columns)
+    printed = io.StringIO()
+    Output(file=printed, soft_wrap=True).print("snapshot 1: 10 documents")
+    assert printed.getvalue() == "snapshot 1: 10 documents\n"

@@ -106,6 +106,20 @@ def test_auto_where_no_ray_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         joining.require_cluster("auto")
 
 
+def test_auto_where_the_ray_of_this_host_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its file of the address stays, unless `ray stop` takes it away."""
+    from ray._private import services
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setattr(services, "find_gcs_addresses", set)
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{unused_port()}")
+    with pytest.raises(ClusterError, match=r"no Ray at auto .*the Ray that was started on this host has ended: start one again"):
+        joining.require_cluster("auto")
+
+
 def test_auto_is_the_address_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     address = f"127.0.0.1:{unused_port()}"
     monkeypatch.setenv("RAY_ADDRESS", address)

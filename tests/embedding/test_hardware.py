@@ -50,6 +50,24 @@ def test_a_quota_of_cores_is_found_and_leaves_one(
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "limit"),
+    [
+        ("memory.max", "1048576\n", 1 << 20),
+        ("memory.max", "max\n", None),
+        ("memory/memory.limit_in_bytes", "2097152\n", 2 << 20),
+        ("memory/memory.limit_in_bytes", "9223372036854771712\n", None),
+        ("other", "", None),
+    ],
+)
+def test_a_limit_of_memory_is_found(name: str, text: str, limit: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(text)
+    monkeypatch.setattr(hardware, "CGROUPS", tmp_path)
+    assert hardware.memory_limit() == limit
+    assert hardware.usable_memory() == limit or (limit is None and hardware.usable_memory() > 1 << 28)
+
+
+@pytest.mark.parametrize(
     ("cpu", "device", "address", "dtype"),
     [
         (ZEN4, None, None, "bfloat16"),

@@ -45,11 +45,6 @@ def test_norms_are_the_fused_kernels_whatever_the_layout_of_their_tensors(probe:
 
 def test_an_engine_listens_on_loopback_alone(probe: Probe) -> None:
     """torch's gloo takes the address of the host's name, unless it is told otherwise."""
-    assert (
-        engine_environment(EngineConfig(), 2)["GLOO_SOCKET_IFNAME"]
-        == engine_environment(EngineConfig(), None)["GLOO_SOCKET_IFNAME"]
-        == "lo"
-    )
     assert set(probe("qwen", "float32")["layers last"]["listening"]) <= {"127.0.0.1", "::1"}
 
 

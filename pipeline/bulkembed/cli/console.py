@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,11 @@ def escape_controls(text: str) -> str:
 
 class Terminal(Console):
     """A console on which no text can move the cursor, change colours, or turn its direction."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        if self._width == 0:  # COLUMNS=0 means that nobody knows the width. rich would print nothing at all
+            self.width = shutil.get_terminal_size().columns
 
     def print(self, *objects: Any, **options: Any) -> None:
         super().print(*(escape_controls(item) if isinstance(item, str) else item for item in objects), **options)

@@ -16,6 +16,7 @@ CLIENT_SCHEME, CLIENT_PORT = "ray://", 10001
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 FRAME_BYTES, FRAME_TYPE, SETTINGS = 9, 3, 4
 EXPECTED_SERVER = "a Ray listens at HOST:PORT (port 6379 unless told otherwise), or 'auto' finds the one of this host"
+ENDED_RAY = "the Ray that was started on this host has ended: start one again, give the address of one, or none"
 TOKEN_ADVICE = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"  # noqa: S105
 
 
@@ -83,7 +84,8 @@ def require_grpc(place: Place) -> None:
     except TimeoutError:
         raise ClusterError(f"ray.address: {place.name} gives no answer within {ANSWER_SECONDS:g} s") from None
     except OSError as error:
-        raise ClusterError(f"ray.address: no Ray at {place.name}: {error.strerror or error}") from error
+        advice = f"; {ENDED_RAY}" if place.address == "auto" else ""
+        raise ClusterError(f"ray.address: no Ray at {place.name}: {error.strerror or error}{advice}") from error
     if len(answer) < FRAME_BYTES or answer[FRAME_TYPE] != SETTINGS:
         raise ClusterError(f"ray.address: what listens at {place.name} is no Ray: {EXPECTED_SERVER}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import logging
 import os
+import resource
 import secrets
 import shutil
 import stat
@@ -27,6 +28,7 @@ MAX_FOLDER_BYTES = 107 - len(f"/{PRIVATE_FOLDER}/r/session_2026-01-01_00-00-00_0
 FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108
 MIN_FREE_BYTES = 16 << 20  # in that folder, for logs
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
+NO_ADDRESSES = "lift `ulimit -v`, since Ray reserves far more addresses than it uses"
 MIN_THREADS = 150  # a Ray on two cores has some 170
 # Set to 0, every server of this Ray binds to loopback alone. (The name is historical: it works on Linux.)
 LOOPBACK_SETTING = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
@@ -102,8 +104,13 @@ def require_threads() -> None:
             for count in range(MIN_THREADS):  # noqa: B007
                 _thread.start_new_thread(wait, ())  # 3 ms for all; threading.Thread would take 70
         except RuntimeError:
-            advice = "raise `ulimit -u`, or the limit of processes of the container"
+            advice = NO_ADDRESSES if has_few_addresses() else "raise `ulimit -u`, or the limit of processes of the container"
             raise ClusterError(f"ray: this host allows only {count} more threads, and Ray needs {MIN_THREADS}: {advice}") from None
+
+
+def has_few_addresses() -> bool:
+    """Whether this process may have so much virtual memory only. The stack of each thread takes some of it."""
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
 def object_folder(folder: Path) -> str | None:

@@ -15,8 +15,8 @@ def engine_environment(engine: EngineConfig, cpus: int | None) -> dict[str, str]
 
     `cpus`: cores of a CPU host that the engine may use; None on a GPU host."""
     settings = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR", "TOKENIZERS_PARALLELISM": "true"}
-    # torch's gloo listens at the address of the host's name, and talks to nobody: an engine is on one host.
-    settings["GLOO_SOCKET_IFNAME"] = "lo"
+    # gloo listens at the address of the host's name, and NCCL at any but loopback. An engine is on one host.
+    settings |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
     if cpus is not None:
         settings |= {
             # An engine core in its own process takes twice as long to load and halves the rate of small models.

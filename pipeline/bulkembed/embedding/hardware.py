@@ -13,6 +13,8 @@ CPU_INFORMATION = Path("/proc/cpuinfo")
 DEVICES = Path("/dev")
 CGROUPS = Path("/sys/fs/cgroup")
 CPU_QUOTAS = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))  # each gives two numbers: version 2 of cgroups, and 1
+MEMORY_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")  # version 2 of cgroups, and 1
+UNLIMITED_BYTES = 1 << 60  # version 1 has no word for no limit, but the largest number
 # CPU flags, widest first. A CPU without native bfloat16 emulates it with float32 operations, 7 times slower than float32 itself.
 BFLOAT16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16")  # "bf16" is ARM's
 MATRIX_INSTRUCTIONS = (*BFLOAT16_INSTRUCTIONS, "avx512f", "avx2")
@@ -46,6 +48,23 @@ def cpu_quota() -> float | None:
             continue
         return float(words[0]) / float(words[1]) if len(words) == 2 and all(map(str.isdigit, words)) else None
     return None
+
+
+def memory_limit() -> int | None:
+    """The bytes of memory that the container may use; None where it has no limit."""
+    for name in MEMORY_LIMITS:
+        try:
+            text = (CGROUPS / name).read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        return int(text) if text.isdigit() and int(text) < UNLIMITED_BYTES else None
+    return None
+
+
+def usable_memory() -> int:
+    """The bytes of memory that this process may use: those of the host, or fewer where its container has a limit."""
+    host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(host, memory_limit() or host)
 
 
 def has_gpu() -> bool:

@@ -6,6 +6,7 @@ import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,10 +15,12 @@ import numpy.typing as npt
 from bulkembed.config.sections import EngineConfig
 from bulkembed.embedding import hardware, vllm_patches
 from bulkembed.embedding.embedder import TokenIds, Vectors, ignore_vector
-from bulkembed.errors import EngineError
+from bulkembed.embedding.weight_files import values_in
+from bulkembed.errors import EngineError, ModelError
 from bulkembed.records import Model
 
 KV_BLOCK_TOKENS = 32  # tokens of a KV cache block on CPU hosts: the smallest size with which vLLM's CPU kernels are fast
+ENGINE_BYTES = 600 << 20  # what vLLM and its libraries take without a model
 MAX_CPU_SEQUENCES = 256  # documents in one step on CPU hosts; vLLM's own default
 VLLM_POOLING = {"last": "LAST", "mean": "MEAN", "cls": "CLS"}
 
@@ -106,6 +109,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def build_engine(path: str, model: Model, max_tokens: int, engine: EngineConfig) -> tuple[Any, Any, str]:
     """A `vllm.LLM`, its `PoolingParams` for documents, and the version for the provenance."""
+    if not hardware.has_gpu() and "quantization" not in engine.args:
+        require_memory(path, model, max_tokens, engine)
     vllm = import_vllm()
     device = vllm.platforms.current_platform
     on_cpu = device.is_cpu()
@@ -139,6 +144,8 @@ def engine_settings(path: str, model: Model, max_tokens: int, engine: EngineConf
         "disable_log_stats": True,
         "seed": 0,
     }
+    if engine.tensor_parallel_size > 1:
+        settings["distributed_executor_backend"] = "mp"  # within a placement group, vLLM would take Ray, and listen on the network
     if engine.num_gpus is not None and 0 < engine.num_gpus < 1:
         settings["gpu_memory_utilization"] = 0.9 * engine.num_gpus  # other actors on this GPU take the rest
     return settings
@@ -155,6 +162,17 @@ def cpu_settings(model: Model, max_tokens: int, engine: EngineConfig) -> dict[st
         "max_num_seqs": MAX_CPU_SEQUENCES,
         "kv_cache_memory_bytes": kv_cache_bytes(model, max_tokens, engine),
     }
+
+
+def require_memory(folder: str, model: Model, max_tokens: int, engine: EngineConfig) -> None:
+    """Raises ModelError where a CPU host cannot hold the model: the kernel would end the process without a word."""
+    needed = ENGINE_BYTES + values_in(Path(folder)) * (4 if engine.dtype == "float32" else 2) + kv_cache_bytes(model, max_tokens, engine)
+    usable = hardware.usable_memory()
+    if needed > usable:
+        raise ModelError(
+            f"model: {model.name} needs at least {needed / (1 << 30):.1f} GiB of memory, but this host or container has "
+            f"{usable / (1 << 30):.1f}; give it more, or take a smaller model, or fewer engine.step_tokens"
+        )
 
 
 def import_vllm() -> Any:

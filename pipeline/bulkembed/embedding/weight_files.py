@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,11 @@ MAX_HEADER_BYTES = 100 << 20  # that safetensors allows
 
 
 def names_in(folder: Path) -> set[str]:
-    return {path.name for path in folder.glob("*.safetensors")}
+    """Raises ModelError where the folder cannot be listed: `glob` would find nothing in it."""
+    try:
+        return {path.name for path in folder.iterdir() if path.suffix == ".safetensors"}
+    except OSError as error:
+        raise ModelError(f"{folder}: cannot be listed: {error.strerror}; give this user the right to read it") from None
 
 
 def listed_in(index: Path) -> set[str]:
@@ -56,6 +61,12 @@ def require_one_set(folder: Path, names: Collection[str]) -> None:
             f"{folder}: holds weights twice: transformers reads {WEIGHTS}, and vLLM the files of {WEIGHT_INDEX}; "
             "leave only those of the model"
         )
+
+
+def values_in(folder: Path) -> int:
+    """The number of values in the weights of a model's folder."""
+    tensors = (tensor for name in names_in(folder) for tensor in tensors_of(folder / name).values())
+    return sum(prod(tensor.get("shape", ())) for tensor in tensors)
 
 
 def tensors_of(path: Path) -> dict[str, Any]:

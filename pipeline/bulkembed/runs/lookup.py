@@ -22,7 +22,7 @@ from bulkembed.runs.blame import blaming_output, blaming_source
 from bulkembed.runs.buckets import Workplace
 from bulkembed.runs.job import Job, load_tokenizer
 from bulkembed.runs.night import Asked
-from bulkembed.runs.overlap import refuse_linked_output, refuse_overlap
+from bulkembed.runs.overlap import refuse_file, refuse_linked_output, refuse_overlap
 from bulkembed.runs.plans import RunPlan, is_unchanged, read_source, still_night, unread_objects
 from bulkembed.runs.versions import Versions
 from bulkembed.source.objects import NoDocuments, SourceListing, SourceObject
@@ -41,6 +41,7 @@ def open_job(cfg: RunConfig, retried: Collection[str] = ()) -> tuple[Job, RunPla
     store = Store(cfg.storage)
     for place in cfg.sources:
         refuse_overlap(store.of_source(), place, cfg.output)
+    refuse_file(cfg.output)
     model = model_files.describe(cfg.model, cfg.revision)
     recipe = resolve(cfg, model, hardware.resolved_dtype(cfg.engine.dtype, cfg.ray.address))
     view = View(store, cfg.output)

@@ -1,4 +1,4 @@
-"""A source and an output -> ConfigError where they overlap: a run must never read what it writes."""
+"""A source and an output -> ConfigError where they overlap: a run must never read what it writes. And an output that is a file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from bulkembed.dataset.paths import written_folders
 from bulkembed.errors import ConfigError
 from bulkembed.runs.blame import blaming_source
 from bulkembed.storage.listing import may_go_through
+from bulkembed.storage.local_paths import file_in_the_way
 from bulkembed.storage.store import Store
 from bulkembed.storage.uris import canonical
 
@@ -20,6 +21,12 @@ def refuse_overlap(store: Store, source: str, output: str) -> None:
     below = place.removeprefix(f"{read}/").split("/") if place.startswith(f"{read}/") else []
     if overlap(read, place) and may_go_through(pattern, below):
         raise ConfigError(f"output: {output} and the source {source} lie inside one another; give the output a place of its own")
+
+
+def refuse_file(output: str) -> None:
+    """Raises ConfigError where the output can be no folder. A plan writes nothing, and would not notice."""
+    if file := file_in_the_way(output):
+        raise ConfigError(f"output: cannot be {output}, since {file} is a file; name a folder")
 
 
 def refuse_linked_output(links: list[tuple[str, str]], output: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -48,6 +49,16 @@ def require_host(uri: str) -> None:
         usable = False
     if not usable:
         raise ValueError("has no usable host or port; write it as https://host/path or https://host:8080/path")
+
+
+def file_in_the_way(place: str) -> str | None:
+    """The file at a local place or above it, where no folder can be; None where there is none, and for other places."""
+    paths = () if "://" in place else (Path(place), *Path(place).parents)
+    for path in paths:
+        with suppress(OSError):  # what this user cannot look at may be a folder
+            if path.exists() and not path.is_dir():
+                return str(path)
+    return None
 
 
 def absolute_model(name: str) -> str:
