@@ -87,6 +87,7 @@ class Model:
     native_dtype: str  # of the weights in the files
     end_token: str | None  # the token that must end every document
     file_hashes: tuple[tuple[str, str], ...]  # SHA-256 of the files that are read, by name below the folder; see model_identity
+    has_tokenizer_code: bool = False  # whether its files name code of its own that makes tokens of a text
 
     def trained_for(self, dim: int) -> bool:
         """Whether the model was trained so that its first `dim` components are a vector of their own."""

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel, ValidationError, field_validator
 
 from bulkembed import __version__
 from bulkembed.cluster import ray_mapper, worker
@@ -19,7 +20,7 @@ from bulkembed.embedding import loading, model_files, model_identity
 from bulkembed.embedding.embedder import Embedder
 from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.embedding.weight_files import WEIGHT_INDEX as INDEX
-from bulkembed.errors import ConfigError, ModelError
+from bulkembed.errors import BulkembedError, ConfigError, EngineError, ModelError
 from bulkembed.package_files import Package, installed
 from bulkembed.records import Failure, Model
 from bulkembed.runs.job import load_tokenizer
@@ -80,6 +81,48 @@ def test_the_tokenizer_of_another_node_is_refused(folder: Path) -> None:
     flip(folder / "tokenizer.json")
     with pytest.raises(ModelError, match=rf"model: {HOST} has another tokenizer\.json"):
         load_tokenizer(described, 64)
+
+
+class Settings(BaseModel):
+    """As vLLM's own, which refuses a model in a validator."""
+
+    model: str
+
+    @field_validator("model")
+    @classmethod
+    def refuse(cls, value: str) -> str:
+        raise ValueError(value)
+
+
+def error_of(text: str, kind: type[Exception] | None = None) -> Exception:
+    try:
+        Settings(model=text)
+    except ValidationError as error:
+        return error if kind is None else kind(text)
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (error_of("The repository m contains custom code.\nPlease pass `trust_remote_code=True`"), "vLLM asks for the model's own code"),
+        (error_of("m has no tokenizer\nand much more\n" * 99), "ValidationError: Value error, m has no tokenizer$"),
+        (error_of("no kernel\n\ntrace", NotImplementedError), "NotImplementedError: no kernel$"),
+        (error_of("x" * 5000, KeyError), f"KeyError: 'x{{{loading.MAX_REASON - 1}}}$"),
+        (RuntimeError(), "RuntimeError$"),
+    ],
+    ids=repr,
+)
+def test_an_engine_that_cannot_load_says_so_in_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, line: str) -> None:
+    def fail(*_: object) -> Embedder:
+        raise error
+
+    described = model_files.describe(str(folder), None)
+    monkeypatch.setattr(loading, "build_embedder", fail)
+    with pytest.raises(BulkembedError, match=f"^model: {folder} could not be loaded: {line}") as caught:
+        loading.load(described, 64, EngineConfig(kind="vllm"))
+    assert len(str(caught.value).splitlines()) == 1
+    assert isinstance(caught.value, EngineError) == isinstance(error, RuntimeError) or isinstance(error, NotImplementedError)
 
 
 @pytest.mark.usefixtures("ray_session")

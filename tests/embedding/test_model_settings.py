@@ -151,9 +151,21 @@ def test_a_setting_that_changes_vectors_is_refused_by_name(folder: Path, name: s
     assert "\n" not in line
 
 
+@pytest.mark.parametrize("code", [{"AutoTokenizer": ["tokenization_x.Own", None]}, ["tokenization_x.Own", None]])
+def test_code_of_a_tokenizer_is_refused_unless_it_is_trusted_by_name(folder: Path, code: Any) -> None:
+    rewrite(folder / "tokenizer_config.json", auto_map=code)
+    found = described(folder)
+    places = {"source": "in", "output": "out", "model": "m"}
+    for args in ({}, {"trust_remote_code": False}):
+        with pytest.raises(ModelError, match=r"tokenizer_config.json of .* names code of its own \(auto_map\).*trust_remote_code"):
+            recipe(RunConfig.model_validate(places | {"engine": {"args": args}}), found)
+    assert recipe(RunConfig.model_validate(places | {"engine": {"args": {"trust_remote_code": True}}}), found)
+
+
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
+        ("tokenizer_config.json", {"auto_map": {}}),
         ("tokenizer_config.json", {"padding_side": "left", "clean_up_tokenization_spaces": True, "chat_template": "{{ messages }}"}),
         ("tokenizer_config.json", {"added_tokens_decoder": {"4": {"content": "[MASK]", "special": True}}, "word_dropout": None}),
         ("tokenizer.json", {"padding": None}),

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import uuid
 from pathlib import Path
 
 import pytest
 
-from bulkembed.errors import SourceError
+from bulkembed.errors import ObjectError, SourceError
 from bulkembed.runs.lookup import open_job
 from bulkembed.storage import local_identity
 from bulkembed.storage.object_info import modified_of, version_of
 from bulkembed.storage.store import Store
 from tests.support.corpora import write_corpus
 from tests.support.runs import in_one_process, simulated
-from tests.support.web import Dateless, web_server
+from tests.support.web import Dateless, Quiet, web_server
 
 
 def write(folder: Path, text: str) -> None:
@@ -85,6 +86,27 @@ def test_inodes_count_where_every_host_sees_the_same(tmp_path: Path, monkeypatch
 )
 def test_what_a_store_says_of_an_object(info: dict[str, object], version: str, modified: float | None) -> None:
     assert (version_of(info), modified_of(info)) == (version, modified)
+
+
+class NewTags(Quiet):
+    """Gives an ETag of its own to every answer, as a server does that makes pages anew."""
+
+    def end_headers(self) -> None:
+        self.send_header("ETag", f'"{uuid.uuid4().hex}"')
+        super().end_headers()
+
+
+def test_a_server_that_gives_a_new_etag_at_each_request_is_named(tmp_path: Path, qwen: str) -> None:
+    write_corpus(tmp_path / "in", files=1)
+    with web_server(tmp_path / "in", NewTags) as url:
+        with pytest.raises(SourceError, match="its server gives another version at each request"):
+            open_job(simulated(f"{url}/part-0.parquet", tmp_path / "out", qwen))
+        store = Store()
+        listed = store.objects(f"{url}/part-0.parquet")[0]
+        with pytest.raises(ObjectError, match=r"gives another version at each request.*copy it elsewhere"):
+            store.open(listed.uri, listed.version)
+    with web_server(tmp_path / "in") as url, pytest.raises(ObjectError, match="changed since this run was planned; run again"):
+        store.open(f"{url}/part-0.parquet", "another")
 
 
 def test_an_object_whose_changes_cannot_be_seen_is_refused_and_blocks_no_other(tmp_path: Path, qwen: str) -> None:

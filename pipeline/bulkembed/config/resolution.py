@@ -7,14 +7,15 @@ from typing import Any
 from bulkembed.config.recipe import EVERY_COLUMN, EngineDtype, Recipe, RowSchema, VectorKey, engine_fields
 from bulkembed.config.run_config import RunConfig
 from bulkembed.config.template import canonical_template, find_doubled_prompt, prompt_for_task
-from bulkembed.errors import ConfigError
+from bulkembed.errors import ConfigError, ModelError
 from bulkembed.records import Model, VectorForm
 
 
 def resolve(cfg: RunConfig, model: Model, engine_dtype: EngineDtype) -> Recipe:
     """What `cfg` asks of `model`. `engine_dtype`: the one asked for, or what auto stands for on the hosts of the run.
 
-    Raises ConfigError naming the key that the model cannot do."""
+    Raises ConfigError naming the key that the model cannot do, ModelError where its tokenizer needs code that the run does not trust."""
+    require_trusted_tokenizer(cfg, model)
     template, text_columns = canonical_template(cfg.template, cfg.text_columns)
     vector_key = VectorKey(
         model_digest=model.digest,
@@ -36,6 +37,14 @@ def resolve(cfg: RunConfig, model: Model, engine_dtype: EngineDtype) -> Recipe:
         int8_ranges=(),
     )
     return Recipe(vector_key, row_schema)
+
+
+def require_trusted_tokenizer(cfg: RunConfig, model: Model) -> None:
+    if model.has_tokenizer_code and cfg.engine.args.get("trust_remote_code") is not True:
+        raise ModelError(
+            f"model: tokenizer_config.json of {model.name} names code of its own (auto_map), which is not run, and which may make "
+            "other tokens than tokenizer.json; remove the key if both make the same, or set trust_remote_code in [engine.args]"
+        )
 
 
 def token_limits(cfg: RunConfig, model: Model) -> dict[str, Any]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from pydantic import ValidationError
 
 from bulkembed.config.sections import EngineConfig
 from bulkembed.embedding import hub, model_files, model_identity
@@ -14,6 +17,7 @@ from bulkembed.embedding.vllm_engine import VLLMEmbedder
 from bulkembed.errors import BulkembedError, EngineError
 from bulkembed.records import LoadedFiles, Model
 
+MAX_REASON = 300  # characters
 log = logging.getLogger(__name__)
 
 
@@ -35,10 +39,19 @@ def load(described: Model, max_tokens: int, engine: EngineConfig) -> tuple[Embed
         except Exception as error:
             log.debug("", exc_info=error)
             kind = EngineError if may_pass(error) else BulkembedError
-            raise kind(f"model: {described.name} could not be loaded: {type(error).__name__}: {error}") from error
+            raise kind(f"model: {described.name} could not be loaded: {reason_of(error)}") from error
         files = LoadedFiles(socket.gethostname(), hashing.result())
     model_identity.require_described(described, dict(files.hashes), files.host)
     return loaded, files
+
+
+def reason_of(error: Exception) -> str:
+    """One line of an engine's error. Those of vLLM's settings have their reason behind a heading, and pages of advice behind that."""
+    found: Any = error.errors()[0].get("msg", "") if isinstance(error, ValidationError) else str(error)
+    if "trust_remote_code" in found:
+        return "vLLM asks for the model's own code, which is not run unless engine.args has trust_remote_code"
+    lines = [line.strip() for line in str(found).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:MAX_REASON] if lines else ''}".rstrip(": ")
 
 
 def may_pass(error: Exception) -> bool:

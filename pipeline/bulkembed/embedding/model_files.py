@@ -106,6 +106,7 @@ def describe(name: str, revision: str | None) -> Model:
         native_dtype=shape.dtype,
         end_token=end_token_of(folder, pooling, is_qwen3_embedding=is_qwen3_embedding),
         file_hashes=hashes,
+        has_tokenizer_code=tokenizer_settings.names_code(folder),
     )
 
 

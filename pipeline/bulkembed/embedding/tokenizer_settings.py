@@ -16,10 +16,11 @@ COMPARED = {
     *("added_tokens_decoder", "add_prefix_space", "do_lower_case", "strip_accents", "tokenize_chinese_chars"),
     *("truncation_side", "split_special_tokens", "fix_mistral_regex", "model_max_length", "max_len", *ADDED_AROUND, *TOKEN_LISTS),
 }
+CODE = "auto_map"  # names the tokenizer's own code: see model_files.describe
 MISTRAL_WORDS = "p{Lu}"  # in the pattern that fix_mistral_regex of transformers puts in place of tokenizer.json's
 # They say how tokenizer.json was made, how ids become text again, how texts are padded or chats written. No id of a text depends on them.
 HARMLESS = {
-    *("auto_map", "backend", "chat_template", "errors"),
+    *("backend", "chat_template", "errors"),
     *("clean_up_tokenization_spaces", "do_basic_tokenize", "fast_tokenizer_files", "from_slow", "full_tokenizer_file"),
     *("init_inputs", "is_local", "legacy", "local_files_only", "max_length", "merges_file", "model_input_names"),
     *("name_or_path", "never_split", "pad_to_multiple_of", "pad_token_id", "pad_token_type_id"),
@@ -35,7 +36,7 @@ def require_obeyed(folder: Path) -> None:
     rules = read_settings(folder / "tokenizer.json")
     settings = settings_if_there(folder / TOKENIZER_CONFIG)
     require_steady(rules)
-    settings.refuse_others({*COMPARED, *HARMLESS, *special_names(settings)})
+    settings.refuse_others({*COMPARED, *HARMLESS, CODE, *special_names(settings)})
     settings.require_only("truncation_side", ["right"], "long texts would lose their beginning")
     settings.require_only("split_special_tokens", [False], "special tokens in a text would be cut up")
     require_same_rules(settings, rules)
@@ -47,6 +48,11 @@ def require_obeyed(folder: Path) -> None:
     for source in (settings, special):
         require_known_tokens(source, known)
     require_same_ids(settings, settings_if_there(folder / "added_tokens.json"), known)
+
+
+def names_code(folder: Path) -> bool:
+    """Whether the tokenizer has code of its own, which may make other tokens of a text than tokenizer.json."""
+    return settings_if_there(folder / TOKENIZER_CONFIG).values.get(CODE) not in ABSENT
 
 
 def require_steady(rules: Settings) -> None:

@@ -32,7 +32,7 @@ from bulkembed.source.documents import join_documents, rejected_rows, split_rows
 from bulkembed.source.place_columns import with_place_columns
 from bulkembed.source.row_columns import RowColumns, nullable_schema, row_columns
 from bulkembed.storage.faults import CORRUPT, describe_error
-from bulkembed.storage.store import Store, changed_error
+from bulkembed.storage.store import Store
 
 PART_THREADS = 8  # objects of a shard that are read side by side: the threads wait for the store most of the time
 
@@ -96,4 +96,4 @@ def require_unchanged(store: Store, uri: str, version: str) -> None:
     except FileNotFoundError:
         current = "gone"
     if current != version:
-        raise changed_error(uri)
+        raise store.changed(uri)

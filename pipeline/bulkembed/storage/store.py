@@ -184,11 +184,23 @@ class Store:
         except FileNotFoundError:
             if expected_version is None:
                 raise
-            raise changed_error(uri) from None
+            raise self.changed(uri) from None
         if current != expected_version:
             file.close()
-            raise changed_error(uri)
+            raise self.changed(uri)
         return file
+
+    def changed(self, uri: str) -> ObjectError:
+        """The error for an object that has another version than it had. It looks twice: some servers make a new ETag at each request."""
+        try:
+            is_steady = self.version(uri) == self.version(uri)
+        except FileNotFoundError:
+            is_steady = True  # it is gone
+        if is_steady:
+            return ObjectError(f"{uri}: changed since this run was planned; run again to plan it anew")
+        return ObjectError(
+            f"{uri}: its server gives another version at each request, so that no run can see whether it changed; copy it elsewhere"
+        )
 
     def retrying(self, work: Callable[[], T], what: str) -> T:
         """The result of `work`, repeated after a transient fault of the store. It must be safe to repeat."""
@@ -249,10 +261,6 @@ def _info(filesystem: Any, path: str) -> dict[str, Any]:
     if isinstance(filesystem, LocalFileSystem):
         return local_info(Path(path).stat())
     return cast("dict[str, Any]", filesystem.info(path))
-
-
-def changed_error(uri: str) -> ObjectError:
-    return ObjectError(f"{uri}: changed since this run was planned; run again to plan it anew")
 
 
 def _create_remote(filesystem: Any, path: str, data: bytes) -> bool:
