@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tokenizers import Tokenizer as PlainTokenizer
 
 from bulkembed import schema
 from bulkembed.dataset.snapshots import newest_dataset
@@ -24,6 +26,8 @@ from bulkembed.runs.stages import give_up, prepare, run_shard
 from bulkembed.shards import FileName, Shard
 from bulkembed.storage.store import Store
 from bulkembed.text.tokenizer import Tokenizer
+from scripts.samples.twin_files import WEIGHTS_OF_NOTHING, describe
+from scripts.samples.twins import TWINS
 from tests.support.corpora import write_jsonl
 from tests.support.reading import shards_of
 from tests.support.runs import Recorder, in_one_process, read_dataset, simulated
@@ -86,22 +90,47 @@ def test_chunks_stay_with_their_document_through_crash_and_resume(tmp_path: Path
     assert read_dataset(tmp_path / "out").equals(read_dataset(tmp_path / "whole"))
 
 
-def test_mean_weighs_chunks_by_the_tokens_that_they_add_to_the_document(tmp_path: Path, qwen: str) -> None:
+@pytest.fixture(params=["Qwen3-Embedding", "bge", "multilingual-e5"])
+def model(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Models with tokenizers of bytes, of WordPiece and of Unigram."""
+    if request.param == "Qwen3-Embedding":
+        return str(request.getfixturevalue("qwen"))
+    describe(tmp_path / request.param, TWINS[request.param])
+    (tmp_path / request.param / "model.safetensors").write_bytes(WEIGHTS_OF_NOTHING)
+    return str(tmp_path / request.param)
+
+
+def mean_of_windows(tokenizer: PlainTokenizer, prompt: str, text: str, windows: list[tuple[int, int]]) -> npt.NDArray[np.float64]:
+    """The mean that a document must have, by the tokenizer's own library alone: each token of its text counts once, in the first
+    window that holds it, and each window is embedded as a text of its own."""
+    starts = [start for start, _ in tokenizer.encode(text, add_special_tokens=False).offsets]
+    total, counted = np.zeros(64), 0
+    for first, last in windows:
+        ids = np.array(tokenizer.encode(prompt + text[first:last]).ids, np.int32)
+        own = sum(start < last for start in starts) - counted
+        counted += own
+        total += SimulatedEmbedder(64, 1e9).embed([ids])[0].astype(np.float64) * own
+    assert counted == len(starts)
+    return total / np.linalg.norm(total)
+
+
+@pytest.mark.parametrize("overlap", [0, 12])
+def test_mean_weighs_windows_by_the_documents_own_tokens_and_counts_overlaps_once(tmp_path: Path, model: str, overlap: int) -> None:
     corpus(tmp_path / "in")
-    limits = {"chunk_tokens": 40, "chunk_overlap": 12, "prompt": "A prompt of some length: "}
-    in_one_process(config(tmp_path, qwen, "chunk", "chunks", **limits))
-    in_one_process(config(tmp_path, qwen, "mean", "mean", **limits))
-    tokenizer = Tokenizer(f"{qwen}/tokenizer.json", 40, "<|endoftext|>")
+    limits = {"chunk_tokens": 40, "chunk_overlap": overlap, "prompt": "A prompt of some length: "}
+    in_one_process(config(tmp_path, model, "chunk", "chunks", **limits))
+    in_one_process(config(tmp_path, model, "mean", "mean", **limits))
+    tokenizer = PlainTokenizer.from_file(f"{model}/tokenizer.json")
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     chunks, means = read_dataset(tmp_path / "chunks").to_pylist(), read_dataset(tmp_path / "mean").to_pylist()
     assert [row["id"] for row in means] == ["d0", "d1", "d3", "d4"]
     for row in means:
         mine = [chunk for chunk in chunks if chunk["id"] == row["id"]]
-        starts = tokenizer.character_spans(TEXTS[int(row["id"][1:])])[:, 0]
-        ends = [0, *(chunk["char_end"] for chunk in mine)]
-        weights = [int(((starts >= first) & (starts < last)).sum()) for first, last in pairwise(ends)]
-        assert sum(weights) == len(starts)
-        total = sum(np.array(chunk["embedding"]) * weight for chunk, weight in zip(mine, weights, strict=True))
-        np.testing.assert_allclose(row["embedding"], total / np.linalg.norm(total), atol=1e-5)
+        windows = [(chunk["char_start"], chunk["char_end"]) for chunk in mine]
+        expected = mean_of_windows(tokenizer, str(limits["prompt"]), TEXTS[int(row["id"][1:])], windows)
+        np.testing.assert_allclose(row["embedding"], expected, atol=1e-5)
+        assert any(start < end for (_, end), (start, _) in pairwise(windows)) == (overlap > 0 and len(windows) > 1)
         assert row["n_tokens"] == sum(chunk["n_tokens"] for chunk in mine)
         assert not row["truncated"]
     assert problems(tmp_path / "mean") == []
