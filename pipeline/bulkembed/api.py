@@ -31,7 +31,7 @@ from bulkembed.dataset.receipts import Ledger
 from bulkembed.dataset.repair import Problem, Repair, plan_repair
 from bulkembed.dataset.repair import repair as take_back
 from bulkembed.dataset.snapshots import Snapshot, newest_dataset
-from bulkembed.errors import ConfigError
+from bulkembed.errors import ConfigError, StorageError
 from bulkembed.history import current, files, open_dataset, publish, rollback, snapshots
 from bulkembed.inspection.resample import Resample, Verification, resample_dataset
 from bulkembed.inspection.search import Hit, search_dataset
@@ -234,26 +234,27 @@ def verify(
     again = None
     if sample is not None and source is not None:
         places = [source] if isinstance(source, str | PathLike) else source
-        again = resample_dataset(store, output, found, [place_of("source", place) for place in places], model, sample, seed)
-        problems += told(map(Problem, again.problems), on_problem)
-    return verification(ledger, found, problems, again, plan_repair(ledger, problems))
+        try:
+            again = resample_dataset(store, output, found, [place_of("source", place) for place in places], model, sample, seed)
+            problems += told(map(Problem, again.problems), on_problem)
+        except StorageError as error:
+            problems += told([Problem(f"sample: {error}")], on_problem)
+    return verification(ledger, found, problems, again, plan_repair(ledger, problems), on_problem)
 
 
-def repair(
-    uri: Place, *, storage: Storage | None = None, on_problem: Callable[[str], None] | None = None, snapshot: int | None = None
-) -> Verification:
-    """Verifies a snapshot, and takes back what is damaged or lost in it, so that the next run of its line makes that again.
+def repair(uri: Place, *, storage: Storage | None = None, on_problem: Callable[[str], None] | None = None) -> Verification:
+    """Verifies the current dataset, and takes back what is damaged or lost in it, so that the next run of its line makes that again.
 
     It removes nothing that is right, and writes receipts and current.txt again where these are lost. Raises what `verify` raises, and
     AlreadyRunning where a run writes to the line."""
     store, output = located(uri, storage)
-    _, found = newest_dataset(store, output, snapshot)
+    _, found = newest_dataset(store, output)
     with lease(store, output, found.line, found.limited, LEASE_SECONDS, "fail"):
-        ledger, found = newest_dataset(store, output, snapshot)  # one may have been published meanwhile
+        ledger, found = newest_dataset(store, output)  # one may have been published meanwhile
         recipe_of(output, found)  # refuses a dataset of another version
         problems = list(told(problems_of(store, ledger, found), on_problem))
         done = take_back(ledger, found, problems)
-    return verification(ledger, found, problems, None, done)
+    return verification(ledger, found, problems, None, done, on_problem)
 
 
 def told(problems: Iterable[Problem], on_problem: Callable[[str], None] | None) -> Iterator[Problem]:
@@ -265,7 +266,15 @@ def told(problems: Iterable[Problem], on_problem: Callable[[str], None] | None) 
 
 
 def verification(
-    ledger: Ledger, snapshot: Snapshot, problems: Sequence[Problem], resample: Resample | None, mended: Repair
+    ledger: Ledger,
+    snapshot: Snapshot,
+    problems: list[Problem],
+    resample: Resample | None,
+    mended: Repair,
+    on_problem: Callable[[str], None] | None,
 ) -> Verification:
-    texts, hopeless = [problem.text for problem in problems], sum(not problem.has_remedy for problem in problems)
-    return Verification(snapshot, texts, resample, mended, hopeless, find_leftovers(ledger.store, ledger.output))
+    leftovers = find_leftovers(ledger.store, ledger.output)
+    if leftovers.fault and all(problem.text != leftovers.fault for problem in problems):
+        problems = [*problems, *told([Problem(f"gc cannot work: {leftovers.fault}")], on_problem)]
+    hopeless = sum(not problem.has_remedy for problem in problems)
+    return Verification(snapshot, [problem.text for problem in problems], resample, mended, hopeless, leftovers)

@@ -222,8 +222,10 @@ class Receipt:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Receipt:
-        counts = Counts(**{count.name: values[count.name] for count in fields(Counts)})
-        return cls(counts=counts, **{item.name: values[item.name] for item in fields(cls) if item.name != "counts"})
+        """The inverse of `to_dict`. Raises KeyError or TypeError for a key that is missing or unknown."""
+        counted = {count.name for count in fields(Counts)}
+        counts = Counts(**{name: values[name] for name in counted})
+        return cls(counts=counts, **{name: value for name, value in values.items() if name not in counted})
 
 
 @dataclass(frozen=True)

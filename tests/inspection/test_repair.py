@@ -7,7 +7,10 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from bulkembed import api
@@ -50,8 +53,15 @@ def swap(path: Path) -> None:
     shutil.copy(next(other for other in sorted(path.parent.iterdir()) if other != path), path)
 
 
-def miscount(path: Path) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"tokens": 1}))
+def say(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def set_column(path: Path, name: str, value: str) -> None:
+    table = pq.read_table(path)
+    column = pa.array([value] * table.num_rows)
+    at = table.schema.get_field_index(name)
+    pq.write_table(table.append_column(name, column) if at < 0 else table.set_column(at, table.schema.field(name), column), path)
 
 
 DATA, RECEIPT, KEYS, SCAN_REJECTS = "data/*/*.parquet", "_meta/receipts/*/*.json", "_meta/keys/*/*.parquet", "_meta/rejects/*/a.*.parquet"
@@ -63,12 +73,19 @@ HARMS: dict[str, tuple[str, Callable[[Path], object], str, bool]] = {
     "a data file is another one": (DATA, swap, "its bytes are not those that the snapshot lists", True),
     "a receipt is lost": (RECEIPT, Path.unlink, "missing", False),
     "a receipt is damaged": (RECEIPT, lambda path: path.write_bytes(b"{"), "is damaged", False),
-    "a receipt is of other rows": (RECEIPT, miscount, "tokens: 1, but the snapshot lists", False),
+    "a receipt is of other rows": (RECEIPT, lambda path: say(path, tokens=1), "tokens: 1, but the snapshot lists", False),
+    "a receipt is of a later version": (RECEIPT, lambda path: say(path, later=1), "is damaged", False),
     "a key file is lost": (KEYS, Path.unlink, "missing", True),
     "a key file is damaged": (KEYS, flip, "unreadable", True),
     "a key file is of another object": (KEYS, swap, "has 30 rows and 0 rejects, the snapshot says 31 and 1", True),
     "rejects of a scan are lost": (SCAN_REJECTS, Path.unlink, "missing", True),
     "rejects of a scan are damaged": (SCAN_REJECTS, lambda path: path.write_bytes(b"x"), "unreadable", True),
+    "rejects of a scan have other reasons": (SCAN_REJECTS, lambda path: set_column(path, "reason", "x"), "its rows or reasons", True),
+    "rejects of a scan are of a later version": (SCAN_REJECTS, lambda path: set_column(path, "later", "x"), "its columns are", True),
+    "a run record is lost": ("_meta/runs/*.json", Path.unlink, "missing", True),
+    "a run record is damaged": ("_meta/runs/*.json", lambda path: path.write_bytes(b"{}"), "is damaged", True),
+    "a run key is damaged": ("_meta/run_keys/*/*.json", lambda path: path.write_bytes(b"[]"), "is damaged", True),
+    "the head is lost": ("_meta/heads/*.json", Path.unlink, "missing", False),
     "current.txt is lost": ("current.txt", Path.unlink, "does not list the files of snapshot", False),
 }
 
@@ -173,6 +190,24 @@ def test_killed_before_any_write_it_is_gone_on_with(night: RunConfig, tmp_path: 
             break
         shutil.rmtree(output)
     assert k == 7  # the doubt; receipt, rejects and data of a file; a key file and its rejects; the lost receipt
+
+
+def test_rejects_that_an_aborted_attempt_left_are_taken_back(night: RunConfig, tmp_path: Path) -> None:
+    """Readers of all rejects would take documents for rejects that are embedded."""
+    path = min((tmp_path / "out").glob(DATA))
+    left = tmp_path / "out/_meta/rejects" / path.parent.name / path.name
+    shutil.copy(min((tmp_path / "out").glob(SCAN_REJECTS)), left)
+    assert problems(tmp_path / "out") == [f"{left}: rejects of an attempt that came to nothing: its file has none"]
+    assert api.repair(tmp_path / "out").repair.removed == [str(left)]
+    in_one_process(night)
+    assert problems(tmp_path / "out") == []
+
+
+def test_only_the_current_dataset_is_repaired(night: RunConfig, tmp_path: Path) -> None:
+    """No run makes files of an older snapshot again."""
+    told = in_process("verify", "--output", tmp_path / "out", "--repair", "--snapshot", "1")
+    assert told.returncode == 2
+    assert "--repair: goes without --snapshot" in told.stderr
 
 
 def test_what_no_snapshot_lists_is_counted_and_is_no_problem(night: RunConfig, tmp_path: Path) -> None:

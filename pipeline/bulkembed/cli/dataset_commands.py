@@ -62,6 +62,8 @@ def verify(
 
     if repair and sample is not None:
         raise ConfigError("--repair: goes without --sample, whose rows it cannot make again; verify with it afterwards")
+    if repair and snapshot is not None:
+        raise ConfigError("--repair: goes without --snapshot; a run makes only the newest snapshot of a line again")
     if dry_run and not repair:
         raise ConfigError("--dry-run: goes with --repair; verify itself writes nothing")
     at = places(config, settings, output=output, source=source, model=model)
@@ -71,7 +73,7 @@ def verify(
     if sample is not None and not at.sources:
         raise ConfigError("sample: needs the source (a flag --source, or a key in the --config file)")
     if repair and not dry_run:
-        end_repair(api.repair(at.output, storage=at.store.settings, on_problem=show_problem, snapshot=snapshot), at.output)
+        end_repair(api.repair(at.output, storage=at.store.settings, on_problem=show_problem), at.output)
         return
     verification = api.verify(
         at.output,

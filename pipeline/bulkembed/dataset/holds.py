@@ -6,11 +6,13 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from bulkembed.dataset import paths
 from bulkembed.dataset.live_leases import LiveLease, live_leases
 from bulkembed.dataset.pins import pins
 from bulkembed.dataset.snapshots import Snapshot, View, current_snapshot, read_snapshot
 from bulkembed.dataset.tags import tags
 from bulkembed.dataset.tombstones import tombstones
+from bulkembed.errors import StorageError
 from bulkembed.storage.store import Store
 
 READ_THREADS = 32
@@ -37,7 +39,7 @@ def look(store: Store, output: str, now: float, known: Mapping[int, Snapshot]) -
     """The state of an output. `known`: records that were read before, and cannot have changed."""
     numbers = [number for number in View(store, output).numbers.taken if number not in known]
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        records = {**known, **dict(zip(numbers, pool.map(lambda number: read_snapshot(store, output, number), numbers), strict=True))}
+        records = {**known, **dict(zip(numbers, pool.map(lambda number: record_of(store, output, number), numbers), strict=True))}
     expired = tombstones(store, output)
     current, leases, pinned = current_snapshot(store, output), live_leases(store, output, now), pins(store, output)
     held = newest_of_lines(record for number, record in records.items() if number not in expired)
@@ -46,6 +48,15 @@ def look(store: Store, output: str, now: float, known: Mapping[int, Snapshot]) -
     held |= {number: f"has the tag {name}" for name, number in tags(store, output).items()}
     held |= {current.number: "is current"} if current is not None else {}
     return State(now, records, expired, held, leases, [pin.uri for pin in pinned if now >= pin.expires])
+
+
+def record_of(store: Store, output: str, number: int) -> Snapshot:
+    """Raises StorageError also where the record is missing, since no record is ever deleted."""
+    try:
+        return read_snapshot(store, output, number)
+    except FileNotFoundError:
+        where = paths.numbered_uri(paths.snapshots_folder(output), number)
+        raise StorageError(f"{where}: missing; restore it from a backup") from None
 
 
 def newest_of_lines(live: Iterable[Snapshot]) -> dict[int, str]:

@@ -24,6 +24,7 @@ from bulkembed.storage.uris import join
 
 T = TypeVar("T")
 
+REMEDY = "restore it from a backup, or go back to an older snapshot with `bulkembed rollback` and run the job again"
 PART_ROWS = 100_000
 PART_BYTES = 8 << 20  # of `contents`, which are 4 bytes a document: a part is in memory several times while it is read or written
 
@@ -153,7 +154,7 @@ class Manifest:
 
     def complete(self, items: list[T]) -> list[T]:
         if len(items) != self.n_files:
-            raise StorageError(f"{self.folder}: is damaged: {len(items)} files of {self.n_files}")
+            raise StorageError(f"{self.folder}: is damaged: {len(items)} files of {self.n_files}; {REMEDY}")
         return items
 
 
@@ -199,7 +200,7 @@ def listed_tables(store: Store, folder: str, listed: Sequence[str], kind: type[E
     """As `tables`, of a manifest whose folder is listed."""
     names = [name for name in listed if name.startswith(f"{KINDS[kind]}-")]
     if not names or names != [part_name(kind, number) for number in range(len(names))]:
-        raise StorageError(f"{folder}: parts of this manifest are missing ({KINDS[kind]})")
+        raise StorageError(f"{folder}: parts of this manifest are missing ({KINDS[kind]}); {REMEDY}")
     for name in names:
         yield read_part(store, join(folder, name), kind, columns)
 
@@ -210,9 +211,9 @@ def read_part(store: Store, uri: str, kind: type[Entry], columns: list[str] | No
     try:
         table = schema.table_of(store.read(uri), columns)
     except FileNotFoundError as error:
-        raise StorageError(f"{uri}: missing") from error
+        raise StorageError(f"{uri}: missing; {REMEDY}") from error
     except (*CORRUPT, KeyError) as error:
-        raise StorageError(f"{uri}: is damaged: {describe_error(error)}") from error
+        raise StorageError(f"{uri}: is damaged: {describe_error(error)}; {REMEDY}") from error
     if not table.schema.remove_metadata().equals(expected):
-        raise StorageError(f"{uri}: is damaged: its columns are {', '.join(table.column_names)}, not those of this version")
+        raise StorageError(f"{uri}: is damaged: its columns are {', '.join(table.column_names)}, not those of this version; {REMEDY}")
     return table

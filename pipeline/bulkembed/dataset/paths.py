@@ -169,9 +169,13 @@ def beat_uri(output: str, line: str, epoch: int) -> str:
     return join(leases_folder(output, line), f"{epoch:08d}.beat")
 
 
+def run_keys_folder(output: str, line: str) -> str:
+    return join(output, "_meta/run_keys", line)
+
+
 def run_key_uri(output: str, line: str, run_key: str) -> str:
     """A run key may hold any character, so its digest is the name."""
-    return join(output, "_meta/run_keys", line, f"{sha256(run_key.encode()).hexdigest()[:32]}.json")
+    return join(run_keys_folder(output, line), f"{sha256(run_key.encode()).hexdigest()[:32]}.json")
 
 
 def exchange_root(output: str) -> str:

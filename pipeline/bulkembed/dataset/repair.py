@@ -46,7 +46,7 @@ def plan_repair(ledger: Ledger, problems: Collection[Problem]) -> Repair:
 
 
 def repair(ledger: Ledger, snapshot: Snapshot, problems: Sequence[Problem]) -> Repair:
-    """Does what `plan_repair` says, and writes current.txt. The caller holds the lease of the line."""
+    """Does what `plan_repair` says, and writes the head and current.txt where they are wrong. The caller holds the lease of the line."""
     plan = plan_repair(ledger, problems)
     if plan.removed:
         newest = newest_of_line(ledger.store, ledger.output, snapshot.line, snapshot.limited) or snapshot
@@ -56,5 +56,6 @@ def repair(ledger: Ledger, snapshot: Snapshot, problems: Sequence[Problem]) -> R
     for problem in problems:
         if problem.receipt is not None:
             write_record(ledger.store, ledger.receipt_uri(problem.receipt.shard), problem.receipt.to_dict())
-    heads.refresh_head(ledger.store, ledger.output)
+    if any(problem.is_rewritten for problem in problems):
+        heads.refresh_head(ledger.store, ledger.output)
     return plan

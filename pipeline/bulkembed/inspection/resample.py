@@ -16,6 +16,7 @@ from bulkembed.dataset.file_keys import keys_of_table
 from bulkembed.dataset.leftovers import NO_LEFTOVERS, Leftovers
 from bulkembed.dataset.manifests import read_sources
 from bulkembed.dataset.repair import NO_REPAIR, Repair
+from bulkembed.dataset.row_groups import StoredFile, open_data_file
 from bulkembed.dataset.snapshots import Snapshot, snapshot_files
 from bulkembed.embedding import in_process
 from bulkembed.embedding.embedder import Embedder
@@ -75,7 +76,7 @@ def resample(job: Job, snapshot: Snapshot, objects: list[SourceObject], embedder
     """Embeds `rows` random rows of the dataset again, from the source, and compares. They come from at most MAX_SAMPLE_SHARDS files."""
     random = np.random.default_rng(seed)
     names = sorted(random.permutation(snapshot_files(job.store, job.cfg.output, snapshot))[:MAX_SAMPLE_SHARDS].tolist())
-    tables = [schema.table_of(job.store.read(job.ledger.data_uri(name))) for name in names]
+    tables = [table_of(open_data_file(job.store, job.ledger.data_uri(name))) for name in names]
     ends = np.cumsum([0, *(table.num_rows for table in tables)])
     picked = np.sort(random.choice(int(ends[-1]), min(rows, int(ends[-1])), replace=False))
     known = {item.id: item for item in objects}
@@ -85,6 +86,10 @@ def resample(job: Job, snapshot: Snapshot, objects: list[SourceObject], embedder
         if len(file_rows):
             parts.append(resample_file(job, snapshot, name, table, file_rows, known, embedder))
     return joined(job, parts)
+
+
+def table_of(file: StoredFile) -> pa.Table:
+    return pa.concat_tables([schema.empty_table(file.arrow), *file.groups()])
 
 
 def joined(job: Job, parts: list[Resample]) -> Resample:

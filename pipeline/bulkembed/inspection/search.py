@@ -10,12 +10,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bulkembed import schema
 from bulkembed.config.template import prompt_for_task
 from bulkembed.dataset import vector_columns
 from bulkembed.dataset.receipts import Ledger
+from bulkembed.dataset.row_groups import open_data_file
 from bulkembed.dataset.snapshots import Snapshot, newest_dataset, snapshot_files
 from bulkembed.embedding import in_process, model_files
 from bulkembed.embedding.embedder import Embedder
@@ -69,7 +69,10 @@ def dataset_model(snapshot: Snapshot, name: str | None) -> Model:
     made_with = snapshot.provenance
     name = name or made_with["model"]
     is_folder = Path(name).expanduser().is_dir()
-    described = model_files.describe(name, None if is_folder else made_with["revision"] or None)
+    try:
+        described = model_files.describe(name, None if is_folder else made_with["revision"] or None)
+    except ModelError as error:
+        raise ModelError(f"{error}; where the dataset's model lies elsewhere now, --model says where") from error
     if described.digest != made_with["model_digest"]:
         raise ModelError(f"model: {name} is not the model of this dataset: its files differ from those the vectors were made with")
     return described
@@ -111,7 +114,6 @@ def nearest(store: Store, ledger: Ledger, snapshot: Snapshot, query: npt.NDArray
 
 
 def row_groups(store: Store, ledger: Ledger, snapshot: Snapshot) -> Iterator[pa.Table]:
+    """Raises StorageError where a data file is missing or damaged."""
     for name in snapshot_files(store, ledger.output, snapshot):
-        parquet = pq.ParquetFile(pa.BufferReader(store.read(ledger.data_uri(name))), page_checksum_verification=True)
-        for number in range(parquet.num_row_groups):
-            yield parquet.read_row_group(number, use_threads=False)  # see schema.table_of
+        yield from open_data_file(store, ledger.data_uri(name)).groups()

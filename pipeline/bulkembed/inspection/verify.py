@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from hashlib import sha256
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -17,9 +19,10 @@ from bulkembed.dataset.manifests import DataFile, read_files
 from bulkembed.dataset.paths import current_uri
 from bulkembed.dataset.receipts import Ledger
 from bulkembed.dataset.repair import Problem
-from bulkembed.dataset.snapshots import Snapshot
+from bulkembed.dataset.snapshots import Snapshot, View
 from bulkembed.errors import StorageError
-from bulkembed.inspection.key_checks import key_problems, reject_problem, rows_of
+from bulkembed.inspection.key_checks import Damaged, key_problems, read_rejects, rejects_that_stand, rows_of, stale
+from bulkembed.inspection.record_checks import RESTORE, record_problems, with_errors
 from bulkembed.records import Counts, Receipt, VectorForm
 from bulkembed.row_keys import HASH_BYTES, hashes_of_column
 from bulkembed.runs import calibration
@@ -43,11 +46,13 @@ def verify(store: Store, ledger: Ledger, snapshot: Snapshot) -> Iterator[Problem
     except (KeyError, ValueError) as error:
         yield Problem(f"snapshot {snapshot.number}: its record does not say what its vectors are: {type(error).__name__}: {error}")
         return
-    dataset = Dataset(ledger, snapshot, forms)
-    for file in read_files(store, ledger.output, snapshot.manifest):
-        yield from dataset.check(file)
-    yield from key_problems(store, ledger.output, snapshot)
-    yield from snapshot_problems(store, ledger.output, snapshot, dataset.total, *dataset.listed)
+    dataset, told = Dataset(ledger, snapshot, forms), set[str]()
+    view = View(store, ledger.output)
+    looks = (dataset.check_all(), key_problems(store, ledger.output, snapshot), snapshot_problems(view, snapshot, dataset))
+    for problem in chain(*map(with_errors, looks), record_problems(view, snapshot)):
+        if problem.text not in told:  # several looks read the manifest
+            told.add(problem.text)
+            yield problem
 
 
 @dataclass
@@ -60,6 +65,14 @@ class Dataset:
     total: Counts = field(default_factory=Counts)  # of the receipts so far
     listed: tuple[int, int] = (0, 0)  # files and documents so far
     first: pa.Schema | None = None  # of the first file that could be read
+
+    def check_all(self) -> Iterator[Problem]:
+        for file in read_files(self.ledger.store, self.ledger.output, self.snapshot.manifest):
+            yield from self.check(file)
+        if self.listed != (self.snapshot.files, self.snapshot.documents):
+            says = f"says {self.snapshot.files} files with {self.snapshot.documents} documents"
+            lists = f"its manifest lists {self.listed[0]} with {self.listed[1]}"
+            yield Problem(f"snapshot {self.snapshot.number}: {says}, {lists}; {RESTORE}")
 
     def check(self, file: DataFile) -> Iterator[Problem]:
         ledger, name = self.ledger, file.name
@@ -83,13 +96,20 @@ class Dataset:
 
     def check_rejects(self, receipt: Receipt, undone: tuple[str, ...], again: Receipt | None) -> Iterator[Problem]:
         """Where rejects are lost, a repair writes the receipt without them: the snapshot remembers their contents and reasons."""
-        uri = self.ledger.rejects_uri(receipt.shard)
-        lost = reject_problem(self.ledger.store, uri, receipt.counts.rejects, "its receipt") if receipt.counts.rejects else None
-        if lost is not None and again is not None:
-            counts = replace(receipt.counts, rejects=0, rows=receipt.counts.rows - receipt.counts.rejects)
-            yield Problem(lost, (uri,), replace(receipt, counts=counts))
-        elif lost is not None:
-            yield Problem(lost, undone)
+        uri, counts = self.ledger.rejects_uri(receipt.shard), receipt.counts
+        if not counts.rejects and receipt.shard in self.with_rejects:
+            yield stale(uri)
+        if not counts.rejects:
+            return
+        try:
+            read_rejects(self.ledger.store, uri, counts.rejects, "its receipt")
+        except Damaged as damaged:
+            without = replace(counts, rejects=0, rows=counts.rows - counts.rejects)
+            yield Problem(str(damaged), (uri,), replace(receipt, counts=without)) if again else Problem(str(damaged), undone)
+
+    @cached_property
+    def with_rejects(self) -> set[str]:
+        return rejects_that_stand(self.ledger.store, self.ledger.rejects_folder)
 
     def read(self, file: DataFile) -> tuple[pa.Table | None, Wrong]:
         """The table of a data file, as far as it can be read, and what is wrong with its bytes."""
@@ -134,16 +154,13 @@ class Wrong(NamedTuple):
     must_go: bool  # they are read, and sure to be wrong
 
 
-def snapshot_problems(store: Store, output: str, snapshot: Snapshot, total: Counts, files: int, documents: int) -> Iterator[Problem]:
-    """`total`: what the receipts counted. `files`, `documents`: what the manifest lists."""
-    if (files, documents) != (snapshot.files, snapshot.documents):
-        says = f"says {snapshot.files} files with {snapshot.documents} documents"
-        yield Problem(f"snapshot {snapshot.number}: {says}, its manifest lists {files} with {documents}")
-    if current_differs(store, output, snapshot):
-        text = f"{current_uri(output)}: does not list the files of snapshot {snapshot.number}; run the job again, which writes it"
-        yield Problem(text, is_rewritten=True)
-    if warning := calibration.clipped_warning(total):
+def snapshot_problems(view: View, snapshot: Snapshot, dataset: Dataset) -> Iterator[Problem]:
+    """`dataset`: all of its files were checked."""
+    if warning := calibration.clipped_warning(dataset.total):
         yield Problem(f"snapshot {snapshot.number}: {warning}")
+    if current_differs(view.store, view.output, snapshot):
+        text = f"{current_uri(view.output)}: does not list the files of snapshot {snapshot.number}; run the job again, which writes it"
+        yield Problem(text, is_rewritten=True)
 
 
 def receipt_problems(receipt: Receipt, file: DataFile) -> Iterator[str]:

@@ -50,7 +50,8 @@ def open_job(cfg: RunConfig, retried: Collection[str] = ()) -> tuple[Job, RunPla
         runs = set(fingerprints(store, cfg.output))
         recipe = recipe_of_started_run(cfg, recipe, store, runs)
         int8_ranges = calibration.newest_of_recipe(recipe, Ledger(store, cfg.output, recipe.fingerprint))
-        repeated = None if retried else earlier_run(cfg, view, recipe.line)
+        # Without its record, the types of a line are found in the source.
+        repeated = earlier_run(cfg, view, recipe.line) if recipe.line in runs and not retried else None
     require_short_prompt(model, recipe)
     if listing is None:
         listing = listed_source(cfg, view, recipe) if repeated is None else SourceListing()
@@ -141,10 +142,10 @@ def listed_source(cfg: RunConfig, view: View, recipe: Recipe) -> SourceListing:
 def earlier_run(cfg: RunConfig, view: View, line: str) -> Snapshot | None:
     """The snapshot that a run of the same run key has published. Where that has expired, the newest of the line.
 
-    None also where something of the newest was lost: then the run is needed again."""
+    None also where its record or something of the newest was lost: then the run is needed again."""
     number = find_run_key(view, line, cfg.run_key) if cfg.run_key is not None else None
     newest = view.newest_of_line(line, limited=False) if number is not None else None
-    if number is None or (newest is not None and newest.number in view.doubted):
+    if number is None or number not in view.numbers.taken or (newest is not None and newest.number in view.doubted):
         return None
     return view.snapshot(number) if number in view.numbers.live else newest
 

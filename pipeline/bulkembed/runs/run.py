@@ -94,9 +94,9 @@ def finish(
     `held`: the lease of the line, looked at before files are rewritten and before the snapshot is published.
 
     Raises InterruptedRun where a signal ended it early, HeldBack where nothing may be published over the parent."""
-    if plan.repeated is not None:
-        return Summary(job, plan, Progress(), plan.repeated, plan.base.view.current)
     current = heads.keep_head(plan.base.view)  # an earlier run may have died between its snapshot and current.txt
+    if plan.repeated is not None:
+        return Summary(job, plan, Progress(), plan.repeated, current)
     refuse_held_back(plan.held_back, "embedded or published")
     stopping.stop.grace_seconds = job.cfg.grace_seconds
     with workplace(job, executor) as work:

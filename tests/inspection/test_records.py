@@ -1,0 +1,107 @@
+"""Records of an output that are damaged or lost: what `verify` says, and what mends it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bulkembed import api
+from bulkembed.config.run_config import RunConfig
+from bulkembed.errors import ModelError, StorageError
+from tests.support.corpora import documents, write_jsonl
+from tests.support.runs import in_one_process, problems, read_dataset, simulated
+
+
+@pytest.fixture
+def nights(tmp_path: Path, qwen: str) -> RunConfig:
+    """The configuration of the second of two nights, each with a run key."""
+    (tmp_path / "in").mkdir()
+    rows = documents(40)
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen)
+    for key, count in (("monday", 30), ("tuesday", 40)):
+        write_jsonl(tmp_path / "in/a.jsonl", rows[:count])
+        cfg = cfg.model_copy(update={"run_key": key})
+        in_one_process(cfg)
+    assert problems(tmp_path / "out") == []
+    return cfg
+
+
+def manifest(output: Path, number: int) -> Path:
+    return output / "_meta/manifests" / str(json.loads((output / f"_meta/snapshots/{number:08d}.json").read_text())["manifest"])
+
+
+@pytest.mark.parametrize("part", ["files", "sources", "rejected"])
+def test_a_damaged_manifest_is_gone_back_from(part: str, nights: RunConfig, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    before = read_dataset(output).sort_by("id")
+    path = manifest(output, 2) / f"{part}-00000.parquet"
+    path.write_bytes(path.read_bytes()[:-9])
+    (said, *more) = problems(output)
+    assert str(path) in said and "is damaged" in said and "`bulkembed rollback`" in said
+    assert more == []
+    assert api.repair(output).hopeless == 1
+    with pytest.raises(StorageError, match="`bulkembed rollback`"):
+        in_one_process(nights.model_copy(update={"run_key": "wednesday"}))
+    api.rollback(output, 1)
+    in_one_process(nights.model_copy(update={"run_key": "wednesday"}))
+    assert problems(output) == []
+    assert read_dataset(output).sort_by("id") == before
+
+
+def test_an_old_manifest_that_is_damaged_blocks_gc_alone(nights: RunConfig, tmp_path: Path) -> None:
+    """Its remedy: the folder is removed, and the snapshot expires."""
+    output = tmp_path / "out"
+    (manifest(output, 1) / "files-00000.parquet").write_bytes(b"x")
+    assert problems(output) == []
+    assert ["gc cannot work: " in problem for problem in api.verify(output).problems] == [True]
+    assert api.repair(output).repair.removed == []
+    in_one_process(nights)
+    shutil.rmtree(manifest(output, 1))
+    api.gc(output, keep=1)
+    assert api.verify(output).problems == []
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_lost_record_of_a_snapshot_is_named(number: int, nights: RunConfig, tmp_path: Path) -> None:
+    """A run whose snapshot is lost has not been there."""
+    output = tmp_path / "out"
+    before = read_dataset(output).sort_by("id")
+    path = output / f"_meta/snapshots/{number:08d}.json"
+    path.unlink()
+    assert any(str(path) in problem and "missing" in problem for problem in problems(output))
+    in_one_process(nights)
+    assert read_dataset(output).sort_by("id") == before
+    assert any(str(path) in problem for problem in problems(output)) == (number == 1)
+
+
+def test_a_repeated_run_writes_a_lost_current_txt(nights: RunConfig, tmp_path: Path) -> None:
+    (tmp_path / "out/current.txt").unlink()
+    assert in_one_process(nights).plan.repeated is not None
+    assert problems(tmp_path / "out") == []
+
+
+def test_sample_and_search_say_which_file_is_damaged(nights: RunConfig, tmp_path: Path) -> None:
+    path = min((tmp_path / "out").glob("data/*/*"))
+    path.write_bytes(path.read_bytes()[:-9])
+    found = api.verify(tmp_path / "out", sample=99, source=tmp_path / "in").problems
+    assert any(problem.startswith(f"sample: {path}: ") for problem in found)
+    with pytest.raises(StorageError, match="is unreadable"):
+        api.search(tmp_path / "out", "token")
+    path.unlink()
+    with pytest.raises(StorageError, match="is missing"):
+        api.search(tmp_path / "out", "token")
+
+
+def test_a_model_that_has_moved_is_said_where(nights: RunConfig, tmp_path: Path, qwen: str) -> None:
+    output, moved = tmp_path / "out", tmp_path / "moved"
+    for path in (*output.glob("_meta/snapshots/*"), *output.glob("_meta/receipts/*/*"), *output.glob("_meta/runs/*")):
+        path.write_text(path.read_text().replace(qwen, str(tmp_path / "gone")))
+    with pytest.raises(ModelError, match="--model says where"):
+        api.verify(output, sample=9, source=tmp_path / "in")
+    shutil.copytree(qwen, moved)
+    again = api.verify(output, sample=99, source=tmp_path / "in", model=str(moved)).resample
+    assert again is not None
+    assert (again.rows, again.problems) == (40, [])
