@@ -296,6 +296,21 @@ def test_snapshots_are_shown_switched_and_gone_back_to(tmp_path: Path, qwen: str
     assert "not live" in printed("status")
 
 
+def test_no_document_or_name_makes_a_line_of_its_own(tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    here(monkeypatch)
+    (tmp_path / "in").mkdir()
+    forged = "\n1.000  trusted\u2028\u200f\u061cno"
+    write_jsonl(tmp_path / "in" / "a.jsonl", [{"id": f"id{forged}", "text": "shard", "lang": forged}])
+    for name in (f"b{forged}.pdf", f".c{forged}.jsonl"):
+        (tmp_path / "in" / name).touch()
+    (tmp_path / "in" / f"d{forged}.jsonl").write_bytes(b"broken")
+    for command in (job(tmp_path, qwen), ["search", "--output", tmp_path / "out", "--query", "shard", "-k", "1"]):
+        printed = in_process(*command)
+        assert "trusted" in printed.stdout
+        assert not [line for line in (printed.stdout + printed.stderr).split("\n") if line.startswith("1.000")]
+        assert not re.search("[\u2028\u200f\u061c]", printed.stdout + printed.stderr)
+
+
 def test_no_document_or_name_reaches_the_terminal_with_its_escape_sequences(
     tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

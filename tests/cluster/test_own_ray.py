@@ -104,7 +104,7 @@ def test_a_folder_of_another_user_is_not_private(tmp_path: Path) -> None:
 
 
 class Lonely(NamedTuple):
-    """A run on a Ray of its own, on a host without a home and with a long TMPDIR, by a user whose umask forbids nothing."""
+    """A run on a Ray of its own beside another one, without a home, with a long TMPDIR, by a user whose umask forbids nothing."""
 
     code: int
     errors: str
@@ -113,7 +113,7 @@ class Lonely(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def lonely(tmp_path_factory: pytest.TempPathFactory, qwen: str) -> Lonely:
+def lonely(tmp_path_factory: pytest.TempPathFactory, qwen: str, ray_session: None) -> Lonely:
     folder = tmp_path_factory.mktemp("lonely")
     (folder / "in").mkdir()
     (folder / "in" / "a.jsonl").write_text(json.dumps({"id": 1, "text": "a b"}) + "\n")
@@ -145,6 +145,15 @@ def watched(process: subprocess.Popen[str]) -> set[str]:
 def test_a_run_needs_neither_a_home_nor_a_short_temporary_folder(lonely: Lonely) -> None:
     assert lonely.code == 0, lonely.errors
     assert list(lonely.folder.glob("out/data/*/*.parquet"))
+
+
+@pytest.mark.ray
+def test_two_rays_on_a_host_leave_each_other_alone(lonely: Lonely) -> None:
+    import ray
+
+    assert lonely.code == 0, lonely.errors
+    assert ray.get(ray.put("there")) == "there"
+    assert ray.cluster_resources()["CPU"] == 2
 
 
 @pytest.mark.ray

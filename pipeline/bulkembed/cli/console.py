@@ -17,8 +17,8 @@ from bulkembed import stopping
 from bulkembed.config.credentials import hidden_texts
 from bulkembed.errors import OutputError
 
-# Control characters but for line breaks and tabs, characters that turn the direction of text, and lone surrogates.
-SPOILS_TERMINALS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# Control characters but for LF and tabs, other line breaks, characters that turn the direction of text, and lone surrogates.
+SPOILS_TERMINALS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def escape_controls(text: str) -> str:

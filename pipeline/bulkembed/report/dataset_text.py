@@ -8,6 +8,7 @@ from bulkembed.dataset.feed import Feed
 from bulkembed.dataset.leftovers import Leftovers
 from bulkembed.dataset.repair import Repair
 from bulkembed.dataset.snapshots import Snapshot
+from bulkembed.errors import in_one_line
 from bulkembed.inspection.resample import Resample
 from bulkembed.inspection.search import Hit
 from bulkembed.inspection.status import RunStatus
@@ -114,7 +115,7 @@ def hits_text(hits: list[Hit]) -> str:
     """Score and columns of each hit, long texts cut."""
     texts = []
     for hit in hits:
-        texts.append(f"{hit.score:.3f}  {hit.columns['id']}")
+        texts.append(f"{hit.score:.3f}  {in_one_line(str(hit.columns['id']))}")
         for name, value in hit.columns.items():
             if name != "id" and value is not None:
                 text = " ".join(str(value).split())

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from bulkembed.errors import in_one_line
+
 
 def lines(rows: Iterable[tuple[str, str]]) -> str:
-    """Rows of name and value, a line each."""
-    return "\n".join(f"  {name:<12} {value}" for name, value in rows)
+    """Rows of name and value, a line each, whatever the value holds: names of objects may have line breaks."""
+    return "\n".join(f"  {name:<12} {in_one_line(value)}" for name, value in rows)
 
 
 def size(count: float) -> str:
