@@ -12,6 +12,8 @@ import pytest
 from bulkembed.config.run_config import RunConfig
 from bulkembed.embedding import model_files
 from bulkembed.embedding.model_shape import UNLOADABLE
+from bulkembed.embedding.settings_file import Settings
+from bulkembed.embedding.tokenizer_classes import surrounding
 from bulkembed.errors import ModelError
 from bulkembed.records import Model
 from bulkembed.text.tokenizer import Tokenizer
@@ -149,6 +151,54 @@ def test_a_setting_that_changes_vectors_is_refused_by_name(folder: Path, name: s
     line = refusal(folder)
     assert message in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        (
+            "tokenizer_config.json",
+            {"cls_token": "[MASK]"},
+            "the first token of BertTokenizer is '[MASK]', and that of tokenizer.json is '[CLS]'",
+        ),
+        ("tokenizer_config.json", {"sep_token": "[MASK]"}, "the last token of BertTokenizer is '[MASK]'"),
+        ("tokenizer_config.json", {"unk_token": "[MASK]"}, "the unknown token of BertTokenizer is '[MASK]'"),
+        ("tokenizer_config.json", {"tokenizer_class": "XLMRobertaTokenizerFast"}, "the model of XLMRobertaTokenizer is 'Unigram'"),
+        ("tokenizer_config.json", {"tokenizer_class": "Qwen2Tokenizer"}, "the model of Qwen2Tokenizer is 'BPE'"),
+        ("tokenizer.json", {"post_processor": None}, "the first token of BertTokenizer is '[CLS]', and that of tokenizer.json is ''"),
+        (
+            "tokenizer.json",
+            {"normalizer": None},
+            "the normalizer of BertTokenizer is 'BertNormalizer', and that of tokenizer.json is 'none'",
+        ),
+        ("tokenizer.json", {"pre_tokenizer": {"type": "Whitespace"}}, "the pre_tokenizer of BertTokenizer"),
+    ],
+)
+def test_a_tokenizer_that_transformers_builds_otherwise_is_refused(folder: Path, name: str, changes: dict[str, Any], message: str) -> None:
+    if name == "tokenizer.json":
+        rewrite(folder / "tokenizer_config.json", do_lower_case=None, tokenize_chinese_chars=None)
+    rewrite(folder / name, **changes)
+    assert message in refusal(folder)
+    rewrite(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
+    assert described(folder).width == 64, "this class takes tokenizer.json as it is"
+
+
+@pytest.mark.parametrize(
+    ("processor", "tokens"),
+    [
+        ({"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]}, ("[CLS]", "[SEP]")),
+        (
+            {"type": "Sequence", "processors": [{"type": "ByteLevel"}, {"type": "RobertaProcessing", "sep": ["b", 1], "cls": ["a", 0]}]},
+            ("a", "b"),
+        ),
+        ({"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A"}}, {"SpecialToken": {"id": "e"}}]}, ("", "e")),
+        ({"type": "TemplateProcessing", "single": []}, ("", "")),
+        ({"type": "TemplateProcessing", "single": [3, {"SpecialToken": 3}]}, ("", "")),
+        ({}, ("", "")),
+    ],
+)
+def test_the_tokens_around_a_text(processor: dict[str, Any], tokens: tuple[str, str]) -> None:
+    assert surrounding(Settings("tokenizer.json", processor)) == tokens
 
 
 @pytest.mark.parametrize("code", [{"AutoTokenizer": ["tokenization_x.Own", None]}, ["tokenization_x.Own", None]])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bulkembed.embedding.settings_file import ABSENT, Settings, read_settings, settings_if_there
+from bulkembed.embedding.tokenizer_classes import require_same_class
 from bulkembed.errors import ModelError
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -48,6 +49,7 @@ def require_obeyed(folder: Path) -> None:
     for source in (settings, special):
         require_known_tokens(source, known)
     require_same_ids(settings, settings_if_there(folder / "added_tokens.json"), known)
+    require_same_class(settings, special, rules)
 
 
 def names_code(folder: Path) -> bool:
