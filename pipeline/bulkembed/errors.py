@@ -31,6 +31,8 @@ from __future__ import annotations
 import errno
 from typing import Any, Literal
 
+NO_TEMPORARY_FOLDER = "No usable temporary directory"  # the words of Python's tempfile
+
 
 def in_one_line(message: str) -> str:
     """The message with line breaks and terminal sequences escaped: names in it come from users, files and listings."""
@@ -136,6 +138,8 @@ def host_error(error: BaseException) -> HostError | None:
         return HostError("this host allows no more threads: raise `ulimit -u`, or the limit of processes of the container")
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return HostError("this host allows no more open files: raise `ulimit -n`")
+    if isinstance(error, OSError) and error.strerror and error.strerror.startswith(NO_TEMPORARY_FOLDER):
+        return HostError(f"{error.strerror}; set TMPDIR to a folder that can be written and has room")
     if isinstance(error, OSError) and error.strerror:
         return HostError(": ".join(str(part) for part in (error.filename, error.strerror) if part))
     return None

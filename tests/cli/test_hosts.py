@@ -166,6 +166,12 @@ def with_a_folder_that_cannot_be_listed(host: Host) -> list[object]:
     return host.words()
 
 
+def without_a_temporary_folder(host: Host) -> list[object]:
+    host.patched.setattr(tempfile, "tempdir", None)
+    host.patched.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc/none"])
+    return ["check", "--model", host.model]
+
+
 def with_little_memory(host: Host) -> list[object]:
     file_of(host, "memory.max", b"104857600\n")
     host.patched.setattr(hardware, "CGROUPS", host.folder)
@@ -233,6 +239,7 @@ FAULTS: dict[str, tuple[Callable[[Host], list[object]], int, str]] = {
     ),
     "a model's folder": (with_a_folder_that_cannot_be_listed, 2, "model: cannot be listed: Permission denied; give"),
     "a container of little memory": (with_little_memory, 2, "needs at least .* of memory, but this host or container has"),
+    "no folder for temporary files": (without_a_temporary_folder, 1, "No usable temporary directory .*; set TMPDIR to a folder"),
     "an output that is a file": (lambda host: host.words("--output", file_of(host, "o")), 2, "output: "),
     "an output below a file": (lambda host: host.words("--output", file_of(host, "o") / "x"), 2, "output: "),
     "an output that cannot be written": (lambda host: host.words("--output", "/proc/out"), 2, "output: "),
