@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,20 @@ def test_a_lost_record_of_a_snapshot_is_named(number: int, nights: RunConfig, tm
     in_one_process(nights)
     assert read_dataset(output).sort_by("id") == before
     assert any(str(path) in problem for problem in problems(output)) == (number == 1)
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"{}")], ids=["lost", "damaged"])
+def test_without_the_types_of_its_line_no_run_writes_anything(harm: Callable[[Path], object], nights: RunConfig, tmp_path: Path) -> None:
+    """A run in other types would take every row for another one."""
+    (path,) = (tmp_path / "out/_meta/runs").iterdir()
+    harm(path)
+    (said,) = problems(tmp_path / "out")
+    assert str(path) in said and "restore it" in said
+    before = sorted((tmp_path / "out").rglob("*"))
+    for key in (None, "tuesday"):
+        with pytest.raises(StorageError, match="restore it"):
+            in_one_process(nights.model_copy(update={"run_key": key}))
+    assert sorted((tmp_path / "out").rglob("*")) == before
 
 
 def test_a_repeated_run_writes_a_lost_current_txt(nights: RunConfig, tmp_path: Path) -> None:

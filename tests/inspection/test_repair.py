@@ -42,10 +42,17 @@ def night(tmp_path: Path, qwen: str) -> RunConfig:
     return cfg
 
 
-def flip(path: Path) -> None:
+def flip(path: Path, part: int = 2) -> None:
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
+    data[len(data) // part] ^= 1
     path.write_bytes(data)
+
+
+def move_offset(path: Path) -> None:
+    table = pq.read_table(path)
+    said = {name: text.replace(b'"offsets":[0', b'"offsets":[9') for name, text in table.schema.metadata.items()}
+    assert said != table.schema.metadata
+    pq.write_table(table.replace_schema_metadata(said), path)
 
 
 def swap(path: Path) -> None:
@@ -76,14 +83,13 @@ HARMS: dict[str, tuple[str, Callable[[Path], object], str, bool]] = {
     "a receipt is of other rows": (RECEIPT, lambda path: say(path, tokens=1), "tokens: 1, but the snapshot lists", False),
     "a receipt is of a later version": (RECEIPT, lambda path: say(path, later=1), "is damaged", False),
     "a key file is lost": (KEYS, Path.unlink, "missing", True),
-    "a key file is damaged": (KEYS, flip, "unreadable", True),
+    "a page of a key file is damaged": (KEYS, lambda path: flip(path, 8), "unreadable", True),  # half of the file is its footer
+    "a footer of a key file is damaged": (KEYS, move_offset, "unreadable", True),
     "a key file is of another object": (KEYS, swap, "has 30 rows and 0 rejects, the snapshot says 31 and 1", True),
     "rejects of a scan are lost": (SCAN_REJECTS, Path.unlink, "missing", True),
     "rejects of a scan are damaged": (SCAN_REJECTS, lambda path: path.write_bytes(b"x"), "unreadable", True),
     "rejects of a scan have other reasons": (SCAN_REJECTS, lambda path: set_column(path, "reason", "x"), "its rows or reasons", True),
     "rejects of a scan are of a later version": (SCAN_REJECTS, lambda path: set_column(path, "later", "x"), "its columns are", True),
-    "a run record is lost": ("_meta/runs/*.json", Path.unlink, "missing", True),
-    "a run record is damaged": ("_meta/runs/*.json", lambda path: path.write_bytes(b"{}"), "is damaged", True),
     "a run key is damaged": ("_meta/run_keys/*/*.json", lambda path: path.write_bytes(b"[]"), "is damaged", True),
     "the head is lost": ("_meta/heads/*.json", Path.unlink, "missing", False),
     "current.txt is lost": ("current.txt", Path.unlink, "does not list the files of snapshot", False),
@@ -169,7 +175,7 @@ def test_killed_before_any_write_it_is_gone_on_with(night: RunConfig, tmp_path: 
     before = texts_of(output)
     first, second = sorted(output.glob(DATA))[:2]
     flip(first)
-    flip(min(output.glob(KEYS)))
+    flip(min(output.glob(KEYS)), 8)
     next(output.glob(f"_meta/receipts/*/{second.stem}.json")).unlink()
     output.rename(template)
     for k in range(20):

@@ -5,9 +5,10 @@ an object with a key file is scanned. Two attempts write the same, since an obje
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from typing import Any, TypeVar
 
 import numpy as np
@@ -78,7 +79,8 @@ def key_file_bytes(scan: Scan) -> bytes:
     keys, layout = scan.keys, scan.layout
     columns = [pa.array(keys.rows), *map(binary_of, (keys.ids, keys.contents, keys.kept))]
     places = {"part_rows": layout.part_rows, "part_bytes": layout.part_bytes, "offsets": layout.offsets}
-    footer = {"keys": VERSION, "counts": orjson.dumps(asdict(scan.counts)).decode(), "layout": orjson.dumps(places).decode()}
+    said = {"counts": orjson.dumps(asdict(scan.counts)).decode(), "layout": orjson.dumps(places).decode()}
+    footer = {"keys": VERSION, "digest": digest_of(said)} | said
     metadata = {f"{PREFIX}{name}": text for name, text in footer.items()}
     sink = pa.BufferOutputStream()
     pq.write_table(
@@ -162,5 +164,12 @@ def footer_in(parquet: pq.ParquetFile) -> KeyFooter:
     texts = footer_of(parquet.schema_arrow)
     if texts.get("keys") != VERSION or not parquet.schema_arrow.remove_metadata().equals(KEYS):
         raise ValueError(f"its format is {texts.get('keys')!r}, not {VERSION!r}")
+    if texts["digest"] != digest_of(texts):
+        raise ValueError("its footer is not what was written")
     places: dict[str, Any] = orjson.loads(texts["layout"])
     return KeyFooter(ScanCounts(**orjson.loads(texts["counts"])), Layout(schema=None, **places))
+
+
+def digest_of(texts: Mapping[str, str]) -> str:
+    """Of counts and layout in a footer, which no checksum of a page covers."""
+    return sha256(f"{texts['counts']}\n{texts['layout']}".encode()).hexdigest()[:16]

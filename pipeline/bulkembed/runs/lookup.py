@@ -50,7 +50,7 @@ def open_job(cfg: RunConfig, retried: Collection[str] = ()) -> tuple[Job, RunPla
         runs = set(fingerprints(store, cfg.output))
         recipe = recipe_of_started_run(cfg, recipe, store, runs)
         int8_ranges = calibration.newest_of_recipe(recipe, Ledger(store, cfg.output, recipe.fingerprint))
-        # Without its record, the types of a line are found in the source.
+        # Without its record nothing is known of the types of a line.
         repeated = earlier_run(cfg, view, recipe.line) if recipe.line in runs and not retried else None
     require_short_prompt(model, recipe)
     if listing is None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from bulkembed.config.recipe import Recipe
 from bulkembed.config.run_config import RunConfig
 from bulkembed.dataset import key_files
+from bulkembed.dataset.paths import run_record_uri
 from bulkembed.dataset.receipts import Ledger, carried_schema_of
 from bulkembed.dataset.snapshots import View
 from bulkembed.errors import ConfigError, StorageError
@@ -91,11 +92,17 @@ def first_types(
 ) -> tuple[pa.Schema, TypesState]:
     """The types to begin with: those of the line's whole snapshots, else those of the source.
 
-    What an earlier run of the line has found is kept, so that its key files are of use. A trial has seen too little for that."""
+    What an earlier run of the line has found is kept, so that its key files are of use. A trial has seen too little for that.
+
+    Raises StorageError where the types of the line's snapshots are lost. Other types would give its rows other keys."""
     store, rows = view.store, recipe.row_schema
     record = record_of(Ledger(store, cfg.output, recipe.line)) if has_record else None
     known = record and carried_schema_of(record)
-    if known is not None and (not objects or view.newest_of_line(recipe.line, limited=False) is not None):
+    whole = view.newest_of_line(recipe.line, limited=False)
+    if known is None and whole is not None:
+        where = run_record_uri(cfg.output, recipe.line)
+        raise StorageError(f"{where}: missing, and snapshot {whole.number} was made in the types that it has; restore it from a backup")
+    if known is not None and (not objects or whole is not None):
         return without_unknown_fields(known), "settled"
     with blaming_source():
         found = columns.carried_columns(store.of_source(), objects, recipe, cfg.source_text)
