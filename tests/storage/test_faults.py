@@ -119,10 +119,11 @@ def test_an_object_that_is_not_there_stays_that(monkeypatch: pytest.MonkeyPatch)
         assert attempts_at(error, monkeypatch) == (1, error)
 
 
-def test_what_a_client_raises_in_its_own_code_is_its_fault() -> None:
-    """Whatever class it has: here a TypeError within aiohttp."""
-    with pytest.raises(StorageError, match=r"reading http://127\.0\.0\.1:1/a: TypeError"):
-        Store({"headers": 3}).read("http://127.0.0.1:1/a")
+def test_a_type_error_in_a_clients_own_code_is_of_an_option() -> None:
+    """Here within aiohttp, which has no class for it."""
+    for options in ({"headers": 3}, {"ssl": "no"}):
+        with pytest.raises(StoreSetupError, match=r"reading http://127\.0\.0\.1:1/a: TypeError.*see \[storage\]"):
+            Store(options).read("http://127.0.0.1:1/a")
 
 
 @pytest.mark.parametrize(("status", "line"), [(503, "503"), (403, "check or renew"), (451, "451")])

@@ -101,5 +101,6 @@ def mistakes() -> Iterator[Exception]:
     yield of("google.auth.exceptions", "DefaultCredentialsError", "said the client")
     yield of("requests.exceptions", "InvalidURL", "no")
     yield of("aiohttp", "InvalidURL", "no")
+    yield of("httpx2", "UnsupportedProtocol", "no")
     if has("azure.identity"):
         yield of("azure.identity", "CredentialUnavailableError", "no credential\nof any kind")

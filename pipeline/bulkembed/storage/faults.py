@@ -25,14 +25,14 @@ CLIENTS = {
 # These errors are about the request, not about the state of the store. The same request would fail again.
 FINAL_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 FINAL_ERROR_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.EFBIG, errno.ENOSYS, errno.ELOOP}
-FINAL_NAMES = {"ClientConnectorCertificateError", "OfflineModeIsEnabled", "UnsupportedProtocol", "NonRetryableError"}
+FINAL_NAMES = {"ClientConnectorCertificateError", "OfflineModeIsEnabled", "NonRetryableError"}
 UNKNOWN_CERTIFICATE = "CERTIFICATE_VERIFY_FAILED"  # in the message of any client's error
 # Classes for credentials that are nowhere, and for options of which a client can make nothing. They are the user's to mend.
 LACKING_NAMES = {
     *("NoCredentialsError", "PartialCredentialsError", "NoAuthTokenError", "SSOTokenLoadError"),  # botocore
     *("DefaultCredentialsError", "CredentialUnavailableError"),  # google and azure
 }
-MISTAKE_NAMES = {*LACKING_NAMES, "InvalidURL", "MissingSchema", "LocationParseError"}
+MISTAKE_NAMES = {*LACKING_NAMES, "InvalidURL", "MissingSchema", "LocationParseError", "UnsupportedProtocol"}
 # Errors of this class are about options, except those of NETWORK_NAMES.
 OF_OPTIONS = "BotoCoreError"
 WRONG_VALUES = (TypeError, ValueError, AttributeError, KeyError)  # what clients raise for a value of another type
@@ -82,6 +82,8 @@ def is_mistake(error: BaseException | None) -> bool:
     """Whether credentials are missing, or an option has a value of which the client can make nothing."""
     names = class_names(error) if error is not None else set()
     if names & MISTAKE_NAMES or (OF_OPTIONS in names and not names & NETWORK_NAMES):
+        return True
+    if isinstance(error, TypeError) and is_of_client(error):  # such as text in place of a list
         return True
     # botocore's client for HTTP wraps whatever happens in it, such as a time-out that is no number or a certificate that is no file.
     wrapped = error.__context__ if error is not None and type(error).__name__ == "HTTPClientError" else None
