@@ -6,7 +6,6 @@ import json
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from bulkembed.runs.lookup import open_job
 from tests.cli.test_signals import started
 from tests.support.commands import in_process, job
 from tests.support.corpora import write_corpus, write_jsonl
+from tests.support.processes import PATIENCE, wait_until_taken
 from tests.support.runs import here, simulated
 
 KEYS = set(RunLine.__annotations__)
@@ -154,8 +154,8 @@ def test_a_run_that_a_signal_ends_wherever_it_is(signals: list[signal.Signals]) 
     assert process.stderr.readline() == "there\n"
     for each in signals:
         process.send_signal(each)
-        time.sleep(0.2)
-    output, _ = process.communicate(timeout=10)
+        wait_until_taken(process, each)
+    output, _ = process.communicate(timeout=PATIENCE)
     line = json.loads(output)
     assert process.returncode == line["exit_code"] == (143 if len(signals) == 1 else 130)
     assert line["error"].startswith("interrupted: ")

@@ -14,7 +14,7 @@ import pytest
 from bulkembed.cluster import joining
 from bulkembed.errors import ClusterError
 from tests.support.corpora import write_jsonl
-from tests.support.processes import bulkembed
+from tests.support.processes import bulkembed, free_port
 
 
 @contextmanager
@@ -33,11 +33,6 @@ def server(answer: bytes | None) -> Iterator[str]:
 
         threading.Thread(target=serve, daemon=True).start()
         yield f"127.0.0.1:{listening.getsockname()[1]}"
-
-
-def unused_port() -> int:
-    with socket.create_server(("", 0)) as listening:
-        return int(listening.getsockname()[1])
 
 
 @pytest.mark.parametrize(
@@ -60,7 +55,7 @@ def test_an_address_that_cannot_be_one(address: str, cause: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])
 def test_nobody_listens(scheme: str) -> None:
-    address = f"{scheme}127.0.0.1:{unused_port()}"
+    address = f"{scheme}127.0.0.1:{free_port()}"
     with pytest.raises(ClusterError, match=f"no Ray at {address}.*: Connection refused"):
         joining.require_cluster(address)
 
@@ -121,7 +116,7 @@ def test_auto_where_the_ray_of_this_host_has_ended(tmp_path: Path, monkeypatch: 
 
 
 def test_auto_is_the_address_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    address = f"127.0.0.1:{unused_port()}"
+    address = f"127.0.0.1:{free_port()}"
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(ClusterError, match=f"no Ray at {address}"):
         joining.require_cluster("auto")
@@ -131,7 +126,7 @@ def test_a_wrong_address_is_one_line_of_the_command(tmp_path: Path, qwen: str) -
     (tmp_path / "in").mkdir()
     write_jsonl(tmp_path / "in" / "a.jsonl", [{"id": 1, "text": "a b"}])
     places = ("--source", tmp_path / "in", "--output", tmp_path / "out", "--model", qwen)
-    address = f"127.0.0.1:{unused_port()}"
+    address = f"127.0.0.1:{free_port()}"
     result = bulkembed("run", *places, "--set", "engine.kind=simulated", "--max-tokens", 64, RAY_ADDRESS=address)
     assert result.returncode == 2
     assert result.stderr.startswith(f"bulkembed: ray.address: no Ray at {address}")

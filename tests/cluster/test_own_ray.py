@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -181,12 +179,16 @@ def test_the_token_of_its_own_ray_is_not_the_home_folders() -> None:
     assert os.environ["RAY_AUTH_TOKEN"]
 
 
-def test_an_interrupt_waits_for_the_end_of_ray() -> None:
+def test_an_interrupt_waits_for_the_end_of_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a shutdown would leave processes behind, and print what they miss."""
-    with ThreadPoolExecutor(1) as pool:
-        shutdown = pool.submit(time.sleep, 0.5)
-        for seconds in (0.1, 0.2):
-            threading.Timer(seconds, signal.pthread_kill, [threading.get_ident(), signal.SIGINT]).start()
-        with pytest.raises(KeyboardInterrupt):
-            connect.wait_to_the_end(shutdown)
-        assert shutdown.done()
+    shutdown, interrupts = Future[None](), [KeyboardInterrupt(), KeyboardInterrupt()]
+
+    def interrupted(waited_for: list[Future[None]]) -> None:
+        if interrupts:
+            raise interrupts.pop()
+        waited_for[0].set_result(None)
+
+    monkeypatch.setattr(connect, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        connect.wait_to_the_end(shutdown)
+    assert shutdown.done()

@@ -6,7 +6,6 @@ import logging
 import os
 import random
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -55,11 +54,10 @@ def lines(seed: int, count: int) -> list[str]:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_a_job_is_submitted_once_and_its_log_printed_once_through_a_proxy_that_cuts_the_stream(
-    seed: int, head: SmallHead, config: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    seed: int, head: SmallHead, config: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(job_log, "MAX_READS", 50)  # two of five are cut
     with cutting_proxy(head.port, seed=seed, tail_bytes=3000, rate=0.4) as proxy:
-        head.next = [Job(lines(seed, 250), 0.001, "FAILED", 3, may_end=lambda: proxy.cuts > 8)]
+        head.next = [Job(lines(seed, 250), 0.001, "FAILED", 3, may_end=lambda _: proxy.cuts > 8)]
         assert call(proxy.port, "--", "run", "--config", config) == 3
     assert head.posts == len(head.jobs) == 1
     (name,) = head.jobs
@@ -70,7 +68,7 @@ def test_a_job_is_submitted_once_and_its_log_printed_once_through_a_proxy_that_c
 
 
 def test_a_repeat_follows_the_job_that_is_under_way(head: SmallHead, config: str, capsys: pytest.CaptureFixture[str]) -> None:
-    head.next = [Job(log=lines(0, 60), seconds=0.01)]
+    head.next = [Job(lines(0, 60), 0.01, may_end=lambda job: job.followers)]
     assert call(head.port, "--no-wait", "--", "run", "--config", config) == 0
     assert call(head.port, "--", "run", "--config", config) == 0
     assert head.posts == 1
@@ -155,17 +153,17 @@ def test_a_job_whose_process_has_not_started_is_asked_again_to_stop(head: SmallH
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interruption_says_that_the_job_goes_on_and_how_to_follow_and_stop_it(
-    number: int, code: int, head: SmallHead, config: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    number: int, code: int, head: SmallHead, config: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    head.next = [Job(log=["one\n", "two\n"], seconds=0.5)]
+
+    def interrupt_when_followed(job: Job) -> None:
+        if job.followers and not sent:
+            sent.append(number)
+            os.kill(os.getpid(), number)
+
+    sent: list[int] = []
+    head.next = [Job(log=["one\n", "never\n"], seconds=0.01, may_end=interrupt_when_followed)]
     before = signal.signal(signal.SIGTERM, submit.interrupt)
-    follow = submit.Submission.follow
-
-    def follow_for_a_while(self: submit.Submission, client: Any, job_id: str) -> int:
-        threading.Timer(0.2, os.kill, (os.getpid(), number)).start()
-        return follow(self, client, job_id)
-
-    monkeypatch.setattr(submit.Submission, "follow", follow_for_a_while)
     try:
         assert call(head.port, "--", "run", "--config", config) == code
     finally:
@@ -178,8 +176,11 @@ def test_an_interruption_says_that_the_job_goes_on_and_how_to_follow_and_stop_it
 
 
 def test_a_head_that_has_forgotten_the_job(head: SmallHead, config: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    head.next = [Job(log=["one\n"] * 1000, seconds=0.01)]
-    threading.Timer(0.3, head.jobs.clear).start()
+    def forget_once_followed(job: Job) -> None:
+        if job.followers:
+            head.jobs.clear()
+
+    head.next = [Job(log=["one\n", "never\n"], seconds=0.01, may_end=forget_once_followed)]
     monkeypatch.setattr(job_log, "QUIET_SECONDS", 0.1)
     with pytest.raises(BulkembedError, match=r"is not known to the head any more, which has started again; submit it again") as caught:
         call(head.port, "--", "run", "--config", config)

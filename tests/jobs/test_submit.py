@@ -7,11 +7,10 @@ import os
 import secrets
 import shlex
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,9 +21,9 @@ import pytest
 from bulkembed.errors import ConfigError
 from jobs import submit
 from tests.support.commands import wait_for_receipts
-from tests.support.corpora import write_corpus
+from tests.support.corpora import write_corpus, write_jsonl
 from tests.support.cutting_proxy import cutting_proxy
-from tests.support.processes import ROOT, bulkembed, wait_for_port
+from tests.support.processes import PATIENCE, ROOT, bulkembed, free_port, wait_for_port, wait_until
 from tests.support.runs import read_dataset
 
 TOKEN = secrets.token_hex(32)
@@ -33,18 +32,10 @@ WITHOUT_TOKEN = {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": ""}
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
 @pytest.fixture(scope="session")
 def head() -> Iterator[tuple[int, int]]:
     """Ports of the cluster and of the dashboard of a head that wants TOKEN. It runs in a folder and a home of its own."""
-    cluster, dashboard, client = free_ports(3)
+    cluster, dashboard, client = free_port(), free_port(), free_port()
     flags = [f"--port={cluster}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}", "--include-dashboard=true"]
     flags += ["--dashboard-host=127.0.0.1", "--node-ip-address=127.0.0.1", "--dashboard-agent-listen-port=0", "--num-cpus=2"]
     flags += [f"--object-store-memory={200 << 20}", "--num-gpus=0", "--disable-usage-stats", "--block"]
@@ -77,7 +68,7 @@ def environment(**more: str) -> dict[str, str]:
 
 def called(port: int, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
     full = command(port, *arguments)
-    return subprocess.run(full, env=environment(**more), capture_output=True, text=True, check=False, timeout=280)
+    return subprocess.run(full, env=environment(**more), capture_output=True, text=True, check=False, timeout=PATIENCE)
 
 
 def submitted(port: int, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
@@ -99,7 +90,7 @@ def ask_head(port: int, script: str, *arguments: str) -> Any:
     code = f"import json, sys\nfrom ray.job_submission import JobSubmissionClient as Client\nclient = Client(sys.argv[1])\n{script}"
     full = [sys.executable, "-c", code, f"http://127.0.0.1:{port}", *arguments]
     clean = environment(RAY_API_SERVER_ADDRESS=f"http://127.0.0.1:{port}", **WITH_TOKEN)
-    return json.loads(subprocess.run(full, env=clean, capture_output=True, text=True, check=True, timeout=60).stdout)
+    return json.loads(subprocess.run(full, env=clean, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout)
 
 
 def test_a_job_runs_once_however_often_it_is_submitted_over_connections_that_are_cut(
@@ -123,15 +114,30 @@ def test_a_job_runs_once_however_often_it_is_submitted_over_connections_that_are
     assert read_dataset(tmp_path / "out").num_rows == 50
 
 
-def test_a_log_is_printed_once_over_connections_to_a_head_that_are_cut(head: tuple[int, int]) -> None:
-    code = "import time\nfor n in range(300): print(n, 'émigré 検索 🧮 '[: n % 14] * (n % 5), flush=True); time.sleep(0.01)"
+LOUD = """
+import pathlib, sys, time
+for n in range(300):
+    print(n, 'émigré 検索 🧮 '[: n % 14] * (n % 5), flush=True)
+    if n < 200:
+        time.sleep(0.01)
+while not pathlib.Path(sys.argv[1]).exists():
+    time.sleep(0.05)
+raise SystemExit(3)
+"""
+
+
+def test_a_log_is_printed_once_over_connections_to_a_head_that_are_cut(head: tuple[int, int], tmp_path: Path) -> None:
+    """The job goes on until its log was cut twice. All of it is longer than what any connection lets through."""
     ask_head(
         head[1],
         "print(json.dumps(client.submit_job(submission_id='loud', entrypoint=sys.argv[2])))",
-        shlex.join(["python", "-c", f"{code}\nraise SystemExit(3)"]),
+        shlex.join(["python", "-c", LOUD, str(tmp_path / "is cut")]),
     )
-    with cutting_proxy(head[1], seed=2, tail_bytes=6000, rate=0.4) as proxy:
-        attached = called(proxy.port, "--attach", "loud", **WITH_TOKEN)
+    with cutting_proxy(head[1], seed=2, tail_bytes=6000, rate=0.4) as proxy, ThreadPoolExecutor(1) as pool:
+        attaching = pool.submit(called, proxy.port, "--attach", "loud", **WITH_TOKEN)
+        wait_until(lambda: proxy.cuts > 1 or attaching.done(), "two cuts")
+        (tmp_path / "is cut").touch()
+        attached = attaching.result()
     assert proxy.cuts > 1
     assert (attached.returncode, attached.stderr) == (3, "")
     log = ask_head(head[1], "print(json.dumps(client.get_job_logs('loud')))")
@@ -141,8 +147,9 @@ def test_a_log_is_printed_once_over_connections_to_a_head_that_are_cut(head: tup
 
 
 def test_a_job_that_is_stopped_publishes_its_shards_in_flight(head: tuple[int, int], config: Path, tmp_path: Path) -> None:
-    """They take longer than the 3 s that Ray gives unless it is told otherwise."""
-    slow = ["--set", "shards.max_rows=5", "--set", "engine.tokens_per_second=120", "--set", "ray.layout=fused"]
+    """They take longer than the 3 s that Ray gives unless it is told otherwise. All of them together take minutes."""
+    write_jsonl(tmp_path / "in" / "part-0.jsonl", [{"id": n, "text": f"{n} " if n < 5 else f"{n} word" * 60} for n in range(200)])
+    slow = ["--set", "shards.max_rows=5", "--set", "engine.tokens_per_second=80", "--set", "ray.layout=fused"]
     follower = subprocess.Popen(
         command(head[1], "--id", "slow", "--", "run", "--config", config, *slow),
         env=environment(**WITH_TOKEN),
@@ -152,17 +159,16 @@ def test_a_job_that_is_stopped_publishes_its_shards_in_flight(head: tuple[int, i
     )
     wait_for_receipts(tmp_path / "out", 1, follower)
     follower.send_signal(signal.SIGINT)
-    _, said = follower.communicate(timeout=30)
+    _, said = follower.communicate(timeout=PATIENCE)
     assert follower.returncode == 130
     assert said.startswith("submit: slow goes on; to follow it: python jobs/submit.py --address ")
-    begun = time.monotonic()
     stopped = called(head[1], "--stop", "slow", **WITH_TOKEN)
     assert stopped.returncode == 0, stopped.stderr
     assert "slow stops; shards in flight have 25 s to be published\n" in stopped.stdout
-    assert "bulkembed: interrupted: what is published stays" in stopped.stdout, time.monotonic() - begun
+    assert "bulkembed: interrupted: what is published stays" in stopped.stdout
     assert "slow: STOPPED: Job was intentionally stopped." in stopped.stdout
     receipts = list(tmp_path.glob("out/_meta/receipts/*/*.json"))
-    assert 2 <= len(receipts) < 10
+    assert 2 <= len(receipts) < 40
     assert {path.stem for path in tmp_path.glob("out/data/*/*.parquet")} == {path.stem for path in receipts}
     after = called(head[1], "--attach", "slow", **WITH_TOKEN)
     assert (after.returncode, after.stderr) == (143, "")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.processes import ROOT
+from tests.support.processes import PATIENCE, ROOT
 from tests.support.runs import OF_RAYS_PROCESSES
 from tests.support.small_hub import COMMIT
 
@@ -59,7 +59,7 @@ def driver(address: str, environment: dict[str, str]) -> Iterator[Driver]:
         finally:
             assert process.stdin is not None
             process.stdin.close()
-            process.wait(timeout=60)
+            process.wait(timeout=PATIENCE)
 
 
 def hub_cache(folder: Path, model: str, *names: str) -> dict[str, str]:

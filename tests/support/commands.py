@@ -6,7 +6,6 @@ import contextlib
 import io
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from unittest import mock
 
 from bulkembed.cli import app
 from bulkembed.config import credentials
-from tests.support.processes import ROOT
+from tests.support.processes import ROOT, wait_until
 
 SIMULATED = ("--set", "engine.kind=simulated", "--set", "shards.max_rows=20", "--max-tokens", "64", "--set", "ray.num_cpus=2")
 
@@ -55,11 +54,15 @@ def wait_for_receipts(output: Path, count: int, *processes: subprocess.Popen[str
     """Waits until the runs have finished `count` shards: the paths of their receipts.
 
     One of several runs may end early: it leaves its line to another that is under way."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        receipts = list(output.glob("_meta/receipts/*/*.json"))
-        if len(receipts) >= count:
-            return receipts
+
+    def receipts() -> list[Path]:
+        return list(output.glob("_meta/receipts/*/*.json"))
+
+    def are_there() -> bool:
+        if len(receipts()) >= count:
+            return True
         assert any(process.poll() is None for process in processes), "the runs ended before they could be disturbed"
-        time.sleep(0.05)
-    raise AssertionError("no progress")
+        return False
+
+    wait_until(are_there, f"{count} receipts")
+    return receipts()

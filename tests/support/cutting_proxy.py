@@ -4,6 +4,7 @@
         ... proxy.port ...; proxy.cuts
 
 Every stream of a log is cut within its first `tail_bytes`, and every other connection with probability `rate` within its first 600.
+Of those, never more than MAX_IN_A_ROW in a row: how many connections there are depends on the host, and a client gives up in the end.
 A cut is polite (FIN) or not (RST).
 """
 
@@ -17,6 +18,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+MAX_IN_A_ROW = 3
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends RST
 
 
@@ -24,13 +26,15 @@ class CuttingProxy:
     def __init__(self, target: int, seed: int, tail_bytes: int, rate: float) -> None:
         self.target, self.tail_bytes, self.rate = target, tail_bytes, rate
         self.random = random.Random(seed)
-        self.port = self.cuts = self.connections = 0
+        self.port = self.cuts = self.connections = self.in_a_row = 0
 
     def draw(self, request: bytes) -> int | None:
         """The number of bytes after which the answer to a request is cut, or None."""
         if b"/logs/tail" in request:
             return self.random.randrange(self.tail_bytes)
-        return self.random.randrange(600) if self.random.random() < self.rate else None
+        is_cut = self.random.random() < self.rate and self.in_a_row < MAX_IN_A_ROW
+        self.in_a_row = self.in_a_row + 1 if is_cut else 0
+        return self.random.randrange(600) if is_cut else None
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1

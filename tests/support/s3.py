@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from bulkembed.storage.store import Store
-from tests.support.processes import wait_for_port
+from tests.support.processes import free_port, wait_for_port
 
 
 @contextmanager
 def s3_server(folder: Path) -> Iterator[dict[str, Any]]:
     """A real S3 server over HTTP with a bucket named `corpus`: its storage options. Its log goes to a file in `folder`."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     # A pipe that nobody reads would fill, and the server would stop in mid-answer.
     with (folder / "s3.log").open("w") as log:
         server = subprocess.Popen([Path(sys.executable).parent / "moto_server", "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log)

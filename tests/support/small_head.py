@@ -18,15 +18,16 @@ from tests.support.faulty_s3 import serving
 class Job:
     """`log` is sent in pieces, one every `seconds`; the job ends after the last one, with `status` and `code`.
 
-    The last one waits until `may_end`."""
+    The last one waits until `may_end`, which is asked of the job as it is then. `followers` have asked for the log as it grows."""
 
     log: list[str] = field(default_factory=list)
     seconds: float = 0.0
     status: str = "SUCCEEDED"
     code: int | None = 0
     metadata: dict[str, str] = field(default_factory=dict)
-    may_end: Callable[[], bool] = lambda: True
+    may_end: Callable[[Job], object] = lambda job: True
     written: int = 0
+    followers: int = 0
     stops: int = 0
 
     @property
@@ -42,8 +43,10 @@ class SmallHead:
         self.deaf = 0  # how many askings to stop no job hears
 
         self.tasks: list[asyncio.Future[None]] = []
+        self.is_over = False
 
     async def end(self, _application: web.Application) -> None:
+        self.is_over = True  # the server waits for its handlers, and a log may have no end
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
@@ -80,7 +83,7 @@ class SmallHead:
     async def write(self, job: Job) -> None:
         while not job.has_ended:
             await asyncio.sleep(job.seconds)
-            if job.written < len(job.log) - 1 or job.may_end():
+            if job.written < len(job.log) - 1 or job.may_end(job):
                 job.written += 1
 
     async def info(self, request: web.Request) -> web.Response:
@@ -107,8 +110,9 @@ class SmallHead:
         job = self.jobs[request.match_info["name"]]
         answer = web.WebSocketResponse()
         await answer.prepare(request)
+        job.followers += 1
         sent = 0
-        while not job.has_ended or sent < job.written:
+        while not self.is_over and (not job.has_ended or sent < job.written):
             begin, sent = sent, job.written
             if new := "".join(job.log[begin:sent]):
                 await answer.send_str(new)
@@ -130,7 +134,7 @@ def small_head() -> Iterator[SmallHead]:
         web.get("/api/jobs/{name}/logs/tail", head.tail),
     ]
     application.add_routes(routes)
-    application.on_cleanup.append(head.end)
+    application.on_shutdown.append(head.end)
     with serving(application) as url:
         head.port = urlsplit(url).port or 0
         yield head

@@ -69,7 +69,11 @@ async def tail(client: Any, job_id: str, log: Log) -> None:
     """Prints the log until the connection ends. The job may go on after that."""
     lines = aiter(client.tail_job_logs(job_id))
     position = 0
-    while (text := await asyncio.wait_for(anext(lines, None), QUIET_SECONDS)) is not None:
+    while True:
+        async with asyncio.timeout(QUIET_SECONDS):  # `wait_for` of Python 3.11 loses a Ctrl-C that comes with a line
+            text = await anext(lines, None)
+        if text is None:
+            return
         position = log.show(text, position)
 
 
