@@ -1,22 +1,22 @@
-"""The clock that ends the process of an engine that hangs, in processes of their own: it ends them without a word to Python."""
+"""The clock that ends the process of an engine that hangs, once in a process of its own: it ends it without a word to Python."""
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from bulkembed.cluster.worker import Watchdog
+from bulkembed.embedding.embedder import TokenIds, Vectors
 from bulkembed.embedding.simulated import SimulatedEmbedder
-from tests.support.processes import ROOT
+from tests.support.processes import PATIENCE, ROOT
 
-PROGRAM = """
-import sys, time
+STUCK = """
+import time
 import numpy as np
 from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.cluster.worker import Watchdog
@@ -25,54 +25,71 @@ from bulkembed.cluster.worker import Watchdog
 class Stuck(SimulatedEmbedder):
     def embed(self, documents):
         for _ in documents:
-            time.sleep(0.3)
             self.on_vector()
-        time.sleep(60)
+        print("stuck", flush=True)
+        time.sleep(600)
 
 
-kind, seconds, documents = SimulatedEmbedder if sys.argv[1] == "slow" else Stuck, float(sys.argv[2]), int(sys.argv[3])
-watchdog = Watchdog(kind(8, 1000), seconds)
-print("begins", flush=True)
-watchdog.embed([np.arange(300, dtype=np.int32)] * documents)  # 0.3 s each
-time.sleep(seconds * 1.5)  # the clock stands still where no call is under way
-print("survived")
+Watchdog(Stuck(8, 1000), 1).embed([np.arange(300, dtype=np.int32)] * 5)
 """
 
 
-def run(*arguments: object) -> tuple[int, str, float]:
-    """Exit code, what was printed, and the seconds since the call began."""
-    command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "begins\n"
-    started = time.monotonic()
-    printed, _ = process.communicate(timeout=60)
-    return process.returncode, printed, time.monotonic() - started
+def test_an_engine_that_hangs_after_some_documents_is_ended() -> None:
+    ran = subprocess.run([sys.executable, "-c", STUCK], cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    assert (ran.returncode, ran.stdout) == (1, "stuck\n")
 
 
-@pytest.fixture(scope="module")
-def runs() -> Iterator[dict[str, Future[tuple[int, str, float]]]]:
-    """All of them beside each other: most of their time is spent asleep."""
-    with ThreadPoolExecutor() as pool:
-        yield {
-            "slow": pool.submit(run, "slow", 1, 10),
-            "stuck": pool.submit(run, "stuck", 1, 5),
-            "too slow": pool.submit(run, "slow", 0.1, 1),
-        }
+class Clock:
+    """A time of its own, which passes while somebody sleeps, and the clock of `faulthandler` that goes by it."""
+
+    def __init__(self) -> None:
+        self.now, self.due, self.is_over = 0.0, math.inf, False
+
+    def set(self, seconds: float, exit: bool) -> None:
+        self.due = self.now + seconds
+
+    def stop(self) -> None:
+        self.due = math.inf
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.is_over |= self.now >= self.due
 
 
-def test_a_slow_engine_is_not_taken_for_one_that_hangs(runs: dict[str, Future[tuple[int, str, float]]]) -> None:
-    assert runs["slow"].result()[:2] == (0, "survived\n")
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in ("bulkembed.cluster.worker", "bulkembed.embedding.simulated"):
+        monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=lambda: clock.now, sleep=clock.sleep))
+    monkeypatch.setattr("faulthandler.dump_traceback_later", clock.set)
+    monkeypatch.setattr("faulthandler.cancel_dump_traceback_later", clock.stop)
+    return clock
 
 
-def test_an_engine_that_hangs_after_some_documents_is_ended(runs: dict[str, Future[tuple[int, str, float]]]) -> None:
-    code, printed, seconds = runs["stuck"].result()
-    assert (code, printed) == (1, "")
-    assert 2.4 < seconds < 10
+@pytest.mark.parametrize(("seconds", "documents", "is_over"), [(1, 10, False), (0.1, 1, True)])
+def test_a_slow_engine_is_no_hang_but_one_document_that_takes_too_long_is(
+    clock: Clock, seconds: float, documents: int, is_over: bool
+) -> None:
+    """A document takes 0.3 s. The clock stands still where no call is under way."""
+    watchdog = Watchdog(SimulatedEmbedder(8, 1000), seconds)
+    for _ in range(2):
+        watchdog.embed([np.arange(300, dtype=np.int32)] * documents)
+        assert clock.is_over == is_over
+        clock.sleep(100)
+    assert clock.is_over == is_over
 
 
-def test_one_document_that_takes_too_long_is_a_hang(runs: dict[str, Future[tuple[int, str, float]]]) -> None:
-    assert runs["too slow"].result()[0] == 1
+def test_the_clock_runs_from_the_last_document_on(clock: Clock) -> None:
+    class Stuck(SimulatedEmbedder):
+        def embed(self, documents: TokenIds) -> Vectors:
+            super().embed(documents)
+            clock.sleep(0.9)
+            assert not clock.is_over
+            clock.sleep(0.3)
+            return super().embed(documents)
+
+    Watchdog(Stuck(8, 1000), 1).embed([np.arange(300, dtype=np.int32)] * 5)
+    assert clock.is_over
 
 
 def test_the_clock_is_set_once_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
