@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from bulkembed import stopping
 from bulkembed.storage.store import Store
@@ -21,9 +21,12 @@ from tests.support.processes import ROOT
 from tests.support.runs import OF_RAYS_PROCESSES
 from tests.support.s3 import s3_server
 
-# On a busy host an example of a few milliseconds takes its time: hypothesis would call the test flaky.
-settings.register_profile("busy host", deadline=None)
-settings.load_profile("busy host")
+# On a busy host an example of a few milliseconds takes its time: hypothesis would call the test flaky, or its examples too slow.
+BUSY_HOST = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The same examples each time: what a change breaks is seen with that change. `--hypothesis-profile explore` draws others.
+settings.register_profile("same", BUSY_HOST, derandomize=True, database=None)
+settings.register_profile("explore", BUSY_HOST)
+settings.load_profile("same")
 
 NO_RAY = "127.0.0.1:1"  # nobody listens there
 NO_ENGINE = ROOT / "tests" / "support" / "no_engine"  # its `vllm` cannot be imported

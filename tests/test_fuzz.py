@@ -43,7 +43,7 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
     ".jsonl.zst": zstd.compress,
     ".jsonl.bz2": bz2.compress,
 }
-QUICK = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 
 
 def valid(suffix: str) -> bytes:

@@ -66,7 +66,7 @@ def test_the_files_are_good_before_they_are_changed(small: Path) -> None:
 
 
 @given(data=st.data())
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck))
 def test_any_value_anywhere_is_a_description_or_one_line(small: Path, data: st.DataObject) -> None:
     path = small / data.draw(st.sampled_from(FILES))
     before = path.read_bytes() if path.exists() else None

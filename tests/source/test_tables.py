@@ -351,7 +351,7 @@ def test_deletes_of_several_files_are_applied_to_each(tmp_path: Path, kind: str)
 
 
 @given(texts=st.lists(st.sampled_from(["a", "b", "", None]), min_size=1, max_size=30), data=st.data())
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=40, suppress_health_check=list(HealthCheck), deadline=None)
 def test_a_scan_holds_each_live_row_once_and_a_limit_takes_the_first_of_them(tmp_path: Path, texts: list[str | None], data: Any) -> None:
     pq.write_table(pa.table({"id": range(len(texts)), "text": pa.array(texts, pa.string())}), tmp_path / "a.parquet", row_group_size=7)
     dead = np.array(sorted(data.draw(st.sets(st.integers(0, len(texts) - 1)))), np.int64)
