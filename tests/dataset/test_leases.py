@@ -7,17 +7,17 @@ import logging
 import os
 import subprocess
 import sys
-import threading
-import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from bulkembed import stopping
 from bulkembed.cli.app import main
-from bulkembed.dataset import paths
+from bulkembed.dataset import leases, paths
 from bulkembed.dataset.json_records import write_record
 from bulkembed.dataset.lease_holders import Holder, beginning, place, this_process
 from bulkembed.dataset.leases import IfRunning, LeaseRecord, lease, read_lease, require_create_only
@@ -29,6 +29,7 @@ from bulkembed.storage import store as stores
 from bulkembed.storage.store import Store
 from tests.support.corpora import write_small_corpus
 from tests.support.counted_s3 import CountedS3
+from tests.support.processes import wait_until
 from tests.support.runs import simulated
 from tests.support.snapshots import publish_files
 
@@ -75,21 +76,22 @@ def test_a_second_run_says_which_one_is_there(tmp_path: Path, if_running: IfRunn
         pass
 
 
-def test_a_run_that_is_told_to_wait_begins_when_the_other_one_ends(tmp_path: Path) -> None:
-    uri = held_elsewhere(STORE, str(tmp_path), seconds=0.2)
-    STORE.delete(uri)
+def while_waiting(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
+    """What happens while a run waits for another one, instead of the time that passes."""
+    monkeypatch.setattr(leases, "time", SimpleNamespace(sleep=lambda seconds: happens()))
+
+
+def test_a_run_that_is_told_to_wait_begins_when_the_other_one_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held_elsewhere(STORE, str(tmp_path), seconds=60)
-    ended = threading.Timer(0.3, lambda: held_elsewhere(STORE, str(tmp_path), seconds=0))
-    ended.start()
+    while_waiting(monkeypatch, lambda: held_elsewhere(STORE, str(tmp_path), seconds=0))
     with lease(STORE, str(tmp_path), "l", False, 0.3, "wait") as held:
         assert (held.epoch, held.waited) == (2, True)
-    ended.join()
 
 
 def test_a_run_waits_for_another_one_of_its_own_process_and_hears_a_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with lease(STORE, str(tmp_path), "l", False, 60, "fail"):
         monkeypatch.setattr(stopping.stop, "signal", 0)
-        threading.Timer(0.2, lambda: monkeypatch.setattr(stopping.stop, "signal", 15)).start()
+        while_waiting(monkeypatch, lambda: monkeypatch.setattr(stopping.stop, "signal", 15))
         with pytest.raises(InterruptedRun):
             taken(str(tmp_path), "fail", seconds=0.3)
         monkeypatch.setattr(stopping.stop, "signal", 0)
@@ -126,9 +128,15 @@ def test_a_silent_run_is_taken_over_and_cannot_publish_when_it_wakes(where: str,
 
 def test_heartbeats_keep_a_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Holder, "is_here", property(lambda self: False))
-    with lease(STORE, str(tmp_path), "l", False, 0.6, "fail") as held:
-        for _ in range(3):
-            time.sleep(0.4)
+    monkeypatch.setattr(leases, "BEATS", 600)
+    record = Path(paths.numbered_uri(paths.leases_folder(str(tmp_path), "l"), 1))
+    beat = Path(paths.beat_uri(str(tmp_path), "l", 1))
+    with lease(STORE, str(tmp_path), "l", False, 60, "fail") as held:
+        for _ in range(2):
+            wait_until(beat.exists, "a heartbeat")
+            for path in (record, beat):
+                os.utime(path, (1000, 1000))
+            wait_until(lambda: beat.stat().st_mtime > 1000, "another heartbeat")
             with pytest.raises(AlreadyRunning):
                 taken(str(tmp_path))
         held.check()

@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -27,8 +28,9 @@ from scripts.chaos_rounds.kinds import named, plan_of
 from scripts.chaos_rounds.material import Places
 from scripts.chaos_rounds.scene import Scene
 from tests.support.faulty_s3 import FaultyS3
+from tests.support.processes import PATIENCE, wait_until
 
-SLEEPER = [sys.executable, "-c", "import time; time.sleep(60)"]
+SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 FULL_DISK = """
 import sys
 from pathlib import Path
@@ -73,9 +75,16 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def stands_still(process: subprocess.Popen[bytes]) -> bool:
-    """A signal to stop or go on takes a moment."""
-    time.sleep(0.05)
     return bool(psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
+
+
+def wait_until_it_stands_still(process: subprocess.Popen[bytes]) -> None:
+    """A signal to stop or go on takes a moment."""
+    wait_until(lambda: stands_still(process), "a process stands still")
+
+
+def wait_until_it_goes_on(process: subprocess.Popen[bytes]) -> None:
+    wait_until(lambda: not stands_still(process), "a process goes on")
 
 
 def plan(**asked: str) -> list[str]:
@@ -97,10 +106,11 @@ def test_a_plan_is_repeated_by_its_seed_and_holds_what_was_asked_for() -> None:
 def test_a_process_stands_still_for_a_while_or_is_killed(sleeper: subprocess.Popen[bytes], tmp_path: Path) -> None:
     title = " ".join(SLEEPER)
     with pauses.one_process(title)(scene_of(tmp_path)) as what:
-        assert what == f"process {sleeper.pid}" and stands_still(sleeper)
-    assert not stands_still(sleeper)
+        assert what == f"process {sleeper.pid}"
+        wait_until_it_stands_still(sleeper)
+    wait_until_it_goes_on(sleeper)
     assert kills.one_process(title)(scene_of(tmp_path)) == f"process {sleeper.pid}"
-    assert sleeper.wait(5) == -signal.SIGKILL
+    assert sleeper.wait(PATIENCE) == -signal.SIGKILL
     assert kills.one_process(title)(scene_of(tmp_path)) is None
 
 
@@ -108,8 +118,9 @@ def test_a_driver_is_paused_while_another_one_begins(sleeper: subprocess.Popen[b
     scene, rival = scene_of(tmp_path), mock.Mock()
     scene.driver = sleeper
     with mock.patch.object(Scene, "start", return_value=rival), pauses.driver(scene):
-        assert stands_still(sleeper)
-    assert not stands_still(sleeper) and list(scene.rivals.values()) == [rival]
+        wait_until_it_stands_still(sleeper)
+    wait_until_it_goes_on(sleeper)
+    assert list(scene.rivals.values()) == [rival]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +129,7 @@ def test_a_driver_is_paused_while_another_one_begins(sleeper: subprocess.Popen[b
 )
 def test_a_driver_is_killed_as_soon_as_something_is_published(tmp_path: Path, target: str, name: str) -> None:
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-    code = f"import time, pathlib; time.sleep(0.2); pathlib.Path({str(tmp_path / name)!r}).write_text('x'); time.sleep(60)"
+    code = f"import time, pathlib; time.sleep(0.2); pathlib.Path({str(tmp_path / name)!r}).write_text('x'); time.sleep(600)"
     scene = scene_of(tmp_path)
     scene.driver = subprocess.Popen([sys.executable, "-c", code])
     assert kills.driver_after(scene, target) == f"after the {target}"
@@ -153,8 +164,12 @@ def test_a_network_is_cut_for_a_while(s3: dict[str, Any], monkeypatch: pytest.Mo
         with networks.cut("refuse")(scene), pytest.raises(StorageError):
             store.put("s3://corpus/cut/a", b"a")
         store.put("s3://corpus/cut/a", b"a")
-        with networks.cut("hang")(scene), pytest.raises(TimeoutError):
-            urllib.request.urlopen(proxy.url, timeout=0.1)
+        with ThreadPoolExecutor(1) as pool:
+            with networks.cut("hang")(scene):
+                asking = pool.submit(urllib.request.urlopen, proxy.url, timeout=PATIENCE)
+                wait_until(lambda: proxy.counts["hang"], "a request that hangs")
+                assert not asking.done()
+            assert isinstance(asking.exception(), OSError)  # its connection breaks when the network is back
         assert store.read("s3://corpus/cut/a") == b"a" and proxy.counts["refuse"] and proxy.counts["hang"] == 1
 
 

@@ -123,17 +123,23 @@ def test_waits_between_attempts_grow_and_differ(monkeypatch: pytest.MonkeyPatch)
         assert bound / 2 < max(waits) <= bound
 
 
-def test_a_wait_is_waited() -> None:
-    started, attempts = time.monotonic(), 0
+def test_a_wait_is_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    sleep, waited, attempts = time.sleep, list[float](), list[float]()
+
+    def note(seconds: float) -> None:
+        waited.append(seconds)
+        sleep(seconds)
 
     def fail_at_first() -> float:
-        nonlocal attempts
-        attempts += 1
-        if attempts < 4:
+        attempts.append(time.monotonic())
+        if len(attempts) < 4:
             raise ConnectionResetError
-        return time.monotonic() - started
+        return attempts[-1] - attempts[0]
 
-    assert 0.01 < Store().retrying(fail_at_first, "reading x") < 4
+    monkeypatch.setattr(retry, "FIRST_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("tenacity.nap.time.sleep", note)
+    assert Store().retrying(fail_at_first, "reading x") >= sum(waited) > 0
+    assert len(waited) == 3
 
 
 @pytest.mark.parametrize(
