@@ -20,7 +20,8 @@ from bulkembed import api, errors
 from bulkembed.dataset.snapshots import newest_dataset
 from bulkembed.storage.store import Store
 from tests.support.commands import wait_for_receipts
-from tests.support.corpora import write_corpus, write_jsonl
+from tests.support.corpora import write_corpus, write_jsonl, write_slow_corpus
+from tests.support.processes import PATIENCE
 from tests.support.runs import in_one_process, simulated
 
 
@@ -244,7 +245,7 @@ def test_a_script_finds_its_process_as_it_was(tmp_path: Path, qwen: str, shared_
     values = simulated(tmp_path / "in", tmp_path / "out", qwen, ray={"num_cpus": 2}).model_dump(mode="json", exclude_defaults=True)
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     command = [sys.executable, "-c", SCRIPT, json.dumps(values), os.environ["RAY_ADDRESS"]]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=200)
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
     before, first, joined, failed, within, refused = json.loads((tmp_path / "out" / "report.json").read_text())
     assert first == before
@@ -270,20 +271,20 @@ except KeyboardInterrupt:
 
 @pytest.mark.ray
 def test_an_interrupt_of_a_script_ends_ray_and_leaves_what_is_done(tmp_path: Path, qwen: str) -> None:
-    write_corpus(tmp_path / "in")
-    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, ray={"num_cpus": 2}, engine={"kind": "simulated", "tokens_per_second": 2000})
+    rows = write_slow_corpus(tmp_path / "in")
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, ray={"num_cpus": 2}, engine={"kind": "simulated", "tokens_per_second": 1000})
     values = json.dumps(cfg.model_dump(mode="json", exclude_defaults=True))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     command = [sys.executable, "-c", INTERRUPTED, values]
     script = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_for_receipts(tmp_path / "out", 1, script)
     os.killpg(script.pid, signal.SIGINT)  # as a terminal does
-    stdout, stderr = script.communicate(timeout=60)
+    stdout, stderr = script.communicate(timeout=PATIENCE)
     assert (script.returncode, json.loads(stdout), stderr) == (0, [False, []], "")
     plan = bulkembed.plan(cfg)
-    assert plan.night.adopted > 0 and plan.rows_pending == 200 - plan.night.adopted > 0
+    assert plan.night.adopted > 0 and plan.rows_pending == len(rows) - plan.night.adopted > 0
     in_one_process(cfg)
-    assert bulkembed.open_dataset(cfg.output).count_rows() == 200
+    assert bulkembed.open_dataset(cfg.output).count_rows() == len(rows)
 
 
 CELL = (
@@ -306,10 +307,10 @@ def test_a_notebook_runs_and_reads(tmp_path: Path, qwen: str, shared_ray: None) 
 
     write_corpus(tmp_path / "in", files=1)
     values = simulated(tmp_path / "in", tmp_path / "out", qwen).model_dump(mode="json", exclude_defaults=True)
-    manager, client = start_new_kernel(kernel_name="python3")
+    manager, client = start_new_kernel(startup_timeout=PATIENCE, kernel_name="python3")
     try:
         shown: list[dict[str, Any]] = []
-        reply = client.execute_interactive(CELL.replace("{values!r}", repr(json.dumps(values))), timeout=120, output_hook=shown.append)
+        reply = client.execute_interactive(CELL.replace("{values!r}", repr(json.dumps(values))), timeout=PATIENCE, output_hook=shown.append)
         told = [message["content"] for message in shown if message["msg_type"] != "status"]
         assert reply["content"]["status"] == "ok", told
         assert [content["data"]["text/plain"] for content in told if "data" in content] == ["(50, 50)"]

@@ -15,7 +15,7 @@ import pytest
 from bulkembed import __version__
 from tests.support.commands import job
 from tests.support.corpora import write_corpus
-from tests.support.processes import ROOT
+from tests.support.processes import PATIENCE, ROOT
 from tests.support.runs import read_dataset
 
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet")
@@ -25,7 +25,7 @@ ENTRY_POINT = Path(sys.executable).parent / "bulkembed"
 def ran(*command: object, cwd: Path, **environment: str) -> str:
     """What a command prints that must end well, and that has nothing to say on stderr."""
     words = [str(word) for word in command]
-    result = subprocess.run(words, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=120)
+    result = subprocess.run(words, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert (result.returncode, result.stderr) == (0, ""), result.stdout + result.stderr
     return result.stdout
 
@@ -89,7 +89,7 @@ def test_commands_and_jobs_start_beside_other_packages_of_their_folders_names(el
     ):
         assert "50 rows" in ran(*command, cwd=elsewhere)
     night = [sys.executable, str(ROOT / "jobs" / "nightly_backfill.py"), *map(str, arguments), "--dry-run"]
-    done = subprocess.run(night, cwd=elsewhere, capture_output=True, text=True, check=False, timeout=120)  # its log is on stderr
+    done = subprocess.run(night, cwd=elsewhere, capture_output=True, text=True, check=False, timeout=PATIENCE)  # its log is on stderr
     assert (done.returncode, json.loads(done.stdout)["embedded"]) == (0, 50), done.stderr
     assert "usage: submit.py" in ran(sys.executable, ROOT / "jobs" / "submit.py", "--help", cwd=elsewhere)
 

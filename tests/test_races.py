@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from bulkembed.dataset.snapshots import newest_dataset
 from bulkembed.storage.store import Store
 from tests.support.commands import in_process, job, start, wait_for_receipts
 from tests.support.corpora import write_corpus
-from tests.support.processes import ROOT
+from tests.support.processes import PATIENCE, ROOT
 from tests.support.runs import read_dataset
 
 # Half a core: all of them run at once.
@@ -37,7 +38,7 @@ def test_two_identical_runs_and_a_different_one_at_once(tmp_path: Path, qwen: st
     early = in_process("verify", "--output", tmp_path / "out")  # no snapshot yet, or a whole one
     assert early.returncode == 0 or "no finished dataset" in early.stderr
     for run in runs:
-        _, errors = run.communicate(timeout=200)
+        _, errors = run.communicate(timeout=PATIENCE)
         assert run.returncode == 0, errors
     snapshots = sorted(path.stem for path in tmp_path.glob("out/_meta/snapshots/*.json"))
     assert snapshots == [f"{number:08d}" for number in range(1, len(snapshots) + 1)], "a line without holes"
@@ -56,14 +57,21 @@ def test_a_run_during_verify_and_search_leaves_them_the_dataset_they_began_with(
     write_corpus(tmp_path / "in", files=2)
     assert in_process(*arguments(tmp_path, qwen)).returncode == 0
     write_corpus(tmp_path / "in", files=4)
+    before = len(list(tmp_path.glob("out/_meta/receipts/*/*.json")))
     run = start(arguments(tmp_path, qwen))
-    looks = 0
-    while run.poll() is None:
+
+    def look() -> None:
         assert in_process("verify", "--output", tmp_path / "out").returncode == 0
         assert in_process("search", "--output", tmp_path / "out", "--query", "shard", "-k", 1).returncode == 0
-        looks += 1
-    assert looks >= 3
-    _, errors = run.communicate(timeout=200)
+
+    for more in (1, 3, 5):
+        wait_for_receipts(tmp_path / "out", before + more, run)
+        run.send_signal(signal.SIGSTOP)  # it stands still as long as they look
+        look()
+        run.send_signal(signal.SIGCONT)
+    while run.poll() is None:
+        look()
+    _, errors = run.communicate(timeout=PATIENCE)
     assert run.returncode == 0, errors
     assert "200 documents" in in_process("verify", "--output", tmp_path / "out").stdout
 
@@ -74,7 +82,7 @@ def test_chaos() -> None:
     plan = ["kill-actor", "kill-node", "pause-task", "kill-driver", "clock-driver", "kill-publishing"]
     what = ["--plan", ",".join(plan), "--nights", "2", "--documents", "1500", "--seed", "11", "--json"]
     command = [sys.executable, "-m", "scripts.chaos_rounds", *what]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=280)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=560)
     assert result.returncode == 0, result.stdout + result.stderr[-2000:]
     found = json.loads(result.stdout.splitlines()[-1])
     assert {kind: counts["faults"] for kind, counts in found["kinds"].items()} == dict.fromkeys(plan, 1)

@@ -22,7 +22,7 @@ from bulkembed.config.toml_files import load
 from bulkembed.errors import ConfigError
 from bulkembed.storage.store import Store
 from tests.support.corpora import write_corpus
-from tests.support.processes import ROOT, bulkembed
+from tests.support.processes import PATIENCE, ROOT, bulkembed
 from tests.support.runs import simulated
 
 SECRET = "hunter2-planted-secret"
@@ -256,7 +256,9 @@ def test_a_secret_of_the_engine_is_in_no_file_of_rays(tmp_path: Path, qwen: str,
         monkeypatch.setenv("RAY_BACKEND_LOG_LEVEL", "debug")
         monkeypatch.setenv("RAY_ADDRESS", "10.255.255.1:6379")
         given = cfg.model_dump_json()  # not on the command line, which Ray's agent reads of every process
-        ran = subprocess.run([sys.executable, "-c", RUN], cwd=ROOT, input=given, capture_output=True, text=True, check=True, timeout=120)
+        ran = subprocess.run(
+            [sys.executable, "-c", RUN], cwd=ROOT, input=given, capture_output=True, text=True, check=True, timeout=PATIENCE
+        )
         files = [path for path in Path(folder).rglob("*") if path.is_file()]
         assert any(b"MALLOC_PERTURB_" in path.read_bytes() for path in files), "Ray's logs show what it is asked for"
         assert [path for path in files if SECRET.encode() in path.read_bytes()] == []

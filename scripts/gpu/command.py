@@ -70,7 +70,9 @@ class Check:
             self.estimates.learn(plan.row_of(result["row"], groups), seconds)
 
     def patience(self, groups: list[Group]) -> float:
-        """Seconds that the next row of a child may take, however much time is left."""
+        """Seconds that the next row of a child may take, however much time is left. The estimates are of a GPU: a dry run has its time."""
+        if self.dry:
+            return max(0.0, self.time_left())
         row = next(plan.unfinished_rows(groups, self.results), None)
         factor, seconds = plan.ROW_PATIENCE
         return min(max(0.0, self.time_left()), factor * self.estimates.of(row) + seconds) if row else seconds

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -22,7 +21,7 @@ from bulkembed.errors import InterruptedRun, OutputError
 from bulkembed.runs.lookup import open_job
 from bulkembed.text.tokenizer import Tokenizer
 from tests.support.commands import in_process, job, start, wait_for_receipts
-from tests.support.corpora import write_corpus, write_jsonl
+from tests.support.corpora import write_corpus, write_slow_corpus
 from tests.support.processes import PATIENCE, ROOT, command_of, processes_of_own_ray, wait_until, wait_until_taken
 from tests.support.runs import in_one_process, read_dataset, simulated
 
@@ -209,14 +208,6 @@ def test_a_second_signal_while_the_snapshot_is_published_ends_the_run(tmp_path: 
 SLOW = ("--set", "engine.tokens_per_second=600")
 
 
-def write_slow_corpus(folder: Path) -> list[dict[str, Any]]:
-    """Three shards of a few tokens, and nine of 1,280: a run that is disturbed after the first ones has seconds of work left."""
-    rows = [{"id": n, "text": f"{n} " + "word " * (60 if n >= 60 else 0), "lang": "xx"} for n in range(240)]
-    folder.mkdir(parents=True)
-    write_jsonl(folder / "a.jsonl", rows)
-    return rows
-
-
 @pytest.mark.usefixtures("ray_here")
 def test_kill_9_in_mid_run_loses_and_doubles_nothing(tmp_path: Path, qwen: str) -> None:
     rows = write_slow_corpus(tmp_path / "in")
@@ -270,7 +261,7 @@ def test_a_signal_lets_shards_in_flight_finish_and_ends_with_its_code(tmp_path: 
 @pytest.mark.usefixtures("shared_ray", "ray_here")
 def test_a_second_signal_ends_the_run_at_once(tmp_path: Path, qwen: str) -> None:
     write_slow_corpus(tmp_path / "in")
-    process = start(job(tmp_path, qwen, "--set", "engine.tokens_per_second=5", *LONG_GRACE))  # 256 s for a shard
+    process = start(job(tmp_path, qwen, "--set", "engine.tokens_per_second=100", *LONG_GRACE))  # 12.8 s for a shard
     wait_for_receipts(tmp_path / "out", 1, process)
     process.send_signal(signal.SIGTERM)
     wait_until_taken(process, signal.SIGTERM)

@@ -112,7 +112,7 @@ def test_a_node_that_is_drained_is_left_and_one_that_joins_takes_over(nodes: Nod
     engine = {"kind": "simulated", "tokens_per_second": 1000}
     nodes.driver.ask("run", cfg=config(nodes, tmp_path / "in", tmp_path / "out", EVERYWHERE, engine=engine))
     assert nodes.driver.answer() == {"shards": 1}
-    deadline = int((time.time() + 60) * 1000)
+    deadline = int((time.time() + 600) * 1000)
     spot = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
     assert GcsClient(address=nodes.cluster.address).drain_node(nodes.good.node_id, spot, "a notice", deadline)[0]
     joined = nodes.cluster.add_node(**nodes.good_node)

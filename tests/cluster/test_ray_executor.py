@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from bulkembed.storage.store import Store
 from bulkembed.text.tokenizer import Tokenizer
 from tests.support.corpora import write_corpus, write_jsonl
 from tests.support.faulty_s3 import FaultyS3
-from tests.support.processes import command_of, processes_of_own_ray
+from tests.support.processes import PATIENCE, command_of, processes_of_own_ray
 from tests.support.runs import in_one_process, on_ray, ray_of_the_session, read_dataset, simulated
 
 
@@ -192,14 +191,12 @@ def test_a_poisonous_document_gives_a_sample_no_vector_and_publishes_nothing(tmp
 @pytest.mark.usefixtures("ray_session")
 def test_a_signal_ends_a_sample_at_once_and_sets_nothing(tmp_path: Path, qwen: str, stop: Stop) -> None:
     write_corpus(tmp_path / "in", files=1)
-    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "tokens_per_second": 50}, vectors="64:int8")
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "tokens_per_second": 2}, vectors="64:int8")
     job, planned = open_job(cfg)
-    started = time.monotonic()
     with ray_of_the_session(job) as executor, pytest.raises(InterruptedRun) as raised:
         threading.Timer(0.5, stop.request, [15]).start()
         finish(job, planned, lambda progress: None, executor)
     assert raised.value.exit_code == 143
-    assert time.monotonic() - started < 30
     assert not (tmp_path / "out/_meta/int8_ranges").exists()
 
 
@@ -282,7 +279,7 @@ def test_a_local_actor_has_its_environment_and_asks_for_what_ray_lacks_alone(tmp
         for env in environments
     ]
     command = [sys.executable, "-c", ACTOR_ENVIRONMENT, *(cfg.model_dump_json() for cfg in cfgs)]
-    ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE)
     for env, cfg, line in zip(environments, cfgs, ran.stdout.splitlines()[-2:], strict=True):
         has, asked, marked, own = json.loads(line)
         assert engine_environment(cfg.engine, 2).items() <= has.items()

@@ -22,7 +22,7 @@ from bulkembed.embedding import reference
 from bulkembed.embedding.model_files import describe
 from bulkembed.storage.store import Store
 from scripts.samples import demo_corpus
-from tests.support.processes import ROOT, bulkembed
+from tests.support.processes import PATIENCE, ROOT, bulkembed
 from tests.support.runs import read_dataset
 
 pytestmark = pytest.mark.engine
@@ -187,7 +187,9 @@ app.main(["check", "--model", sys.argv[1], "--max-tokens", "64"])
 
 
 def test_a_wrong_pooling_is_found(qwen: str) -> None:
-    result = subprocess.run([sys.executable, "-c", MEAN_POOLING, qwen], cwd=ROOT, capture_output=True, text=True, check=False, timeout=280)
+    result = subprocess.run(
+        [sys.executable, "-c", MEAN_POOLING, qwen], cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
     assert result.returncode == 2, result.stderr
     assert "checks: pooling" in result.stderr
 

@@ -14,7 +14,7 @@ import pytest
 from bulkembed.config.sections import EngineConfig
 from bulkembed.embedding import vllm_patches
 from bulkembed.embedding.environment import engine_environment
-from tests.support.processes import ROOT
+from tests.support.processes import PATIENCE, ROOT
 
 pytestmark = pytest.mark.engine
 Probe = Callable[[str, str], dict[str, Any]]
@@ -30,7 +30,7 @@ def probe(qwen: str, minilm: str) -> Probe:
         if (name, dtype) not in measured:
             command = [sys.executable, "-m", "tests.support.engine_probe", models[name], dtype]
             environment = os.environ | engine_environment(EngineConfig(), 2)
-            ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=200)
+            ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE)
             assert ran.returncode == 0, ran.stderr
             measured[name, dtype] = json.loads(ran.stdout.splitlines()[-1])
         return measured[name, dtype]

@@ -23,13 +23,13 @@ from bulkembed.config.run_config import RunConfig
 from jobs import nightly_backfill, reindex_corpus
 from tests.support.commands import in_process
 from tests.support.corpora import write_corpus, write_jsonl
-from tests.support.processes import ROOT
+from tests.support.processes import PATIENCE, ROOT
 from tests.support.runs import here, read_dataset
 
 
 def module(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "jobs" / f"{name}.py"), *(str(argument) for argument in arguments)]
-    return subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=280)
+    return subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=PATIENCE)
 
 
 @pytest.fixture

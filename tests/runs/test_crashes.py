@@ -23,7 +23,7 @@ from bulkembed.storage import retry
 from bulkembed.storage.store import Store
 from tests.support.faulty_s3 import FaultyS3
 from tests.support.nights import CountingEmbedder, Killed, Upstream, WritesUntilKilled, sorted_rows
-from tests.support.processes import ROOT
+from tests.support.processes import PATIENCE, ROOT
 from tests.support.runs import in_one_process, problems, read_dataset, simulated
 
 DOCUMENTS, MAX_ROWS = 20, 12
@@ -112,7 +112,7 @@ def test_a_process_that_is_killed_leaves_what_the_next_run_completes(tmp_path: P
     for name, number in writes.items():
         shutil.copytree(tmp_path / "before", tmp_path / name)
         killed.append(subprocess.Popen([*command, night.config(name).model_dump_json(), str(number)], cwd=ROOT))
-    assert [process.wait(60) for process in killed] == [-signal.SIGKILL] * len(killed)
+    assert [process.wait(PATIENCE) for process in killed] == [-signal.SIGKILL] * len(killed)
     night.upstream.write(tmp_path / "in")
     for name in writes:
         embed(night.config(name))

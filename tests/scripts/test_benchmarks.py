@@ -24,6 +24,7 @@ from scripts.benchmarks.job import JobRun
 from scripts.benchmarks.material import LENGTH_MEDIAN, LENGTH_SIGMA, MIN_LENGTH
 from scripts.benchmarks.measuring import CommandRun
 from scripts.benchmarks.peer_variants import Variant, Work
+from tests.support.processes import PATIENCE
 
 
 def job_run(*spans: tuple[float, float, int]) -> JobRun:
@@ -156,7 +157,7 @@ def test_what_a_benchmark_has_started_ends_with_it() -> None:
         assert bench.stdout is not None
         sampled = psutil.Process(int(bench.stdout.readline()))
         bench.terminate()
-        assert bench.wait(30) != 0
+        assert bench.wait(PATIENCE) != 0
     assert not sampled.is_running()
 
 

@@ -30,7 +30,7 @@ from tests.support.faulty_s3 import FaultyS3, serving
 from tests.support.processes import ROOT
 from tests.support.runs import in_one_process, read_dataset, simulated
 
-QUICK = {"config_kwargs": {"read_timeout": 0.5, "connect_timeout": 2}}
+QUICK = {"config_kwargs": {"read_timeout": 1.0}}  # of requests that stall
 
 
 @pytest.fixture(autouse=True)
@@ -47,17 +47,17 @@ def uploaded(tmp_path: Path, s3: dict[str, Any]) -> str:
     return root
 
 
-def through(proxy: FaultyS3, s3: dict[str, Any], root: str, qwen: str) -> RunConfig:
-    return simulated(f"{root}/in", f"{root}/out", qwen, storage=s3 | QUICK | {"endpoint_url": proxy.url})
+def through(proxy: FaultyS3, s3: dict[str, Any], root: str, qwen: str, **options: Any) -> RunConfig:
+    return simulated(f"{root}/in", f"{root}/out", qwen, storage=s3 | {"endpoint_url": proxy.url} | options)
 
 
 @pytest.mark.parametrize("fault", ["500", "503", "reset", "truncate", "stall", "latency"])
 def test_a_store_that_breaks_requests_loses_and_doubles_nothing(tmp_path: Path, qwen: str, s3: dict[str, Any], fault: str) -> None:
     root = uploaded(tmp_path, s3)
     in_one_process(simulated(tmp_path / "in", tmp_path / "undisturbed", qwen))
-    rate = 0.05 if fault in ("stall", "latency") else 0.2
-    with FaultyS3(s3["endpoint_url"], seed=7, rate=rate, faults=[fault], stall_seconds=1) as proxy:
-        summary = in_one_process(through(proxy, s3, root, qwen))
+    rate, options = (0.05, QUICK) if fault in ("stall", "latency") else (0.2, {})
+    with FaultyS3(s3["endpoint_url"], seed=7, rate=rate, faults=[fault], stall_seconds=3) as proxy:
+        summary = in_one_process(through(proxy, s3, root, qwen, **options))
         summary.require_complete()
         assert proxy.counts[fault] > 3
     assert summary.progress.counts.retries > 0

@@ -21,7 +21,7 @@ from bulkembed.runs.lookup import open_job
 from bulkembed.runs.progress import Progress
 from bulkembed.runs.run import finish
 
-SECONDS_TO_START = 20
+SECONDS_TO_START = 120
 
 
 def run(cfg: dict[str, Any]) -> dict[str, Any]:

@@ -53,6 +53,14 @@ def write_corpus(folder: Path, files: int = 4, rows: int = 50) -> list[dict[str,
     return everything
 
 
+def write_slow_corpus(folder: Path) -> list[dict[str, Any]]:
+    """Three shards of a few tokens, and nine of 1,280: a run that is disturbed after the first ones has seconds of work left."""
+    rows = [{"id": n, "text": f"{n} " + "word " * (60 if n >= 60 else 0), "lang": "xx"} for n in range(240)]
+    folder.mkdir(parents=True)
+    write_jsonl(folder / "a.jsonl", rows)
+    return rows
+
+
 def write_jsonl(path: Path, rows: list[Any]) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
