@@ -110,7 +110,7 @@ def test_auto_where_the_ray_of_this_host_has_ended(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setattr(services, "find_gcs_addresses", set)
     (tmp_path / "ray").mkdir()
-    (tmp_path / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{unused_port()}")
+    (tmp_path / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{free_port()}")
     with pytest.raises(ClusterError, match=r"no Ray at auto .*the Ray that was started on this host has ended: start one again"):
         joining.require_cluster("auto")
 

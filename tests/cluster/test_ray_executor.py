@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,22 @@ import pytest
 import ray
 
 from bulkembed.cluster import connect, recovery
+from bulkembed.cluster.on_demand import OnDemand
 from bulkembed.cluster.ray_executor import ray_executor
 from bulkembed.dataset.snapshots import newest_dataset
 from bulkembed.embedding.environment import engine_environment
 from bulkembed.errors import BulkembedError, InterruptedRun, ResourceError
 from bulkembed.inspection.verify import verify
+from bulkembed.records import Failure, LostAttempt, Sampled
+from bulkembed.runs.job import Job
 from bulkembed.runs.lookup import open_job
 from bulkembed.runs.progress import Progress
 from bulkembed.runs.run import finish
+from bulkembed.shards import Shard
 from bulkembed.stopping import Stop
 from bulkembed.storage.store import Store
 from bulkembed.text.tokenizer import Tokenizer
-from tests.support.corpora import write_corpus, write_jsonl
+from tests.support.corpora import write_corpus, write_jsonl, write_slow_corpus
 from tests.support.faulty_s3 import FaultyS3
 from tests.support.processes import PATIENCE, command_of, processes_of_own_ray
 from tests.support.runs import in_one_process, on_ray, ray_of_the_session, read_dataset, simulated
@@ -189,12 +194,18 @@ def test_a_poisonous_document_gives_a_sample_no_vector_and_publishes_nothing(tmp
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_signal_ends_a_sample_at_once_and_sets_nothing(tmp_path: Path, qwen: str, stop: Stop) -> None:
-    write_corpus(tmp_path / "in", files=1)
-    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "tokens_per_second": 2}, vectors="64:int8")
+def test_a_signal_ends_a_sample_at_once_and_sets_nothing(tmp_path: Path, qwen: str, stop: Stop, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_slow_corpus(tmp_path / "in")
+    cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "tokens_per_second": 50}, vectors="64:int8")
     job, planned = open_job(cfg)
-    with ray_of_the_session(job) as executor, pytest.raises(InterruptedRun) as raised:
+
+    def sample(executor: OnDemand, shards: list[Shard], job: Job) -> Iterator[Sampled | Failure | LostAttempt]:
+        """All of it would take five minutes."""
         threading.Timer(0.5, stop.request, [15]).start()
+        return executor.started(shards, job).sample(shards, job)
+
+    monkeypatch.setattr(OnDemand, "sample", sample)
+    with ray_of_the_session(job) as executor, pytest.raises(InterruptedRun) as raised:
         finish(job, planned, lambda progress: None, executor)
     assert raised.value.exit_code == 143
     assert not (tmp_path / "out/_meta/int8_ranges").exists()
@@ -256,6 +267,8 @@ import psutil, ray
 from bulkembed.cluster import connect
 from bulkembed.cluster.ray_executor import ray_executor
 from bulkembed.config.run_config import RunConfig
+from bulkembed.records import Failure, LostAttempt, Sampled
+from bulkembed.runs.job import Job
 from bulkembed.runs.lookup import open_job
 
 jobs = [open_job(RunConfig.model_validate_json(text))[0] for text in sys.argv[1:]]

@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from bulkembed.storage import store as stores
 from bulkembed.storage.store import Store
 from tests.support.corpora import write_small_corpus
 from tests.support.counted_s3 import CountedS3
-from tests.support.processes import wait_until
+from tests.support.processes import PATIENCE, wait_until
 from tests.support.runs import simulated
 from tests.support.snapshots import publish_files
 
@@ -182,10 +183,13 @@ def test_a_store_that_looks_before_it_writes_is_named_in_the_log(
     output = str(tmp_path) if where == "local" else f"s3://corpus/{tmp_path.name}"
     monkeypatch.setattr(stores, "_looking", set())
 
+    both = threading.Barrier(2, timeout=PATIENCE)  # of the two writers whose objects are named after this run
+
     def look_and_write(filesystem: Any, path: str, data: bytes) -> bool:
         if filesystem.exists(path):
             raise FileExistsError(path)
-        time.sleep(0.1)
+        if "/clock/" in path:
+            both.wait()
         filesystem.pipe_file(path, data)
         return False
 
@@ -203,7 +207,7 @@ def test_a_store_that_looks_before_it_writes_is_named_in_the_log(
 def test_a_store_is_asked_twice_at_once_and_no_more(
     s3: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    both, create = threading.Barrier(2, timeout=20), Store.create
+    both, create = threading.Barrier(2, timeout=PATIENCE), Store.create
 
     def create_with_the_other(store: Store, uri: str, data: bytes) -> bool:
         both.wait()
