@@ -106,6 +106,7 @@ def test_vectors_are_cut_as_the_files_say(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
+        ("config.json", {"is_decoder": True}, "is_decoder is 'True': transformers makes a decoder of the model"),
         ("tokenizer_config.json", {"do_lower_case": True}, "do_lower_case is true, but tokenizer.json does the opposite"),
         ("tokenizer_config.json", {"tokenize_chinese_chars": False}, "tokenize_chinese_chars is false"),
         ("tokenizer_config.json", {"strip_accents": True}, "strip_accents is true"),

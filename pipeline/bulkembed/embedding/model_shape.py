@@ -43,6 +43,8 @@ def read_shape(config: Settings) -> Shape:
     unloadable = [name for name in config.items("architectures") if name in UNLOADABLE]
     if unloadable:
         raise ModelError(f"{config.place}: vLLM does not load the architecture {unloadable[0]}; take another model")
+    for name in ("is_decoder", "add_cross_attention"):  # of encoders, where vLLM takes no notice of them
+        config.require_only(name, [False], "transformers makes a decoder of the model, in which no token sees those behind it")
     text = config.table("text_config")
     text = Settings(text.place, {**config.values, **text.values}) if text.values else config
     width, heads = text.needed_number(*WIDTH), text.needed_number(*HEADS)
