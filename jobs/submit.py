@@ -9,8 +9,8 @@ it). Only the --config files are sent from this machine. If the head wants a tok
 RAY_AUTH_TOKEN_PATH, as for every client of Ray.
 
 The id of a job is made of the command and of what its --config files hold. While such a job is under way, the same call follows it and
-starts no second one. Once it has ended, the same call starts a further attempt, ID.2. With --id NAME the work is called NAME, and a
-repeat starts nothing either where it has succeeded.
+starts no second one. Once it has ended, the same call starts a further attempt, ID.2. With --id NAME the work is called NAME. A repeat
+then starts nothing where the work has succeeded, and another command of that name is refused while it is under way or has succeeded.
 
 The exit code is the job's own once the job has ended, and 143 if somebody stopped it. With --no-wait and --stop it is 0. It is 2 if
 nothing was submitted: no head, no token, no such file, or no such job. It is 1 if the head refused the job, or has not answered for so
@@ -65,13 +65,13 @@ def head_address(given: str | None, environment: Mapping[str, str]) -> str:
     return address
 
 
-def submission(command: list[str], folder: Path, grace: float) -> dict[str, Any]:
+def submission(command: list[str], folder: Path, grace: float, digest: str) -> dict[str, Any]:
     """The arguments of `submit_job`. `folder` becomes the job's working folder, so no name in it may be that of a module."""
     return {
         "entrypoint": shlex.join(["python", "-m", "bulkembed", *command]),
         # Ray gives a job that is to stop 3 s, unless its own environment says otherwise.
         "runtime_env": {"working_dir": str(folder), "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(math.ceil(grace + KILL_SECONDS))}},
-        "metadata": {"tool": "bulkembed", GRACE_KEY: f"{grace:g}"},
+        "metadata": {"tool": "bulkembed", GRACE_KEY: f"{grace:g}", jobs_client.DIGEST_KEY: digest},
     }
 
 
@@ -102,11 +102,13 @@ class Submission:
         """Submits the command unless it is under way, or is done and has a name. Returns a client, and the id of the job to follow."""
         with TemporaryDirectory(prefix="bulkembed-submit-") as folder:
             sent = sent_command.pack_configs(command, Path(folder))
-            job = submission(sent, Path(folder), sent_command.grace_seconds(command))
+            digest = sent_command.digest(sent, Path(folder))
+            job = submission(sent, Path(folder), sent_command.grace_seconds(command), digest)
             client = jobs_client.connect_client(self.address)
-            work = name or f"bulkembed_{sent_command.digest(sent, Path(folder))}"
+            work = name or f"bulkembed_{digest}"
             last = jobs_client.newest_attempt(client, work)
             if last is not None and (not last.status.is_terminal() or (name and str(last.status) == "SUCCEEDED")):
+                jobs_client.require_same(last, digest)
                 job_id = str(last.submission_id)
                 self.goes_on(job_id)
                 say(f"{job_id}: {last.status} at {self.address}; not started again\n")

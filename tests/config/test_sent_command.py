@@ -21,6 +21,8 @@ from jobs import submit
         (["run", "--set", "storage.secret=hunter2"], "--set storage.secret: everybody who sees"),
         (["run", "--set=engine.env={KEY = 'hunter2'}"], "--set engine.env: everybody who sees"),
         (["run", "--source", "s3://me:hunter2@corpus/docs"], "source: holds credentials"),
+        (["feed", "--feed", "s3://me:hunter2@corpus/feed"], "feed: holds credentials"),
+        (["forget", "--ids=s3://me:hunter2@corpus/ids"], "ids: holds credentials"),
         (["run", "--set", "output='s3://me:hunter2@corpus/docs'"], "output: holds credentials"),
     ],
 )
@@ -39,6 +41,7 @@ def test_what_must_not_be_submitted(command: list[str], message: str) -> None:
         ["run", "--source", "in"],
         ["run", "--set", "output=~/out"],
         ["run", "--model=./model"],
+        ["tune", "--write", "engine.toml"],
         ["run", "--set", 'source=["s3://a/b", "c"]'],
         ["run", "--config", "{}/run.toml"],
     ],
@@ -49,6 +52,7 @@ def test_a_place_of_this_machine_alone_does_not_travel(tmp_path: Path, given: li
         sent_command.refuse_relative([part.format(tmp_path) for part in given])
     (tmp_path / "run.toml").write_text('source = "s3://a/b"\nmodel = "Qwen/Qwen3-Embedding-4B"')
     sent_command.refuse_relative(["run", "--config", f"{tmp_path}/run.toml", "--output", "/mnt/out"])
+    sent_command.refuse_relative(["run", "--text-column", "source", "--keep-column", "output", "--id-column", "model"])
 
 
 def test_only_the_configuration_files_travel(tmp_path: Path) -> None:
@@ -64,7 +68,7 @@ def test_only_the_configuration_files_travel(tmp_path: Path) -> None:
         "1-run.toml": f"{here}/a/run.toml",
         "2-run.toml": f"{here}/b/run.toml",
     }
-    assert shlex.split(submit.submission(sent, folder, 25)["entrypoint"]) == ["python", "-m", "bulkembed", *sent]
+    assert shlex.split(submit.submission(sent, folder, 25, "")["entrypoint"]) == ["python", "-m", "bulkembed", *sent]
 
 
 @pytest.mark.parametrize(

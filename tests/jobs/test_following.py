@@ -106,6 +106,25 @@ def test_work_that_has_ended_begins_another_attempt_unless_it_is_named_and_has_s
     assert second == f"{first}.2"
 
 
+@pytest.mark.parametrize("status", ["RUNNING", "SUCCEEDED"])
+@pytest.mark.parametrize("of_another_tool", [True, False])
+def test_another_command_of_the_same_name_is_not_taken_for_the_first(
+    status: str, of_another_tool: bool, head: SmallHead, config: str
+) -> None:
+    head.next = [Job(log=["one\n"] * (1000 if status == "RUNNING" else 1), seconds=0.01)]
+    assert call(head.port, "--id", "night", "--no-wait", "--", "run", "--config", config) == 0
+    if of_another_tool:
+        head.jobs["night"].metadata = {}
+    else:
+        Path(config).write_text('source = "s3://corpus/others"\n')
+    said = r"^--id: night is \w+, and was submitted with another command"
+    for newest in (jobs_client.newest_attempt, lambda client, name: None):  # the second one has seen that there is none
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(ConfigError, match=said):
+            patch.setattr(jobs_client, "newest_attempt", newest)
+            call(head.port, "--id", "night", "--", "run", "--config", config)
+    assert head.posts == 1
+
+
 def test_two_calls_at_once_start_one_job(
     head: SmallHead, config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -193,7 +212,7 @@ def test_what_ray_is_told_about_the_grace(head: SmallHead, tmp_path: Path) -> No
     given: list[dict[str, Any]] = []
     for command in (["run"], ["run", "--config", str(path)], ["run", "--config", str(path), "--grace-seconds", "7.5"]):
         grace = sent_command.grace_seconds(command)
-        given.append(submit.submission(command, tmp_path, grace))
+        given.append(submit.submission(command, tmp_path, grace, ""))
     assert [job["runtime_env"]["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"] for job in given] == ["40", "55", "23"]
     assert [job["metadata"]["grace_seconds"] for job in given] == ["25", "40", "7.5"]
 

@@ -16,6 +16,7 @@ from bulkembed.errors import BulkembedError, ClusterError, ConfigError
 ANSWER_SECONDS = 20  # the head may take for an answer
 STOP_SECONDS = 1.0  # between two askings
 MAX_TRIES = 10  # of one request whose connection breaks
+DIGEST_KEY = "command_digest"  # of a job's metadata
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")  # it is part of a URL, and of the name of the log file on the head
 LOCKED_OUT = (
     "wants a token, and not the one that is set here, if any: "
@@ -119,7 +120,7 @@ def answered(client: Any, ask: Any, *arguments: object) -> Any:
 def submit_job(client: Any, job_id: str, job: dict[str, Any]) -> None:
     """Submits the job, unless the head has one of this id: an earlier try of this call, or somebody else who submits the same.
 
-    Raises ClusterError where the token is refused, BulkembedError where the head does not take the job."""
+    Raises ClusterError where the token is refused, BulkembedError where the head does not take the job, ConfigError as `require_same`."""
     from ray.exceptions import AuthenticationError
 
     try:
@@ -127,8 +128,16 @@ def submit_job(client: Any, job_id: str, job: dict[str, Any]) -> None:
     except AuthenticationError:
         raise ClusterError(f"{client.get_address()} {LOCKED_OUT}") from None
     except (OSError, RuntimeError) as error:
-        if not has_job(client, job_id):
+        there = known_job(client, job_id)
+        if there is None:
             raise BulkembedError(f"{job_id} was not taken: {first_line(error)}") from error
+        require_same(there, job["metadata"][DIGEST_KEY])
+
+
+def require_same(job: Any, digest: str) -> None:
+    """Raises ConfigError where the job is of another command, or was submitted by something else."""
+    if (job.metadata or {}).get(DIGEST_KEY) != digest:
+        raise ConfigError(f"--id: {job.submission_id} is {job.status}, and was submitted with another command or other files; give another")
 
 
 def stop_job(client: Any, job_id: str) -> None:
@@ -139,8 +148,9 @@ def stop_job(client: Any, job_id: str) -> None:
         time.sleep(STOP_SECONDS)
 
 
-def has_job(client: Any, job_id: str) -> bool:
+def known_job(client: Any, job_id: str) -> Any | None:
+    """The job of this id. None where the head does not know it, or does not answer."""
     try:
-        return bool(client.get_job_info(job_id))
+        return client.get_job_info(job_id)
     except (OSError, RuntimeError):
-        return False
+        return None

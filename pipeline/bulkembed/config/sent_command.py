@@ -13,7 +13,8 @@ from bulkembed.config.settings import parse_setting
 from bulkembed.config.toml_files import read_toml
 from bulkembed.errors import ConfigError
 
-PLACES = {"source", "output", "model"}
+PLACES = {"source", "output", "model", "feed", "ids"}
+LOCAL_FILES = {"write"}  # a file of the job's working folder would be deleted with it
 
 
 def pack_configs(command: list[str], folder: Path) -> list[str]:
@@ -59,8 +60,10 @@ def digest(sent: list[str], folder: Path) -> str:
 
 
 def options_of(command: list[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Each argument's name, its value if it takes one, and the keys that it sets."""
+    """Each option's name, its value if it takes one, and the keys that it sets."""
     for argument, following in zip(command, [*command[1:], ""], strict=True):
+        if not argument.startswith("--"):
+            continue
         name, equals, value = argument.partition("=")
         value = value if equals else following
         yield name, value, parse_setting(value) if name == "--set" else {name.removeprefix("--").replace("-", "_"): value}
@@ -70,7 +73,7 @@ def refuse_relative(command: list[str]) -> None:
     """Raises ConfigError for a local place that means another one in the job's working folder, which Ray deletes in the end."""
     for name, value, table in options_of(command):
         keys = read_toml(Path(value)) if name == "--config" and value else table
-        for key in keys.keys() & {*PLACES, "feed", "ids"}:
+        for key in keys.keys() & (PLACES | LOCAL_FILES):
             for place in map(str, keys[key] if isinstance(keys[key], list) else [keys[key]]):
                 here = place.startswith((".", "~")) if key == "model" else "://" not in place and not place.startswith("/")
                 if here:
