@@ -243,3 +243,4 @@ class LostAttempt:
     where: str
     reason: str
     cause: Cause
+    node: str = ""  # id of a node that lacks what the attempt needed; empty where none is to blame

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkembed.cluster import autoscaler, dispatch
+from bulkembed.cluster import autoscaler, dispatch, room, survey
 from bulkembed.cluster.actor_pool import ActorPool
 from bulkembed.cluster.recovery import Recovery
 from bulkembed.cluster.starts import MAX_LOST_NODES, MAX_LOST_STARTS, NodeLost
 from bulkembed.errors import BulkembedError, ConfigError, EngineError, GateError, HubError, ModelError
 from bulkembed.records import LoadedFiles
+from bulkembed.runs.landmarks import Landmarks
 
 FILES = LoadedFiles("host-a", (("model.safetensors", "11"),))
 
@@ -39,9 +40,9 @@ class FakeActors:
     def place(self) -> None:
         """As Ray does: whenever a node has room, an actor that waits gets it."""
         for actor, refused in list(self.waiting.items()):
-            for node, room in self.nodes.items():
+            for node, places in self.nodes.items():
                 held = [other for other, where in self.on.items() if where == node and other not in self.killed]
-                if node not in refused and len(held) < room:
+                if node not in refused and len(held) < places:
                     self.on[actor] = node
                     del self.waiting[actor]
                     break
@@ -297,6 +298,26 @@ def test_a_run_waits_for_a_node_for_so_long_and_no_longer(monkeypatch: pytest.Mo
     clock[0] = 1851.0
     with pytest.raises(BulkembedError, match=r"no node that can hold an embedding actor has come for 900 s .*resource_wait_seconds"):
         under_way.look_at_nodes()
+
+
+def test_nodes_that_joined_are_asked_once_where_a_call_is_lost_and_nobody_knows_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[set[str]] = []
+    there = {"a": {"CPU": 2.0}, "b": {"CPU": 2.0}}
+
+    def unfit_among(nodes: set[str], *_: object) -> dict[str, str]:
+        asked.append(nodes)
+        return {"b": "cannot run bulkembed"} if "b" in nodes else {}
+
+    monkeypatch.setattr(room, "resources_by_node", lambda: there)
+    monkeypatch.setattr(survey, "unfit_among", unfit_among)
+    pool, tasks = loaded_pool(FakeActors(a=1), 1, 1), dispatch.Tasks(None, None, None, Landmarks("s3://b/out", "token"))
+    under_way = dispatch.Dispatch([], None, dispatch.RUN_SPLIT, pool, tasks, Recovery())
+    for _ in range(2):
+        under_way.look_from_new_nodes()
+    assert (asked, pool.starts.lacking) == ([{"a", "b"}, set()], ["b"])
+    assert "!in(b)" in str(under_way.beside_lacking())
+    with pytest.raises(BulkembedError, match="no node of the cluster can read and publish: another output"):
+        under_way.leave_out("a", "another output")
 
 
 def test_the_actor_with_most_room_comes_first_and_an_idle_one_has_all_slots_free() -> None:

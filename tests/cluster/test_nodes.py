@@ -87,6 +87,14 @@ def test_a_node_without_the_model_is_left_out_and_nothing_is_lost(nodes: Nodes, 
     assert read_dataset(tmp_path / "out").equals(read_dataset(tmp_path / "alone"))
 
 
+def test_each_host_gets_an_actor_that_leaves_most_of_its_cores_unreserved(nodes: Nodes, tmp_path: Path, qwen: str) -> None:
+    """Ray packs small actors on one host unless told otherwise. Each has as many threads as a host has cores."""
+    write_corpus(tmp_path / "in", files=2)
+    engine = {"kind": "simulated", "tokens_per_second": 1000, "num_cpus": 0.25}
+    done = nodes.driver.done("run", cfg=config(nodes, tmp_path / "in", tmp_path / "out", qwen, engine=engine))
+    assert done == done | {"exit_code": 0, "lost": {}, "nodes": sorted([nodes.good.node_id, nodes.bad.node_id])}
+
+
 def test_a_model_that_no_node_has_ends_in_one_line(nodes: Nodes, tmp_path: Path) -> None:
     write_corpus(tmp_path / "in", files=1)
     refused = nodes.driver.done("run", cfg=config(nodes, tmp_path / "in", tmp_path / "out", DRIVER_ONLY))
@@ -101,6 +109,17 @@ def test_an_output_that_is_another_place_on_the_nodes_is_refused_before_the_firs
     assert refused["exit_code"] == 2
     assert "cannot read what the driver wrote to memory://of-each-process/out" in refused["error"]
     assert "object store" in refused["error"]
+
+
+def test_a_node_without_bulkembed_is_left_out(nodes: Nodes, tmp_path: Path) -> None:
+    """It fails at once, and would get every task that waits."""
+    (tmp_path / "bulkembed").mkdir()
+    (tmp_path / "bulkembed" / "__init__.py").write_text("raise ModuleNotFoundError('no bulkembed')")
+    write_corpus(tmp_path / "in", files=1)
+    empty = nodes.cluster.add_node(**node({"PYTHONPATH": str(tmp_path)}, num_cpus=2))
+    done = nodes.driver.done("run", cfg=config(nodes, tmp_path / "in", tmp_path / "out", EVERYWHERE))
+    nodes.cluster.remove_node(empty)
+    assert done == done | {"exit_code": 0, "lost": {}, "refused": dict.fromkeys([nodes.bad.node_id, empty.node_id], "lacking")}
 
 
 def test_a_node_that_is_drained_is_left_and_one_that_joins_takes_over(nodes: Nodes, tmp_path: Path, qwen: str) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from bulkembed.errors import BulkembedError, InterruptedRun, ResourceError
 from bulkembed.inspection.verify import verify
 from bulkembed.records import Failure, LostAttempt, Sampled
 from bulkembed.runs.job import Job
+from bulkembed.runs.landmarks import landmarks
 from bulkembed.runs.lookup import open_job
 from bulkembed.runs.progress import Progress
 from bulkembed.runs.run import finish
@@ -37,7 +39,7 @@ from bulkembed.text.tokenizer import Tokenizer
 from tests.support.corpora import write_corpus, write_jsonl, write_slow_corpus
 from tests.support.faulty_s3 import FaultyS3
 from tests.support.processes import PATIENCE, command_of, processes_of_own_ray
-from tests.support.runs import in_one_process, on_ray, ray_of_the_session, read_dataset, simulated
+from tests.support.runs import OF_RAYS_PROCESSES, in_one_process, on_ray, ray_of_the_session, read_dataset, simulated
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -250,6 +252,19 @@ def test_an_actor_that_cannot_load_ends_the_run(tmp_path: Path, qwen: str) -> No
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "vllm", "args": {"nonsense": 1}})
     with pytest.raises(BulkembedError, match="nonsense"):
         on_ray(cfg)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_no_task_runs_on_a_node_that_joins_later_and_sees_another_output(tmp_path: Path, qwen: str) -> None:
+    """Here it is the only node, so the run ends. Its tasks would otherwise write where nobody looks."""
+    write_corpus(tmp_path / "in", files=1)
+    job, planned = open_job(simulated(tmp_path / "in", tmp_path / "out", qwen, dedupe=False, ray={"layout": "split"}))
+    with landmarks(job, planned.pending) as seen, ray_executor(job, 1, OF_RAYS_PROCESSES, seen) as executor:
+        executor.tasks = replace(executor.tasks, seen=replace(seen, written="another place"))
+        with pytest.raises(BulkembedError, match=r"no node of the cluster can read and publish: output: .* .another file is there"):
+            list(executor.run(planned.pending, job))
+        assert list(executor.pool.starts.refused.values()) == ["lacking"]
+    assert not list(tmp_path.glob("out/data/*/*"))
 
 
 @pytest.mark.usefixtures("ray_session")

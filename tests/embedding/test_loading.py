@@ -22,7 +22,7 @@ from bulkembed.embedding.simulated import SimulatedEmbedder
 from bulkembed.embedding.weight_files import WEIGHT_INDEX as INDEX
 from bulkembed.errors import BulkembedError, ConfigError, EngineError, ModelError
 from bulkembed.package_files import Package, installed
-from bulkembed.records import Failure, Model
+from bulkembed.records import LostAttempt, Model
 from bulkembed.runs.job import load_tokenizer
 from bulkembed.runs.lookup import open_job
 from bulkembed.runs.run import finish
@@ -150,8 +150,8 @@ def test_another_bulkembed_loads_maps_and_publishes_nothing(tmp_path: Path, qwen
     problem = worker.Worker().load_model(other, None)
     assert re.match(said, str(problem))
     shard = planned.pending[0]
-    for outcome in (worker.prepare(shard, other)[0], worker.give_up(shard, other, "never given up")):
-        assert isinstance(outcome, Failure)
+    for outcome in (worker.prepare(shard, other, None)[0], worker.give_up(shard, other, None, "never given up")):
+        assert isinstance(outcome, LostAttempt)
         assert re.match(said, outcome.reason)
     with pytest.raises(ConfigError, match=said):
         ray_mapper.call(package, len, "")

@@ -12,6 +12,7 @@ import pytest
 
 from bulkembed.cluster import worker
 from bulkembed.errors import BulkembedError, ConfigError, SourceError
+from bulkembed.records import LostAttempt
 from bulkembed.runs import landmarks
 from bulkembed.runs.lookup import open_job
 from bulkembed.storage.store import Store
@@ -60,7 +61,23 @@ def test_another_place_is_told_from_the_drivers(
                 landmarks.require_seen(job, seen)
             loaded = worker.Worker().load_model(job, seen)  # on a node that joined after the others had been asked
             assert isinstance(loaded, error)
+            for lost in (worker.prepare(plan.pending[0], job, seen)[0], worker.give_up(plan.pending[0], job, seen, "never given up")):
+                assert isinstance(lost, LostAttempt)
+                assert (lost.cause, lost.reason) == ("node", str(loaded))
     assert not list((tmp_path / "out").glob("_meta/clock/*"))
+
+
+def test_one_object_that_changes_says_nothing_about_a_host_and_each_place_of_a_source_is_looked_at(tmp_path: Path, qwen: str) -> None:
+    for name, files in (("a", 3), ("b", 1)):
+        write_corpus(tmp_path / name, files=files)
+    job, plan = open_job(simulated([f"{tmp_path}/a/*", f"{tmp_path}/b"], tmp_path / "out", qwen, dedupe=False))
+    with landmarks.landmarks(job, plan.pending) as seen:
+        assert sorted(len(objects) for objects in seen.sources) == [1, 2]
+        (tmp_path / "a/part-0.parquet").write_bytes(b"new")
+        landmarks.require_seen(job, seen)
+        shutil.rmtree(tmp_path / "b")
+        with pytest.raises(SourceError, match=f"does not see {tmp_path}/b/part-0.parquet as the driver does"):
+            landmarks.require_seen(job, seen)
 
 
 def test_a_store_in_which_each_process_is_alone_is_another_place(tmp_path: Path, qwen: str) -> None:

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bulkembed import stopping
-from bulkembed.cluster import autoscaler, room
+from bulkembed.cluster import autoscaler, room, survey
 from bulkembed.cluster.actor_pool import ActorPool
 from bulkembed.cluster.backlog import Backlog
 from bulkembed.cluster.ray_errors import cause_of, last_line
 from bulkembed.cluster.recovery import Recovery
 from bulkembed.errors import BulkembedError
 from bulkembed.records import Cause, Failure, LostAttempt, Sampled
+from bulkembed.runs.landmarks import Landmarks
 from bulkembed.shards import Shard
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class Tasks:
     prepare: Any
     publish: Any
     give_up: Any
+    seen: Landmarks | None = None  # what their nodes must see; None on the driver's host
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Dispatch:
         self.suspects: deque[tuple[Shard, Any]] = deque()  # the same, for shards that must run alone
         self.calls: dict[Any, Call] = {}  # by the reference of the call's result
         self.progress_at = self.looked_at = self.had_room_at = time.monotonic()
+        self.asked: set[str] = set()  # nodes whose fitness was asked for after a loss
         self.is_stopping = False  # no further shard is handed out
 
     def outcomes(self) -> Iterator[Any]:
@@ -158,8 +161,13 @@ class Dispatch:
         if self.work.actor_method:
             self.line_up(shard, None)
         else:
-            problem, prepared = self.tasks.prepare.options(num_returns=2, **room.beside(self.pool.starts.lacking)).remote(shard, self.job)
+            prepare = self.tasks.prepare.options(num_returns=2, **self.beside_lacking())
+            problem, prepared = prepare.remote(shard, self.job, self.tasks.seen)
             self.calls[problem] = Call(shard, "prepare", result=prepared)
+
+    def beside_lacking(self) -> dict[str, Any]:
+        """Options of a task that keep it off the nodes that lack what it needs."""
+        return room.beside(self.pool.starts.lacking)
 
     def line_up(self, shard: Shard, prepared: Any) -> None:
         (self.suspects if self.recovery.is_suspect(shard) else self.ready).append((shard, prepared))
@@ -193,16 +201,36 @@ class Dispatch:
         except RayError as error:
             cause = error.cause if isinstance(error, RayTaskError) else error
             if isinstance(cause, RayError):
+                self.look_from_new_nodes()
                 return self.handle_loss(call, cause_of(cause), last_line(cause))
             return Failure(call.shard.id, last_line(error))  # the call itself failed: a node without this package, for one
         if isinstance(outcome, LostAttempt):
+            self.leave_out(outcome.node, outcome.reason)
             return self.handle_loss(call, outcome.cause, outcome.reason)
         self.recovery.record_success()
         if outcome is None and call.stage == "prepare":
             self.line_up(call.shard, call.result)
         elif outcome is None:
-            self.calls[self.tasks.publish.remote(call.result, self.job)] = Call(call.shard, "publish")
+            publish = self.tasks.publish.options(**self.beside_lacking())
+            self.calls[publish.remote(call.result, self.job, self.tasks.seen)] = Call(call.shard, "publish")
         return outcome
+
+    def look_from_new_nodes(self) -> None:
+        """Leaves out nodes that are not fit. Ray does not say where a call was lost: perhaps on a node without bulkembed."""
+        if self.tasks.seen is not None:
+            new = set(room.working_nodes()) - self.asked
+            self.asked |= new
+            for node, reason in survey.unfit_among(new, self.job, self.tasks.seen).items():
+                self.leave_out(node, reason)
+
+    def leave_out(self, node: str, reason: str) -> None:
+        """Gives no more work to a node that lacks what it needs. Raises BulkembedError where it was the last one that takes tasks."""
+        if not node or node in self.pool.starts.lacking:
+            return
+        self.pool.starts.refuse(node)
+        log.warning("bulkembed: a node is left out: %s", reason)
+        if not any(resources.get("CPU", 0) for resources in room.nodes(self.pool.starts.lacking)):
+            raise BulkembedError(f"no node of the cluster can read and publish: {reason}")
 
     def handle_loss(self, call: Call, cause: Cause, reason: str) -> LostAttempt | Failure | Sampled:
         """Replaces the actor, and decides about a shard whose process or engine was lost."""
@@ -219,7 +247,8 @@ class Dispatch:
         elif verdict == "fail":
             return Failure(shard.id, f"lost again and again: {reason}")
         elif self.work.publishes:
-            self.calls[self.tasks.give_up.remote(shard, self.job, reason)] = Call(shard, "publish")
+            give_up = self.tasks.give_up.options(**self.beside_lacking())
+            self.calls[give_up.remote(shard, self.job, self.tasks.seen, reason)] = Call(shard, "publish")
         else:
             return Sampled(shard.rows)  # rows without vectors; the run itself rejects them
         return LostAttempt(shard.id, reason, cause)

@@ -30,6 +30,7 @@ class RayActors:
             num_cpus=placed.actor_cpus,
             num_gpus=placed.actor_gpus,
             max_concurrency=job.cfg.ray.shards_in_flight,
+            scheduling_strategy="SPREAD",  # actors with fewer cores than a host has would all land on one host otherwise
             runtime_env={"env_vars": missing} if missing else None,
         )(worker.Worker)
 

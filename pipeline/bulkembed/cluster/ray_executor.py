@@ -61,7 +61,7 @@ class RayExecutor:
     def __init__(self, job: Job, placed: Placement, max_actors: int, actors: RayActors, unfit: Collection[str]) -> None:
         cfg = job.cfg
         self.layout = placed.layout
-        self.tasks = helper_tasks(placed.helper_cpus)
+        self.tasks = helper_tasks(placed.helper_cpus, actors.seen)
         self.recovery = Recovery()
         self.under_way: Dispatch | None = None
         size = min(max(placed.replicas, cfg.engine.max_replicas or 0), max_actors)
@@ -105,10 +105,12 @@ class RayExecutor:
             self.under_way.close()
 
 
-def helper_tasks(cpus: float) -> Tasks:
-    """Tasks on so many cores each. Ray must not retry them: `recovery` decides about every lost process."""
+def helper_tasks(cpus: float, seen: Landmarks | None) -> Tasks:
+    """Tasks on so many cores each, which look for what the driver has `seen`.
+
+    Ray must not retry them: `recovery` decides about every lost process."""
     import ray
 
     settings = {"num_cpus": cpus, "max_retries": 0, "runtime_env": {"env_vars": HELPER_ENVIRONMENT}}
     prepare, publish, give_up = (ray.remote(**settings)(verb) for verb in (worker.prepare, worker.publish, worker.give_up))
-    return Tasks(prepare, publish, give_up)
+    return Tasks(prepare, publish, give_up, seen)

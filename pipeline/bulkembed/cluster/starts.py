@@ -56,6 +56,10 @@ class Starts:
         if self.lost[node] >= MAX_LOST_STARTS or (kind in ("lacking", "built") and node not in self.loaded):
             self.refused[node] = kind
 
+    def refuse(self, node: str) -> None:
+        """Takes it that the node lacks what it needs."""
+        self.refused[node] = "lacking"
+
     @property
     def lacking(self) -> list[str]:
         """The nodes that lack what they need, also for reading."""

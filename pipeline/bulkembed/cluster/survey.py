@@ -1,8 +1,9 @@
-"""Looks from every node of a cluster at the output, the source and the model, before the first shard."""
+"""Looks from every node of a cluster at the output, the source and the model: before the first shard, and where tasks were lost."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from typing import Any
 
 from bulkembed import stopping
@@ -19,7 +20,10 @@ POLL_SECONDS = 1.0  # the longest time until a signal is noticed
 ANSWER_SECONDS = 60.0  # a node that takes longer is passed over: its actors look again before they load the model
 
 
-def look_around(job: Job, seen: Landmarks) -> tuple[BulkembedError | None, str]:
+Answer = tuple[BulkembedError | None, str]  # see look_around
+
+
+def look_around(job: Job, seen: Landmarks) -> Answer:
     """What is wrong with this node's output or source, or None; and what it lacks beside."""
     if missing := landmarks.lacks(job):
         return None, missing
@@ -47,18 +51,17 @@ def look_from_every_node(job: Job, seen: Landmarks) -> dict[str, str]:
     """What nodes lack, by their ids. Raises ConfigError or SourceError as `unfit_nodes` does."""
     import ray
 
-    nodes = other_nodes()
-    answers = dict(zip(start(nodes, job, seen), nodes, strict=True)) if nodes else {}
-    lacking: dict[str, str] = {}
-    waiting = list(answers)
-    for _ in range(int(ANSWER_SECONDS / POLL_SECONDS)):
-        done, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=POLL_SECONDS) if waiting else ([], [])
-        for reference in done:
-            lacking |= found(answers[reference], reference)
-        if not waiting:
-            break
-        stopping.stop.check()
-    return lacking
+    answers = ask(other_nodes(), ray.put(job), seen)
+    for problem, _ in answers.values():
+        if problem is not None:
+            raise problem
+    return {node: lacks for node, (_, lacks) in answers.items() if lacks}
+
+
+def unfit_among(nodes: Collection[str], job: Any, seen: Landmarks) -> dict[str, str]:
+    """The nodes that may not get work, with the reasons. `job`: the reference of the Job."""
+    answers = ask(nodes, job, seen)
+    return {node: lacks or str(problem) for node, (problem, lacks) in answers.items() if problem is not None or lacks}
 
 
 def other_nodes() -> list[str]:
@@ -70,25 +73,34 @@ def other_nodes() -> list[str]:
     return [node for node in room.working_nodes() if node != here]
 
 
-def start(nodes: list[str], job: Job, seen: Landmarks) -> list[Any]:
+def ask(nodes: Collection[str], job: Any, seen: Landmarks) -> dict[str, Answer]:
+    """What `look_around` finds on each of the nodes; nothing of those that take too long or go away. `job`: the reference of the Job."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    reference = ray.put(job)
     task = ray.remote(num_cpus=0, max_retries=0)(look_around)
-    return [task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(reference, seen) for node in nodes]
+    options = ((node, {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}) for node in nodes)
+    asked = {task.options(**strategy).remote(job, seen): node for node, strategy in options}
+    answers: dict[str, Answer] = {}
+    waiting = list(asked)
+    for _ in range(int(ANSWER_SECONDS / POLL_SECONDS)):
+        done, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=POLL_SECONDS) if waiting else ([], [])
+        answers |= {asked[reference]: answer_of(asked[reference], reference) for reference in done}
+        if not waiting:
+            break
+        stopping.stop.check()
+    return answers
 
 
-def found(node: str, reference: Any) -> dict[str, str]:
-    """The node, with what it lacks of the model, if anything."""
+def answer_of(node: str, reference: Any) -> Answer:
     import ray
-    from ray.exceptions import RayError
+    from ray.exceptions import RayError, RaySystemError
 
     try:
-        problem, lacks = ray.get(reference)
+        answer: Answer = ray.get(reference)
+    except RaySystemError as error:  # its Python cannot read the call
+        return None, f"node {node} cannot run bulkembed: {last_line(error)}; install the same version on every node"
     except RayError as error:  # the node went away, or cannot run anything; so do its actors
         log.warning("bulkembed: node %s does not answer: %s", node, last_line(error))
-        return {}
-    if problem is not None:
-        raise problem
-    return {node: lacks} if lacks else {}
+        return None, ""
+    return answer

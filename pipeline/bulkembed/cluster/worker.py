@@ -25,19 +25,24 @@ from bulkembed.shards import Shard
 
 MAX_RESET_SECONDS = 1.0  # the longest time between two resets of the watchdog's clock while documents are finished
 
+SEEN: set[Landmarks] = set()  # what this process has found as the driver sees it
+
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-def outcome_of(shard: Shard, job: Job, work: Callable[[], T]) -> T | Failure | LostAttempt:
+def outcome_of(shard: Shard, job: Job, seen: Landmarks | None, work: Callable[[], T]) -> T | Failure | LostAttempt:
     """The result of `work`, or its error as a value: one bad shard must not end the run of the others."""
     try:
-        job.package.require_here()
+        require_fit(job, seen)
+    except BulkembedError as error:
+        return LostAttempt(shard.id, str(error), "node", this_node())
+    try:
         return work()
     except EngineError as error:
         return LostAttempt(shard.id, str(error), error.cause)
     except ModelError as error:  # of this node: the driver has described the model
-        return LostAttempt(shard.id, str(error), "node")
+        return LostAttempt(shard.id, str(error), "node", this_node())
     except BulkembedError as error:
         return Failure(shard.id, str(error))
     except Exception:  # noqa: BLE001
@@ -45,22 +50,41 @@ def outcome_of(shard: Shard, job: Job, work: Callable[[], T]) -> T | Failure | L
         return Failure(shard.id, traceback.format_exc())
 
 
-def problem_and_result(shard: Shard, job: Job, work: Callable[[], T]) -> tuple[Failure | LostAttempt | None, T | None]:
+def require_fit(job: Job, seen: Landmarks | None) -> None:
+    """Raises BulkembedError where this node has another bulkembed, output or source than the driver. It may have joined just now.
+
+    Each process looks once at what it must see."""
+    job.package.require_here()
+    if seen is not None and seen not in SEEN:
+        landmarks.require_seen(job, seen)
+        SEEN.add(seen)
+
+
+def this_node() -> str:
+    """The id of this process's node; empty outside of Ray."""
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else ""
+
+
+def problem_and_result(
+    shard: Shard, job: Job, seen: Landmarks | None, work: Callable[[], T]
+) -> tuple[Failure | LostAttempt | None, T | None]:
     """Two return values, one of them None: the problem, which the driver reads, and the result, which only the next stage reads."""
-    outcome = outcome_of(shard, job, work)
+    outcome = outcome_of(shard, job, seen, work)
     return (outcome, None) if isinstance(outcome, Failure | LostAttempt) else (None, outcome)
 
 
-def prepare(shard: Shard, job: Job) -> tuple[Failure | LostAttempt | None, Prepared | None]:
-    return problem_and_result(shard, job, lambda: stages.prepare(shard, job))
+def prepare(shard: Shard, job: Job, seen: Landmarks | None) -> tuple[Failure | LostAttempt | None, Prepared | None]:
+    return problem_and_result(shard, job, seen, lambda: stages.prepare(shard, job))
 
 
-def publish(embedded: Embedded, job: Job) -> Receipt | Failure | LostAttempt:
-    return outcome_of(embedded.prepared.shard, job, lambda: stages.publish(embedded, job))
+def publish(embedded: Embedded, job: Job, seen: Landmarks | None) -> Receipt | Failure | LostAttempt:
+    return outcome_of(embedded.prepared.shard, job, seen, lambda: stages.publish(embedded, job))
 
 
-def give_up(shard: Shard, job: Job, reason: str) -> Receipt | Failure | LostAttempt:
-    return outcome_of(shard, job, lambda: stages.give_up(shard, job, reason))
+def give_up(shard: Shard, job: Job, seen: Landmarks | None, reason: str) -> Receipt | Failure | LostAttempt:
+    return outcome_of(shard, job, seen, lambda: stages.give_up(shard, job, reason))
 
 
 class Watchdog:
@@ -126,9 +150,7 @@ class Worker:
         """The files that were loaded, or the reason why this actor cannot embed. `seen`: what the driver sees; None on its own host."""
         os.environ.update(job.cfg.engine.env)  # set here and not by Ray, which would log the secrets that it may hold
         try:
-            job.package.require_here()
-            if seen is not None:
-                landmarks.require_seen(job, seen)
+            require_fit(job, seen)
             loaded, files = loading.load(job.model, job.recipe.vector_key.max_tokens, job.engine)
             preflight.require_checks(job.model, job.recipe, job.tokenizer, loaded)
         except BulkembedError as error:
@@ -141,14 +163,14 @@ class Worker:
         return files
 
     def sample_shard(self, shard: Shard, job: Job) -> Sampled | Failure | LostAttempt:
-        return outcome_of(shard, job, lambda: stages.sample(shard, job, self.embedder))
+        return outcome_of(shard, job, None, lambda: stages.sample(shard, job, self.embedder))
 
     def run_shard(self, shard: Shard, job: Job) -> Receipt | Failure | LostAttempt:
         """All stages of a shard. `compute_lock` keeps the stages that use every core from running twice at once."""
-        return outcome_of(shard, job, lambda: stages.run_shard(shard, job, self.embedder, self.compute_lock))
+        return outcome_of(shard, job, None, lambda: stages.run_shard(shard, job, self.embedder, self.compute_lock))
 
     def embed_shard(self, prepared: Prepared, job: Job) -> tuple[Failure | LostAttempt | None, Embedded | None]:
-        return problem_and_result(prepared.shard, job, lambda: stages.embed(prepared, job, self.embedder))
+        return problem_and_result(prepared.shard, job, None, lambda: stages.embed(prepared, job, self.embedder))
 
     def measure_rate(self, documents: TokenIds, job: Job, seconds: float) -> float:
         """Tokens/s of the engine alone, in calls of the size that this job uses."""

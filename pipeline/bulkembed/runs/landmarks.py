@@ -5,6 +5,7 @@ A folder of one host is not the same place on another one. Shards would be writt
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import uuid
 from collections.abc import Iterator, Sequence
@@ -17,20 +18,24 @@ from bulkembed.errors import BulkembedError, ConfigError, HubError, ModelError, 
 from bulkembed.runs.job import Job
 from bulkembed.shards import Shard
 from bulkembed.storage.faults import describe_error
+from bulkembed.storage.store import Store
 
 log = logging.getLogger(__name__)
 
+WILDCARD = re.compile(r"[*?\[]")
 EVERYWHERE = "use an object store, or a folder that is mounted at the same path on every node"
+
+
+Objects = tuple[tuple[str, str], ...]  # URI and version of each
 
 
 @dataclass(frozen=True)
 class Landmarks:
-    """A file that the driver has written to the output, and an object of the source with the version that the driver has seen."""
+    """A file that the driver has written to the output, and objects of each place of the source, as the driver has seen them."""
 
     output: str
     written: str
-    source: str = ""
-    version: str = ""
+    sources: tuple[Objects, ...] = ()
 
 
 @contextmanager
@@ -39,30 +44,48 @@ def landmarks(job: Job, shards: Sequence[Shard]) -> Iterator[Landmarks]:
     token = uuid.uuid4().hex
     uri = paths.clock_uri(job.cfg.output, token)
     job.store.put(uri, token.encode())
-    first = shards[0].parts[0] if shards else None
     try:
-        yield Landmarks(uri, token, first.uri, first.version) if first else Landmarks(uri, token)
+        yield Landmarks(uri, token, some_objects(job.cfg.sources, shards))
     finally:
         job.store.delete(uri)
+
+
+def some_objects(places: Sequence[str], shards: Sequence[Shard]) -> tuple[Objects, ...]:
+    """The first and the last object of each place: one may change while the run goes on, and says nothing about a host."""
+    stems = [WILDCARD.split(place)[0] for place in places]
+    found: dict[str, dict[str, str]] = {}
+    for part in (part for shard in shards for part in shard.parts):
+        place = next((stem for stem in stems if part.uri.startswith(stem)), "")
+        found.setdefault(place, {})[part.uri] = part.version
+    return tuple(tuple(dict([*objects.items()][:: max(1, len(objects) - 1)]).items()) for objects in found.values())
 
 
 def require_seen(job: Job, seen: Landmarks) -> None:
     """Raises ConfigError or SourceError where this host's output or source is another place than the driver's."""
     host = socket.gethostname()
-    try:
-        is_same = job.store.read(seen.output) == seen.written.encode()
-        reason = "" if is_same else "another file is there"
-    except (OSError, BulkembedError) as error:
-        reason = describe_error(error)
-    if reason:
+    if reason := output_difference(job.store, seen):
         raise ConfigError(f"output: {host} cannot read what the driver wrote to {job.cfg.output} ({reason}); {EVERYWHERE}")
+    for objects in seen.sources:
+        reasons = [(uri, reason) for uri, version in objects if (reason := object_difference(job.source_store, uri, version))]
+        if len(reasons) == len(objects):
+            uri, reason = reasons[0]
+            raise SourceError(f"source: {host} does not see {uri} as the driver does ({reason}); {EVERYWHERE}")
+
+
+def output_difference(store: Store, seen: Landmarks) -> str:
+    """Why this host's output is another place. Empty where it is the same."""
     try:
-        is_same = not seen.source or job.source_store.version(seen.source) == seen.version
-        reason = "" if is_same else "it is another one there"
+        return "" if store.read(seen.output) == seen.written.encode() else "another file is there"
     except (OSError, BulkembedError) as error:
-        reason = describe_error(error)
-    if reason:
-        raise SourceError(f"source: {host} does not see {seen.source} as the driver does ({reason}); {EVERYWHERE}")
+        return describe_error(error)
+
+
+def object_difference(store: Store, uri: str, version: str) -> str:
+    """Why this host does not see an object of the source in this version. Empty where it does."""
+    try:
+        return "" if store.version(uri) == version else "it is another one there"
+    except (OSError, BulkembedError) as error:
+        return describe_error(error)
 
 
 def lacks(job: Job) -> str:
