@@ -268,6 +268,21 @@ def test_no_task_runs_on_a_node_that_joins_later_and_sees_another_output(tmp_pat
 
 
 @pytest.mark.usefixtures("ray_session")
+def test_a_source_that_changes_blames_no_node(tmp_path: Path, qwen: str) -> None:
+    write_corpus(tmp_path / "in", files=1)
+    job, planned = open_job(simulated(tmp_path / "in", tmp_path / "out", qwen, dedupe=False, ray={"layout": "split"}))
+    with landmarks(job, planned.pending) as seen, ray_executor(job, 1, OF_RAYS_PROCESSES, seen) as executor:
+        for reference in ray.wait(list(executor.pool.loading))[0]:
+            executor.pool.finish_loading(reference)
+        write_corpus(tmp_path / "in", files=1)
+        outcomes = list(executor.run(planned.pending, job))
+        assert not executor.pool.starts.refused
+    failed = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    assert len(failed) == len(planned.pending)
+    assert all("changed since this run was planned" in failure.reason for failure in failed)
+
+
+@pytest.mark.usefixtures("ray_session")
 def test_asking_for_gpus_that_are_not_there_says_so(tmp_path: Path, qwen: str) -> None:
     write_corpus(tmp_path / "in")
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen, engine={"kind": "simulated", "num_gpus": 1})

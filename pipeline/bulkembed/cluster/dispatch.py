@@ -10,7 +10,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bulkembed import stopping
@@ -21,6 +21,7 @@ from bulkembed.cluster.ray_errors import cause_of, last_line
 from bulkembed.cluster.recovery import Recovery
 from bulkembed.errors import BulkembedError
 from bulkembed.records import Cause, Failure, LostAttempt, Sampled
+from bulkembed.runs import landmarks
 from bulkembed.runs.landmarks import Landmarks
 from bulkembed.shards import Shard
 
@@ -225,12 +226,24 @@ class Dispatch:
 
     def leave_out(self, node: str, reason: str) -> None:
         """Gives no more work to a node that lacks what it needs. Raises BulkembedError where it was the last one that takes tasks."""
-        if not node or node in self.pool.starts.lacking:
+        if not node or node in self.pool.starts.lacking or self.is_of_changed_source(reason):
             return
         self.pool.starts.refuse(node)
         log.warning("bulkembed: a node is left out: %s", reason)
         if not any(resources.get("CPU", 0) for resources in room.nodes(self.pool.starts.lacking)):
             raise BulkembedError(f"no node of the cluster can read and publish: {reason}")
+
+    def is_of_changed_source(self, reason: str) -> bool:
+        """Whether the driver itself sees the source no more as it did. That blames no node: the shards say what has changed."""
+        import ray
+
+        seen = self.tasks.seen
+        if seen is None or not reason.startswith(landmarks.OF_SOURCE):
+            return False
+        if seen.sources and not landmarks.source_problem(ray.get(self.job).source_store, seen):
+            return False
+        self.tasks = replace(self.tasks, seen=replace(seen, sources=()))
+        return True
 
     def handle_loss(self, call: Call, cause: Cause, reason: str) -> LostAttempt | Failure | Sampled:
         """Replaces the actor, and decides about a shard whose process or engine was lost."""

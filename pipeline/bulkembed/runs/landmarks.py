@@ -23,6 +23,7 @@ from bulkembed.storage.store import Store
 log = logging.getLogger(__name__)
 
 WILDCARD = re.compile(r"[*?\[]")
+OF_SOURCE = "source: "  # begins the message about a source that is another place
 EVERYWHERE = "use an object store, or a folder that is mounted at the same path on every node"
 
 
@@ -65,11 +66,17 @@ def require_seen(job: Job, seen: Landmarks) -> None:
     host = socket.gethostname()
     if reason := output_difference(job.store, seen):
         raise ConfigError(f"output: {host} cannot read what the driver wrote to {job.cfg.output} ({reason}); {EVERYWHERE}")
+    if problem := source_problem(job.source_store, seen):
+        raise SourceError(f"{OF_SOURCE}{host} does not see {problem}; {EVERYWHERE}")
+
+
+def source_problem(store: Store, seen: Landmarks) -> str:
+    """What of the source this host does not see as the driver did, with the reason. Empty where it sees an object of each place."""
     for objects in seen.sources:
-        reasons = [(uri, reason) for uri, version in objects if (reason := object_difference(job.source_store, uri, version))]
+        reasons = [f"{uri} as the driver does ({reason})" for uri, version in objects if (reason := object_difference(store, uri, version))]
         if len(reasons) == len(objects):
-            uri, reason = reasons[0]
-            raise SourceError(f"source: {host} does not see {uri} as the driver does ({reason}); {EVERYWHERE}")
+            return reasons[0]
+    return ""
 
 
 def output_difference(store: Store, seen: Landmarks) -> str:
