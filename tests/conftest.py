@@ -33,7 +33,7 @@ NO_ENGINE = ROOT / "tests" / "support" / "no_engine"  # its `vllm` cannot be imp
 RAY_FIXTURES = {"ray_session", "head"}  # each is a Ray that stays for the session
 # From half a minute to minutes. A file that computes stands beside one that waits.
 LONG_FILES = ["test_engine", "test_ray_executor", "test_signals", "test_races", "test_loaded_engine", "test_commands", "test_gpu_check"]
-LONG_FILES += ["test_submit", "test_hub", "test_api"]
+LONG_FILES += ["test_submit", "test_hub", "test_nodes", "test_ray_mapper", "test_api"]
 
 
 def pytest_configure() -> None:
