@@ -92,6 +92,32 @@ def test_without_the_types_of_its_line_no_run_writes_anything(harm: Callable[[Pa
     assert sorted((tmp_path / "out").rglob("*")) == before
 
 
+FOREIGN = [
+    *("data/note.txt", "data/*/note", "_meta/snapshots/1.json", "_meta/snapshots/².json", "_meta/heads/7.json", "_meta/tombstones/2"),
+    *("_meta/receipts/*/note", "_meta/keys/*/note", "_meta/run_keys/*/note", "_meta/leases/*/1.json", "_meta/tags/note", "_meta/pins/note"),
+]
+
+
+@pytest.mark.parametrize("place", FOREIGN)
+def test_files_of_others_are_left_alone(place: str, nights: RunConfig, tmp_path: Path) -> None:
+    folder, _, name = place.rpartition("/")
+    for at in (*(tmp_path / "out").glob(folder), tmp_path / "out" / folder.replace("*", "other")):
+        at.mkdir(parents=True, exist_ok=True)
+        (at / name).write_bytes(b"{}")
+    assert api.verify(tmp_path / "out").problems == []
+    assert api.repair(tmp_path / "out").repair.removed == []
+    assert in_one_process(nights.model_copy(update={"run_key": None})).is_current
+    assert (at / name).read_bytes() == b"{}"
+
+
+def test_a_list_of_erased_ids_that_is_damaged_is_named(nights: RunConfig, tmp_path: Path) -> None:
+    path = tmp_path / "out/_meta/forget/00000001.json"
+    path.parent.mkdir()
+    path.write_bytes(b"{}")
+    (said,) = problems(tmp_path / "out")
+    assert said.startswith(f"{path}: is damaged")
+
+
 def test_a_repeated_run_writes_a_lost_current_txt(nights: RunConfig, tmp_path: Path) -> None:
     (tmp_path / "out/current.txt").unlink()
     assert in_one_process(nights).plan.repeated is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from functools import lru_cache
@@ -15,6 +16,7 @@ from bulkembed.errors import StorageError
 from bulkembed.storage.store import Store
 
 T = TypeVar("T")
+NUMBER = re.compile("[0-9]{8}|[1-9][0-9]{8,}")  # as paths.numbered_uri writes it
 
 
 def read_record(store: Store, uri: str, parse: Callable[[dict[str, Any]], T]) -> T:
@@ -77,9 +79,9 @@ def listed_numbers(store: Store, folder: str) -> list[int]:
 
 
 def numbers_among(names: Iterable[str], suffix: str) -> list[int]:
-    """The numbers that names with this suffix say."""
+    """The numbers that names with this suffix say. Other names are not of records, and are left alone."""
     stems = (name.removesuffix(suffix) for name in names if name.endswith(suffix))
-    return [int(stem) for stem in stems if stem.isdigit()]
+    return [int(stem) for stem in stems if NUMBER.fullmatch(stem)]
 
 
 def record_bytes(record: Mapping[str, Any]) -> bytes:

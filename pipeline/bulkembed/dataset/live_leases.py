@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bulkembed.dataset import paths
-from bulkembed.dataset.json_records import read_record
+from bulkembed.dataset.json_records import numbers_among, read_record
 from bulkembed.storage.store import Store
 
 
@@ -29,7 +29,7 @@ def live_lease(store: Store, output: str, line: str, now: float) -> Iterator[Liv
     """The newest lease of a line, if it is alive. An object whose time the store does not say counts as new."""
     listed = store.listed(paths.leases_folder(output, line))
     times = {item.relative_path: now if item.modified is None else item.modified for item in listed}
-    numbers = [int(name[:-5]) for name in times if name.endswith(".json") and name[:-5].isdigit()]
+    numbers = numbers_among(times, ".json")
     if not numbers:
         return
     name = f"{max(numbers):08d}"

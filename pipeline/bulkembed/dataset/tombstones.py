@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from bulkembed.dataset import paths
-from bulkembed.dataset.json_records import create_numbered
+from bulkembed.dataset.json_records import create_numbered, numbers_among
 from bulkembed.errors import SourceError, StorageError
 from bulkembed.storage.store import Store
 
@@ -17,12 +17,10 @@ def tombstones(store: Store, output: str) -> dict[int, float]:
     """When each snapshot expired, by its number: Unix seconds by the store's clock. One listing."""
     times: dict[int, float] = {}
     for item in store.listed(paths.tombstones_folder(output)):
-        name = item.relative_path.removesuffix(".json")
-        if not name.isdigit():
-            continue  # a file that a crashed process left half-written
-        if item.modified is None:
-            raise StorageError(f"{item.uri}: the store does not say when it was written, so that nothing can expire there")
-        times[int(name)] = item.modified
+        for number in numbers_among([item.relative_path], ".json"):  # others are doubts, or half-written
+            if item.modified is None:
+                raise StorageError(f"{item.uri}: the store does not say when it was written, so that nothing can expire there")
+            times[number] = item.modified
     return times
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 
 from bulkembed.dataset import paths
+from bulkembed.dataset.erasures import forgotten
 from bulkembed.dataset.json_records import read_record
 from bulkembed.dataset.manifests import read_rejected, read_sources
 from bulkembed.dataset.receipts import Ledger
@@ -17,6 +19,7 @@ from bulkembed.storage.uris import join
 from bulkembed.vectors.quantize import int8_ranges_from_text
 
 RESTORE = "restore it from a backup"
+RUN_KEY = re.compile("[0-9a-f]{32}[.]json")  # as paths.run_key_uri names it
 
 
 def record_problems(view: View, snapshot: Snapshot) -> Iterator[Problem]:
@@ -27,6 +30,7 @@ def record_problems(view: View, snapshot: Snapshot) -> Iterator[Problem]:
         partial(run_record_problems, snapshot.line),
         ranges_problems,
         run_key_problems,
+        erasure_problems,
     )
     for look in looks:
         yield from with_errors(look(view, snapshot))
@@ -77,7 +81,7 @@ def ranges_problems(view: View, snapshot: Snapshot) -> Iterator[Problem]:
 def run_key_problems(view: View, snapshot: Snapshot) -> Iterator[Problem]:
     """A run key whose record cannot be read is taken back: its run comes again, and finds nothing new."""
     folder = paths.run_keys_folder(view.output, snapshot.line)
-    for name in view.store.names(folder):
+    for name in filter(RUN_KEY.fullmatch, view.store.names(folder)):
         uri = join(folder, name)
         try:
             number = read_record(view.store, uri, lambda record: int(record["snapshot"]))
@@ -87,3 +91,9 @@ def run_key_problems(view: View, snapshot: Snapshot) -> Iterator[Problem]:
         if number not in view.numbers.taken:
             where = paths.numbered_uri(paths.snapshots_folder(view.output), number)
             yield Problem(f"{where}: missing, and {uri} names it; {RESTORE}, or run the job again")
+
+
+def erasure_problems(view: View, snapshot: Snapshot) -> Iterator[Problem]:
+    """The lists of erased ids, which every run heeds. Raises StorageError where one cannot be read."""
+    forgotten(view.store, view.output)
+    yield from ()
