@@ -136,13 +136,17 @@ def host_error(error: BaseException) -> HostError | None:
         return HostError("this host gives no more memory: give it more, or do less at once")
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return HostError("this host allows no more threads: raise `ulimit -u`, or the limit of processes of the container")
-    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+    return os_error(error) if isinstance(error, OSError) else None
+
+
+def os_error(error: OSError) -> HostError | None:
+    if error.errno in (errno.EMFILE, errno.ENFILE):
         return HostError("this host allows no more open files: raise `ulimit -n`")
-    if isinstance(error, OSError) and error.strerror and error.strerror.startswith(NO_TEMPORARY_FOLDER):
+    if (error.strerror or "").startswith(NO_TEMPORARY_FOLDER):
         return HostError(f"{error.strerror}; set TMPDIR to a folder that can be written and has room")
-    if isinstance(error, OSError) and error.strerror:
-        return HostError(": ".join(str(part) for part in (error.filename, error.strerror) if part))
-    return None
+    if isinstance(error, FileNotFoundError) and not error.strerror:  # as the clients of stores raise it
+        return HostError(f"{error}: is not there any more; run the command again, which looks anew")
+    return HostError(": ".join(str(part) for part in (error.filename, error.strerror) if part)) if error.strerror else None
 
 
 class InterruptedRun(BaseException):  # as KeyboardInterrupt

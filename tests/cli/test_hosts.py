@@ -202,6 +202,11 @@ FAULTS: dict[str, tuple[Callable[[Host], list[object]], int, str]] = {
     "another ray on the path": (with_another_ray, 2, r"ray\.py is no Ray, but Python finds it as `ray`"),
     "threads for no Ray": (with_threads_for_no_ray, 2, "more threads, and Ray needs"),
     "no threads": (without_threads, 1, "allows no more threads"),
+    "an object that is lost": (
+        lambda host: host.failing(api, "open_job", FileNotFoundError("bucket/out/x")),
+        1,
+        "bucket/out/x: is not there any more",
+    ),
     "no memory": (lambda host: host.failing(api, "open_job", MemoryError()), 1, "no more memory"),
     "no open files": (lambda host: host.failing(api, "open_job", OSError(errno.EMFILE, "Too many open files")), 1, "ulimit -n"),
     "a disk that fails": (

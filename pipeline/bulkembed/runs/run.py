@@ -99,7 +99,7 @@ def finish(
         return Summary(job, plan, Progress(), plan.repeated, current)
     refuse_held_back(plan.held_back, "embedded or published")
     stopping.stop.grace_seconds = job.cfg.grace_seconds
-    with workplace(job, executor) as work:
+    with naming_what_is_lost(job.cfg.output), workplace(job, executor) as work:
         summary = attempts(job, plan, report, executor, tell, held.check if held else nothing, work)
         is_new = summary.snapshot is not None and summary.snapshot != summary.plan.base.parent
         return replace(summary, current=heads.refresh_head(job.store, job.cfg.output) if is_new else current)
@@ -132,6 +132,18 @@ def embed_and_publish(
         return None
     check()
     return complete(job, plan, plan.night, progress.published, work, check)
+
+
+@contextmanager
+def naming_what_is_lost(output: str) -> Iterator[None]:
+    """Raises StorageError for an object of the output that was there when the run was planned, and is not there any more."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        lost = str(error.filename or error)
+        if output.rpartition("://")[2].strip("/") not in lost:
+            raise  # it is of this host
+        raise StorageError(f"output: {lost} was lost while the run worked; run again, which does without it") from error
 
 
 @contextmanager
