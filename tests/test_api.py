@@ -114,7 +114,7 @@ def test_a_dataset_over_s3_is_read_with_its_storage_options(tmp_path: Path, qwen
     assert [hit.columns["lang"] for hit in bulkembed.search(output, "shard", k=1, storage=s3)] == ["xx"]
     assert bulkembed.verify(output, storage=s3).problems == []
     (status,) = bulkembed.status(output, s3)
-    assert (status.is_live, status.counts.documents) == (True, 50)
+    assert (status.is_current, status.counts.documents) == (True, 50)
 
 
 @pytest.mark.parametrize("function", [bulkembed.open_dataset, bulkembed.files, bulkembed.verify, lambda uri: bulkembed.search(uri, "a")])

@@ -27,7 +27,7 @@ def snippets(page: str, language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def vectors(tmp_path_factory: pytest.TempPathFactory, qwen: str, s3: dict[str, Any]) -> Iterator[None]:
-    """A dataset at OUTPUT, an older one beside it that is not live, and the credentials of its store in the environment."""
+    """A dataset at OUTPUT, an older one beside it that is not current, and the credentials of its store in the environment."""
     source = tmp_path_factory.mktemp("snippets") / "in"
     write_corpus(source, files=2, rows=ROWS // 2)
     for dims in ((32,), (64,)):

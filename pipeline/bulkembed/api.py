@@ -179,7 +179,7 @@ def changes(
 
 
 def status(uri: Place, storage: Storage | None = None) -> list[RunStatus]:
-    """The runs below an output, how far each has come, their newest snapshots, and which is live. Reads every receipt."""
+    """The runs below an output, how far each has come, their newest snapshots, and which is current. Reads every receipt."""
     return list(status_of(*located(uri, storage)))
 
 

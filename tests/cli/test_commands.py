@@ -51,7 +51,7 @@ def test_plan_run_status_verify_search(tmp_path: Path, qwen: str) -> None:
     assert "nothing is left to do" in again.stdout
     assert read_dataset(tmp_path / "out")["id"].to_pylist() == [row["id"] for row in rows]
     status = in_process("status", "--output", tmp_path / "out")
-    assert "live: snapshot 1" in status.stdout
+    assert "current: snapshot 1" in status.stdout
     verified = in_process("verify", "--output", tmp_path / "out")
     assert "12 files, 200 documents" in verified.stdout
     found = in_process("search", "--output", tmp_path / "out", "--query", "anything", "-k", "3")
@@ -153,7 +153,7 @@ def test_retry_rejects_embeds_them_after_a_fix(tmp_path: Path, qwen: str) -> Non
     fixed = in_process("retry-rejects", *job(tmp_path, qwen, "--reason", "bad_vector", "--config", tmp_path / "run.toml")[1:])
     assert fixed.returncode == 0, fixed.stderr
     assert [snapshot.run_key for snapshot in snapshots(Store(), str(tmp_path / "out"))] == [None, None], "the run of that name is to come"
-    assert "  to do        embed 1 documents, in 1 shards\n" in fixed.stdout
+    assert "  to do        embed 1 document, in 1 shard\n" in fixed.stdout
     assert sorted(read_dataset(tmp_path / "out")["id"].to_pylist()) == [n for n in range(40) if n != 30]
     assert "snapshot 2: 39 documents" in fixed.stdout
     assert in_process("verify", "--output", tmp_path / "out").returncode == 0
@@ -293,7 +293,7 @@ def test_snapshots_are_shown_switched_and_gone_back_to(tmp_path: Path, qwen: str
     assert printed("files", "--snapshot", 3) != printed("files") == printed("files", "--snapshot", 1)
     assert "snapshot 3: " in printed("verify", "--snapshot", 3)
     assert printed("search", "--query", "shard", "-k", 1, "--snapshot", 3).count("\n") >= 1
-    assert "not live" in printed("status")
+    assert "not current" in printed("status")
 
 
 def test_no_document_or_name_makes_a_line_of_its_own(tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch) -> None:

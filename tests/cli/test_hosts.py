@@ -249,7 +249,7 @@ FAULTS: dict[str, tuple[Callable[[Host], list[object]], int, str]] = {
     "an output below a file": (lambda host: host.words("--output", file_of(host, "o") / "x"), 2, "output: "),
     "an output that cannot be written": (lambda host: host.words("--output", "/proc/out"), 2, "output: "),
     "snapshots that cannot be read": (lambda host: host.at("verify", "_meta/snapshots"), 1, "snapshots"),
-    "a data file that cannot be read": (lambda host: host.at("verify", "data/*/*"), 1, "1 problems"),
+    "a data file that cannot be read": (lambda host: host.at("verify", "data/*/*"), 1, "1 problem"),
     "a data file that cannot be searched": (lambda host: [*host.at("search", "data/*/*"), "--query", "x"], 1, "data"),
     "current.txt that cannot be read": (lambda host: host.at("verify", "current.txt"), 1, r"current\.txt"),
 }

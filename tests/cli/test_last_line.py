@@ -55,7 +55,7 @@ def test_nights_of_all_kinds(tmp_path: Path, night: Any) -> None:
     write_jsonl(tmp_path / "in" / "tonight.jsonl", [*rows, {"id": 8, "text": "0", "lang": "xx"}])
     names = ("snapshot", "parent", "documents", "embedded", "reused", "added", "changed", "deleted", "rejected", "duplicates", "left_out")
     dry = night("--dry-run")
-    assert "to do        embed 1 documents" in dry.stderr and "estimate     exactly" in dry.stderr
+    assert "to do        embed 1 document" in dry.stderr and "estimate     exactly" in dry.stderr
     planned, second = only_line(dry), only_line(night())
     assert counts(second, *names) == [2, 1, 103, 1, 1, 3, 0, 0, 1, 1, 0]
     assert counts(planned, *names) == [None, 1, None, 1, 1, 3, 0, 0, 1, 1, 0]

@@ -236,7 +236,7 @@ def test_one_configuration_serves_all_commands(tmp_path: Path, qwen: str, capsys
     path = tmp_path / "run.toml"
     path.write_text(f'source = "{tmp_path}/in"\noutput = "{tmp_path}/out"\nmodel = "{qwen}"\n[engine]\nkind = "simulated"\n')
     for command, shown in (
-        (["status"], "live: snapshot 1"),
+        (["status"], "current: snapshot 1"),
         (["files"], f"{tmp_path}/out/data/"),
         (["verify"], "2 files, 30 documents"),
         (["verify", "--sample", "5"], "5 rows again"),

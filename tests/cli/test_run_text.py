@@ -47,18 +47,18 @@ def test_a_plan_and_a_summary_say_what_changed_and_what_needs_no_engine(tmp_path
     assert plan["parent"] == "none: this is the first run of its line"
     assert plan["changes"] == "documents: 4 added, 0 changed, 0 deleted"
     assert plan["no engine"] == "documents: 1 have the text of another one and share its vector"
-    assert plan["rejects"] == "1 rows are no document (1 empty_text)"
-    assert plan["to do"] == "embed 3 documents, in 1 shards"
+    assert plan["rejects"] == "1 row is no document (1 empty_text)"
+    assert plan["to do"] == "embed 3 documents, in 1 shard"
     first = done(cfg)
     assert (first["changes"], first["dataset"]) == (plan["changes"], "snapshot 1: 4 documents, which is current")
-    assert first["rejected"].startswith("1 rows of the source, with reasons in ")
+    assert first["rejected"].startswith("1 row of the source, with reasons in ")
     assert planned(cfg)["to do"] == "nothing is left to do"
     assert done(cfg)["dataset"] == "snapshot 1: 4 documents, as before"
     source(tmp_path / "in", ["two", "four"], first_id=1)
     second = planned(cfg)
     assert second["parent"] == "snapshot 1: 4 documents"
-    assert (second["changes"], second["to do"]) == ("documents: 0 added, 1 changed, 2 deleted", "embed 1 documents, in 1 shards")
-    assert second["rewritten"] == "1 files, whose documents are not the same any more"
+    assert (second["changes"], second["to do"]) == ("documents: 0 added, 1 changed, 2 deleted", "embed 1 document, in 1 shard")
+    assert second["rewritten"] == "1 file, whose documents are not the same any more"
     last = done(cfg)
     assert (last["changes"], last["dataset"]) == (second["changes"], "snapshot 2: 2 documents, which is current")
     assert "rejected" not in last
@@ -74,7 +74,7 @@ def test_a_plan_counts_the_rejects_of_new_objects_by_reason(tmp_path: Path, qwen
     cfg = simulated(tmp_path / "in", tmp_path / "out", qwen)
     source(tmp_path / "in", ["one", "", " ", 7, None])
     assert planned(cfg)["rejects"] == "4 rows are no document (2 empty_text, 1 not_text, 1 null_text)"
-    assert planned(cfg.model_copy(update={"limit": 2}))["rejects"] == "1 rows are no document (1 empty_text)"
+    assert planned(cfg.model_copy(update={"limit": 2}))["rejects"] == "1 row is no document (1 empty_text)"
     done(cfg)
     write_jsonl(tmp_path / "in" / "b.jsonl", [{"id": 9, "text": "nine"}, {"id": 10}])
     assert planned(cfg)["rejects"] == "5 rows are no document in new objects (1 null_text)"
@@ -107,7 +107,7 @@ def test_the_plan_of_a_large_source_is_told_again_once_it_is_exact(tmp_path: Pat
     source(tmp_path / "in", ["one", "two", "", "two"])
     planned_once = api.plan(cfg)
     assert (planned_once.is_exact, planned_once.rows_pending, planned_once.night) == (False, 4, NightCounts())
-    assert rows_of(str(planned_once))["to do"] == "embed at most 4 rows, in 1 shards"
+    assert rows_of(str(planned_once))["to do"] == "embed at most 4 rows, in 1 shard"
     assert not (tmp_path / "out").exists()
     told: list[api.Plan] = []
     executor = LocalExecutor(SimulatedEmbedder(64, 1e9))

@@ -197,4 +197,4 @@ def test_the_option_answers_in_one_line(tmp_path: Path, qwen: str) -> None:
     (tmp_path / "in" / "000000_0").write_bytes(ROW)
     given = ["--source", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--model", qwen, "--set", "engine.kind=simulated"]
     assert "format: " in in_process("plan", *given, "--format", "xml").stderr
-    assert "1 objects" in in_process("plan", *given, "--format", "jsonl").stdout
+    assert "1 object," in in_process("plan", *given, "--format", "jsonl").stdout

@@ -331,7 +331,7 @@ def test_status_says_what_the_newest_snapshot_holds_not_what_was_ever_published(
     write_jsonl(tmp_path / "in" / "part-1.jsonl", [*rows[50:99], rows[99] | {"text": ""}])
     in_one_process(cfg).require_complete()
     (status,) = status_of(Store(), str(tmp_path / "out"))
-    assert (status.counts.documents, status.counts.rejects, status.is_live) == (99, 1, True)
+    assert (status.counts.documents, status.counts.rejects, status.is_current) == (99, 1, True)
     assert status.counts.tokens == sum(read_dataset(tmp_path / "out")["n_tokens"].to_pylist())
 
 
@@ -341,7 +341,7 @@ def test_status_shows_what_readers_get_after_a_trial(tmp_path: Path, qwen: str) 
     in_one_process(cfg).require_complete()
     in_one_process(cfg.model_copy(update={"limit": 3})).require_complete()
     (status,) = status_of(Store(), str(tmp_path / "out"))
-    assert (status.counts.documents, status.is_live) == (100, True)
+    assert (status.counts.documents, status.is_current) == (100, True)
 
 
 def test_status_does_not_show_the_record_of_a_line_with_int8_ranges_as_a_run(tmp_path: Path, qwen: str) -> None:

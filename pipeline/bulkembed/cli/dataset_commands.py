@@ -20,6 +20,7 @@ from bulkembed.cli.options import (
 from bulkembed.errors import BulkembedError, ConfigError
 
 if TYPE_CHECKING:
+    from bulkembed.dataset.repair import Repair
     from bulkembed.inspection.resample import Verification
 
 app = typer.Typer()
@@ -27,7 +28,7 @@ app = typer.Typer()
 
 @app.command(cls=Command)
 def status(config: ConfigFiles = None, output: Output = None, settings: StorageSettings = None) -> None:
-    """Show the runs below an output, and which one is live. Each has its shards, documents, rejects and tokens."""
+    """Show the runs below an output, and which one is current. Each has its shards, documents, rejects and tokens."""
     from bulkembed import api
     from bulkembed.report import dataset_text
 
@@ -86,9 +87,7 @@ def verify(
         snapshot=snapshot,
     )
     if dry_run:
-        from bulkembed.report.dataset_text import repair_text
-
-        out.print(repair_text(verification.repair, "would remove", "would write again"), markup=False)
+        show_repair(verification.repair, "to remove", "to write")
     end_verification(verification, at.output)
 
 
@@ -96,9 +95,17 @@ def show_problem(problem: str) -> None:
     err.print(problem, markup=False)
 
 
+def show_repair(repair: "Repair", removed: str, written: str) -> None:
+    from bulkembed.report.dataset_text import repair_text
+
+    if repair.removed or repair.receipts:
+        out.print(repair_text(repair, removed, written), markup=False)
+
+
 def end_verification(done: "Verification", output: str) -> None:
     """Shows what was found. Raises BulkembedError where something is wrong."""
-    from bulkembed.report.dataset_text import leftovers_text, resample_text
+    from bulkembed.report.dataset_text import leftovers_text, resample_text, whole_text
+    from bulkembed.report.formatting import counted
 
     found = done.snapshot
     if done.resample is not None:
@@ -106,22 +113,25 @@ def end_verification(done: "Verification", output: str) -> None:
     if done.leftovers.objects:
         out.print(leftovers_text(done.leftovers), markup=False)
     if done.problems:
-        advice = "; `bulkembed verify --repair` takes back what the next run can make again" if len(done.problems) > done.hopeless else ""
-        raise BulkembedError(f"snapshot {found.number} of {output}: {len(done.problems)} problems{advice}")
-    out.print(f"snapshot {found.number}: {found.files} files, {found.documents:,} documents, all as their receipts say")
+        mended = len(done.problems) - done.hopeless
+        advice = f"; `bulkembed verify --repair` and then the next run mend {mended} of them" if mended else ""
+        raise BulkembedError(f"snapshot {found.number} of {output}: {counted(len(done.problems), 'problem')}{advice}")
+    out.print(whole_text(found))
 
 
 def end_repair(done: "Verification", output: str) -> None:
     """Shows what was done. Raises BulkembedError where a problem has no remedy."""
-    from bulkembed.report.dataset_text import repair_text
+    from bulkembed.report.formatting import counted
 
-    number = done.snapshot.number
-    out.print(repair_text(done.repair, "removed", "written again"), markup=False)
+    number, mended = done.snapshot.number, len(done.problems) - done.hopeless
+    show_repair(done.repair, "removed", "written")
+    if done.repair.needs_run:
+        out.print(f"snapshot {number}: run the job again, which makes what is missing")
+    elif mended:
+        out.print(f"snapshot {number}: {counted(mended, 'problem')} mended")
     if done.hopeless:
         raise BulkembedError(f"snapshot {number} of {output}: {done.hopeless} of {len(done.problems)} problems have no remedy here")
-    if done.repair.removed:
-        out.print(f"snapshot {number}: run the job again, which makes what was removed")
-    elif not done.problems:
+    if not done.problems:
         out.print(f"snapshot {number}: nothing to repair")
 
 

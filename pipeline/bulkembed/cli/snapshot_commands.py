@@ -66,5 +66,7 @@ def rollback(
 
 
 def current_text(asked: int, number: int, documents: int) -> str:
+    from bulkembed.report.formatting import counted
+
     same = "" if asked == number else f", with the files of snapshot {asked}"
-    return f"current: snapshot {number}{same}: {documents:,} documents"
+    return f"current: snapshot {number}{same}: {counted(documents, 'document')}"

@@ -32,23 +32,24 @@ class Problem:
 class Repair:
     """What a repair does, or has done."""
 
-    removed: list[str]  # URIs: what was right of them is made again by the next run
+    removed: list[str]  # URIs of what is there
     receipts: list[str]  # URIs, written again
+    needs_run: bool  # whether the next run has something to make again
 
 
-NO_REPAIR = Repair([], [])
+NO_REPAIR = Repair([], [], needs_run=False)
 
 
 def plan_repair(ledger: Ledger, problems: Collection[Problem]) -> Repair:
-    removed = dict.fromkeys(uri for problem in problems for uri in problem.undone)
+    undone = dict.fromkeys(uri for problem in problems for uri in problem.undone)
     receipts = dict.fromkeys(ledger.receipt_uri(problem.receipt.shard) for problem in problems if problem.receipt is not None)
-    return Repair(list(removed), list(receipts))
+    return Repair([uri for uri in undone if ledger.store.stands(uri)], list(receipts), bool(undone))
 
 
 def repair(ledger: Ledger, snapshot: Snapshot, problems: Sequence[Problem]) -> Repair:
     """Does what `plan_repair` says, and writes the head and current.txt where they are wrong. The caller holds the lease of the line."""
     plan = plan_repair(ledger, problems)
-    if plan.removed:
+    if plan.needs_run:
         newest = newest_of_line(ledger.store, ledger.output, snapshot.line, snapshot.limited) or snapshot
         ledger.store.create(paths.doubt_uri(ledger.output, newest.number), b"{}\n")
     for uri in plan.removed:

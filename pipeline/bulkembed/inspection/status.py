@@ -22,7 +22,7 @@ class RunStatus:
     provenance: dict[str, str]  # empty before the first shard is done
     line: str | None  # of its snapshots; None before the first
     snapshot: Snapshot | None  # the current one if it has this fingerprint; else the newest whole one, else the newest trial
-    is_live: bool  # whether that one is current
+    is_current: bool  # whether that one is current
 
 
 def status_of(store: Store, output: str) -> Iterator[RunStatus]:
@@ -48,7 +48,7 @@ def status_of(store: Store, output: str) -> Iterator[RunStatus]:
             provenance=provenance,
             line=snapshot.line if snapshot else None,
             snapshot=snapshot,
-            is_live=current is not None and current == snapshot,
+            is_current=current is not None and current == snapshot,
         )
 
 

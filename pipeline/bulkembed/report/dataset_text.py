@@ -12,14 +12,14 @@ from bulkembed.errors import in_one_line
 from bulkembed.inspection.resample import Resample
 from bulkembed.inspection.search import Hit
 from bulkembed.inspection.status import RunStatus
-from bulkembed.report.formatting import lines, size
+from bulkembed.report.formatting import counted, lines, size
 from bulkembed.source.objects import LeftOutNames
 
 MAX_SHOWN_CHARACTERS = 160  # of a column of a hit
 
 
 def status_text(output: str, runs: Sequence[RunStatus]) -> str:
-    """Every run below an output: its counts, and which one is live."""
+    """Every run below an output: its counts, and which one is current."""
     return "\n".join(map(run_status_text, runs)) or f"{output}: no run has been here"
 
 
@@ -50,7 +50,7 @@ def newest_text(run: RunStatus) -> str:
     if run.snapshot is None:
         return ""
     newest = f"snapshot {run.snapshot.number} of {run.snapshot.created}, line {run.line}"
-    return f" (live: {newest})" if run.is_live else f" (newest: {newest}; not live)"
+    return f" (current: {newest})" if run.is_current else f" (newest: {newest}; not current)"
 
 
 def snapshots_text(output: str, snapshots: Sequence[Snapshot], current: int | None) -> str:
@@ -72,24 +72,33 @@ def snapshot_row(snapshot: Snapshot) -> tuple[str, ...]:
 
 def snapshot_mark(snapshot: Snapshot, current: int | None) -> str:
     """What stands after the row of a snapshot: whether it is current, and whether it is a trial."""
-    return f"{'  current' * (snapshot.number == current)}{f'  trial of {snapshot.limit:,} rows' if snapshot.limit is not None else ''}"
+    trial = f"  trial of {counted(snapshot.limit, 'row')}" if snapshot.limit is not None else ""
+    return f"{'  current' * (snapshot.number == current)}{trial}"
 
 
 def resample_text(resample: Resample) -> str:
     """How like the vectors of some rows are to those that were embedded again."""
-    rows = [("embedded", f"{resample.rows:,} rows again")]
+    rows = [("embedded", f"{counted(resample.rows, 'row')} again")]
     if resample.unknown:
-        rows.append(("not found", f"{resample.unknown:,} documents, in no key file of the snapshot: cannot be embedded again"))
+        rows.append(("not found", f"{counted(resample.unknown, 'document')}, in no key file of the snapshot: cannot be embedded again"))
     for name, cosines in resample.cosines.items():
         if len(cosines):
             rows.append((name, f"cosine min {cosines.min():.6f} mean {cosines.mean():.6f}"))
     return lines(rows)
 
 
+def whole_text(snapshot: Snapshot) -> str:
+    """What a snapshot holds in which nothing is wrong."""
+    holds = f"{counted(snapshot.files, 'file')}, {counted(snapshot.documents, 'document')}"
+    return f"snapshot {snapshot.number}: {holds}, all as their receipts say"
+
+
 def leftovers_text(leftovers: Leftovers) -> str:
     """What no snapshot lists."""
-    found = f"{leftovers.objects:,} objects, {size(leftovers.size)}, in no snapshot; `bulkembed gc` deletes them once they are old enough"
-    return lines([("leftovers", found), *(("", uri) for uri in leftovers.examples)])
+    found = f"{counted(leftovers.objects, 'object')}, {size(leftovers.size)}, in no snapshot"
+    return lines(
+        [("leftovers", f"{found}; `bulkembed gc` deletes them once they are old enough"), *(("", uri) for uri in leftovers.examples)]
+    )
 
 
 def repair_text(repair: Repair, removed: str, written: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bulkembed.report.formatting import duration, lines, size
+from bulkembed.report.formatting import counted, duration, lines, size
 from bulkembed.runs.estimate import Estimate, Interval, Prices, cheaper
 from bulkembed.runs.job import Job
 from bulkembed.runs.plans import RunPlan
@@ -21,9 +21,9 @@ def estimate_text(job: Job, plan: RunPlan, expected: Estimate) -> str:
         ("estimate", f"{precision} {amount(expected.tokens, whole)} tokens, {vectors} of vectors; nothing written"),
     ]
     if expected.rejects:
-        rows.append(("rejects", f"about {round(expected.rejects):,} rows" if expected.places else f"{round(expected.rejects):,} rows"))
+        rows.append(("rejects", f"{'about ' if expected.places else ''}{counted(round(expected.rejects), 'row')}"))
     if expected.unread:
-        rows.append(("unread", f"{len(expected.unread)} parts of the sample, left out: {expected.unread[0]}"))
+        rows.append(("unread", f"{counted(len(expected.unread), 'part')} of the sample, left out: {expected.unread[0]}"))
     return lines(rows + price_rows(expected.tokens, expected.prices))
 
 

@@ -12,6 +12,11 @@ def lines(rows: Iterable[tuple[str, str]]) -> str:
     return "\n".join(f"  {name:<12} {in_one_line(value)}" for name, value in rows)
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 shard`, or `1,200 shards`. `noun` is the singular."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def size(count: float) -> str:
     """Bytes in decimal units: `1.5 MB`."""
     for unit in ("B", "KB", "MB", "GB", "TB"):

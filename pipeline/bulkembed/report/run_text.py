@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bulkembed.dataset.paths import current_uri, rejects_folder
 from bulkembed.records import Counts
-from bulkembed.report.formatting import duration, lines, size
+from bulkembed.report.formatting import counted, duration, lines, size
 from bulkembed.runs import calibration, guards
 from bulkembed.runs.job import Job
 from bulkembed.runs.night import NightCounts
@@ -25,9 +25,12 @@ CAUSE_TEXT = {
 def plan_text(job: Job, plan: RunPlan) -> str:
     """What a run would do, and what is there already."""
     cfg, key = job.cfg, job.recipe.vector_key
-    objects = len(plan.objects)
     rejects_problem = plan.too_many_rejects(cfg, Counts())
-    found = f": {objects:,} objects, {size(sum(item.size for item in plan.objects))}" if plan.repeated is None else ", not looked at"
+    found = (
+        f": {counted(len(plan.objects), 'object')}, {size(sum(item.size for item in plan.objects))}"
+        if plan.repeated is None
+        else ", not looked at"
+    )
     rows = [
         ("source", f"{cfg.source_text}{found}"),
         *(("table", table) for table in plan.listing.tables),
@@ -67,7 +70,7 @@ def parent_text(plan: RunPlan) -> str:
     if parent is None:
         return "none: this is the first run of its line"
     damaged = f"; {len(plan.base.damaged):,} of its files are missing or damaged, and are made again" if plan.base.damaged else ""
-    return f"snapshot {parent.number}: {parent.documents:,} documents{damaged}"
+    return f"snapshot {parent.number}: {counted(parent.documents, 'document')}{damaged}"
 
 
 def type_rows(job: Job, plan: RunPlan) -> list[tuple[str, str]]:
@@ -88,15 +91,20 @@ def night_rows(plan: RunPlan) -> list[tuple[str, str]]:
     if plan.is_still:
         return [("to do", "nothing is left to do")]
     if plan.night is None:
-        rows = [("to do", f"embed at most {plan.rows_pending:,} rows, in {len(plan.pending):,} shards")] if plan.pending else []
+        rows = (
+            [("to do", f"embed at most {counted(plan.rows_pending, 'row')}, in {counted(len(plan.pending), 'shard')}")]
+            if plan.pending
+            else []
+        )
         return [*rows, ("note", "a run reads the new objects first; then it knows which of their rows are new")]
     counts, rejects = plan.night.counts, scan_rejects(plan)
     rows = change_rows(counts)
     if rejects or counts.remembered:
         rows.append(("rejects", rejects_text(plan, rejects, counts.remembered)))
-    rows.append(("to do", f"embed {plan.rows_pending:,} documents, in {len(plan.pending):,} shards" if plan.pending else "embed nothing"))
+    work = f"{counted(plan.rows_pending, 'document')}, in {counted(len(plan.pending), 'shard')}" if plan.pending else "nothing"
+    rows.append(("to do", f"embed {work}"))
     if plan.night.changes:
-        rows.append(("rewritten", f"{len(plan.night.changes):,} files, whose documents are not the same any more"))
+        rows.append(("rewritten", f"{counted(len(plan.night.changes), 'file')}, whose documents are not the same any more"))
     return rows
 
 
@@ -122,7 +130,8 @@ def rejects_text(plan: RunPlan, rejects: int, remembered: int) -> str:
     known = guards.in_brackets(reasons)
     where = " in new objects" if known and reasons.total() < rejects else ""
     before = f"; {remembered:,} have a text that was rejected before" if remembered else ""
-    return f"{rejects:,} rows are no document{where}{known}{before}"
+    are = "is" if rejects == 1 else "are"
+    return f"{counted(rejects, 'row')} {are} no document{where}{known}{before}"
 
 
 def scan_rejects(plan: RunPlan) -> int:
@@ -149,15 +158,20 @@ def summary_text(job: Job, summary: Summary, seconds: float) -> str:
     rows = change_rows(summary.night) if summary.plan.night and not summary.plan.is_still else []
     if done.shards:
         rows += [
-            ("embedded", f"{counts.documents:,} documents, {counts.tokens:,} tokens, {size(done.data_bytes)}"),
+            ("embedded", f"{counted(counts.documents, 'document')}, {counted(counts.tokens, 'token')}, {size(done.data_bytes)}"),
             ("speed", f"{done.tokens_per_second:,.0f} tokens/s while embedding, {duration(seconds)} in all"),
         ]
     if counts.truncated:
         rows.append(
-            ("truncated", f"{counts.truncated:,} documents, at {key.max_tokens:,} tokens; about {counts.tokens_cut:,} tokens cut off")
+            (
+                "truncated",
+                f"{counted(counts.truncated, 'document')}, at {key.max_tokens:,} tokens; about {counts.tokens_cut:,} tokens cut off",
+            )
         )
     if counts.chunked:
-        rows.append(("chunked", f"{counts.chunked:,} documents, at {key.chunk_tokens:,} tokens; {counts.vectors:,} vectors in all"))
+        rows.append(
+            ("chunked", f"{counted(counts.chunked, 'document')}, at {key.chunk_tokens:,} tokens; {counts.vectors:,} vectors in all")
+        )
     if counts.repeated_ids:
         rows.append(("repeated", f"{counts.repeated_ids:,} rows repeat an id of their shard (kept)"))
     if counts.clipped:
@@ -170,9 +184,9 @@ def summary_text(job: Job, summary: Summary, seconds: float) -> str:
         )
     if rejects := summary.snapshot.rejects if summary.snapshot else counts.rejects + scan_rejects(summary.plan):
         folders = dict.fromkeys(rejects_folder(job.cfg.output, name) for name in (job.line, job.fingerprint))
-        rows.append(("rejected", f"{rejects:,} rows of the source, with reasons in {' and '.join(folders)}"))
+        rows.append(("rejected", f"{counted(rejects, 'row')} of the source, with reasons in {' and '.join(folders)}"))
     if counts.retries:
-        rows.append(("retried", f"{counts.retries:,} requests to the store"))
+        rows.append(("retried", f"{counted(counts.retries, 'request')} to the store"))
     if done.lost:
         why = ", ".join(f"{count} as {CAUSE_TEXT[cause]}" for cause, count in done.lost.items())
         rows.append(("recovered", f"{done.lost.total()} attempts at shards were lost and made again: {why}"))
@@ -189,15 +203,15 @@ def dataset_rows(job: Job, summary: Summary) -> list[tuple[str, str]]:
     snapshot, output = summary.snapshot, job.cfg.output
     if snapshot is None:
         return [("dataset", "no snapshot: this run is incomplete")]
-    trial = f", a trial of {snapshot.limit:,} rows" if snapshot.limit else ""
+    trial = f", a trial of {counted(snapshot.limit, 'row')}" if snapshot.limit else ""
     current = summary.current
     if current is None or current.number == snapshot.number:
         said = "as before" if snapshot == summary.plan.base.parent else "which is current"
-        dataset = ("dataset", f"snapshot {snapshot.number}: {snapshot.documents:,} documents{trial}, {said}")
+        dataset = ("dataset", f"snapshot {snapshot.number}: {counted(snapshot.documents, 'document')}{trial}, {said}")
         return [dataset, ("files", f"{snapshot.files:,}, listed in {current_uri(output)}")]
     switch = f"; `bulkembed publish --output {output} --snapshot {snapshot.number}` switches readers over"
     return [
-        ("dataset", f"snapshot {snapshot.number}: {snapshot.documents:,} documents{trial}, not current"),
+        ("dataset", f"snapshot {snapshot.number}: {counted(snapshot.documents, 'document')}{trial}, not current"),
         ("files", f"{snapshot.files:,}, listed by `bulkembed files --output {output} --snapshot {snapshot.number}`"),
         ("current", f"snapshot {current.number}{', of the same line' if current.line == snapshot.line else switch}"),
     ]

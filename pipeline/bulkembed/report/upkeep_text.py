@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bulkembed.dataset.gc import GcPlan
 from bulkembed.durations import duration_text
-from bulkembed.report.formatting import lines, size
+from bulkembed.report.formatting import counted, lines, size
 from bulkembed.runs.forget import Forgotten
 
 
@@ -30,7 +30,7 @@ def gc_text(plan: GcPlan, expired: str, deleted: str, more: list[tuple[str, str]
     if not plan.totals:
         rows.append((deleted, "nothing"))
     for line, count in sorted(plan.found.busy.items()):
-        rows.append(("kept", f"{count:,} objects of line {line}, where a run is under way"))
+        rows.append(("kept", f"{counted(count, 'object')} of line {line}, where a run is under way"))
     return "\n".join([plan.output, lines(rows + more)])
 
 
@@ -46,7 +46,7 @@ def numbers_text(numbers: Sequence[int]) -> str:
 def forgotten_text(output: str, done: Forgotten) -> str:
     rows = [
         ("ids", f"{done.ids:,}: {done.found:,} found, {done.not_found:,} not found; all of them are on the list of erased ids"),
-        ("left", f"{done.documents:,} documents; {numbers_text(done.published)} published without them"),
+        ("left", f"{counted(done.documents, 'document')}; {numbers_text(done.published)} published without them"),
         ("expired", f"{numbers_text(done.expired)}, which held rows of these ids"),
     ]
     if done.expired:

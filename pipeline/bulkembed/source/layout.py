@@ -53,7 +53,8 @@ def undamaged(store: Store, item: SourceObject, read: Callable[[], T]) -> T:
             raise
         raise ObjectError(f"{item.uri}: cannot be read: {str(error).removeprefix(f'{what}: ')}") from error
     except CORRUPT as error:
-        reason = wrong_name_of(store, item) or describe_error(error)
+        cause = str(error) if isinstance(error, EOFError) else describe_error(error)
+        reason = wrong_name_of(store, item) or f"{cause}; copy it again from where it comes from, or leave it out with --exclude"
         raise ObjectError(f"{item.uri}: not a readable {item.format} file: {reason}") from error
 
 
