@@ -31,6 +31,7 @@ from __future__ import annotations
 import errno
 from typing import Any, Literal
 
+NO_ROOM_FOR_LIBRARY = ("failed to map segment", "annot allocate memory")  # the words of the loader of libraries
 NO_TEMPORARY_FOLDER = "No usable temporary directory"  # the words of Python's tempfile
 
 
@@ -132,7 +133,7 @@ class HostError(BulkembedError):
 
 def host_error(error: BaseException) -> HostError | None:
     """The error of one line for what a host lacks or refuses; None for every other error, which is a fault of the code."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, ImportError) and any(words in str(error) for words in NO_ROOM_FOR_LIBRARY)):
         return HostError("this host gives no more memory: give it more, or do less at once")
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return HostError("this host allows no more threads: raise `ulimit -u`, or the limit of processes of the container")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import subprocess
@@ -294,6 +295,11 @@ def test_snapshots_are_shown_switched_and_gone_back_to(tmp_path: Path, qwen: str
     assert "snapshot 3: " in printed("verify", "--snapshot", 3)
     assert printed("search", "--query", "shard", "-k", 1, "--snapshot", 3).count("\n") >= 1
     assert "not current" in printed("status")
+
+
+def test_no_log_line_brings_a_terminal_sequence() -> None:
+    record = logging.makeLogRecord({"msg": "reading %s again", "args": ("\x1b[2J\u202ea.jsonl",)})
+    assert console.HidingFormatter("%(message)s").format(record) == r"reading \x1b[2J\u202ea.jsonl again"
 
 
 def test_no_document_or_name_makes_a_line_of_its_own(tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch) -> None:

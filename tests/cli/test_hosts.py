@@ -208,6 +208,11 @@ FAULTS: dict[str, tuple[Callable[[Host], list[object]], int, str]] = {
         "bucket/out/x: is not there any more",
     ),
     "no memory": (lambda host: host.failing(api, "open_job", MemoryError()), 1, "no more memory"),
+    "no memory for a library": (
+        lambda host: host.failing(api, "open_job", ImportError("no pyarrow (_json.so: failed to map segment from shared object)")),
+        1,
+        "no more memory",
+    ),
     "no open files": (lambda host: host.failing(api, "open_job", OSError(errno.EMFILE, "Too many open files")), 1, "ulimit -n"),
     "a disk that fails": (
         lambda host: host.failing(api, "open_job", OSError(errno.EIO, "Input/output error", "/x")),

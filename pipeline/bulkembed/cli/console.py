@@ -111,7 +111,7 @@ def replace_unprintable() -> None:
 
 
 class HidingFormatter(logging.Formatter):
-    """Formats log lines and tracebacks, and hides secrets in them."""
+    """Formats log lines and tracebacks. It hides secrets in them, and escapes terminal sequences."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return hidden_texts.hide(super().format(record))
+        return escape_controls(hidden_texts.hide(super().format(record)))
