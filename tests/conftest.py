@@ -37,8 +37,9 @@ LONG_FILES += ["test_submit", "test_hub", "test_nodes", "test_ray_mapper", "test
 
 
 def pytest_configure() -> None:
-    """Workers of pytest-xdist ignore SIGINT, and what they start inherits that. Tests have it as in a terminal."""
+    """Workers of pytest-xdist ignore SIGINT, and nohup ignores SIGHUP; what they start inherits that. Tests have them as in a terminal."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_itemcollected(item: pytest.Function) -> None:

@@ -64,11 +64,13 @@ def test_a_run_during_verify_and_search_leaves_them_the_dataset_they_began_with(
         assert in_process("verify", "--output", tmp_path / "out").returncode == 0
         assert in_process("search", "--output", tmp_path / "out", "--query", "shard", "-k", 1).returncode == 0
 
-    for more in (1, 3, 5):
+    for more in (1, 3):  # of five: it stands before its last shard, not between the snapshot and current.txt
         wait_for_receipts(tmp_path / "out", before + more, run)
         run.send_signal(signal.SIGSTOP)  # it stands still as long as they look
-        look()
-        run.send_signal(signal.SIGCONT)
+        try:
+            look()
+        finally:
+            run.send_signal(signal.SIGCONT)  # else it would keep the shared Ray from every test that follows
     while run.poll() is None:
         look()
     _, errors = run.communicate(timeout=PATIENCE)

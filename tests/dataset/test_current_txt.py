@@ -12,7 +12,7 @@ from bulkembed.cli.app import app
 from bulkembed.config.toml_files import load
 from bulkembed.dataset.snapshots import newest_dataset
 from bulkembed.errors import ConfigError, HeldBack
-from bulkembed.inspection.verify import verify
+from bulkembed.inspection.verify import PUBLISHING_SECONDS, verify
 from bulkembed.report.run_text import summary_text
 from bulkembed.runs.lookup import open_job
 from bulkembed.runs.run import finish, run
@@ -99,6 +99,26 @@ def test_verify_names_a_current_txt_that_readers_should_not_trust(tmp_path: Path
     before = newest_dataset(store, str(tmp_path / "out"))
     in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen, prompt="x: "))
     assert not list(verify(store, *before)), "a run that ended meanwhile is no problem"
+
+
+def test_verify_beside_a_run_that_is_about_to_write_current_txt_finds_nothing(
+    tmp_path: Path, qwen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_small_corpus(tmp_path / "in")
+    in_one_process(simulated(tmp_path / "in", tmp_path / "out", qwen)).require_complete()
+    current = tmp_path / "out" / "current.txt"
+    text = current.read_bytes()
+    current.write_bytes(text.splitlines(keepends=True)[0])
+    waits: list[float] = []
+
+    def write_meanwhile(seconds: float) -> None:
+        waits.append(seconds)
+        current.write_bytes(text)
+
+    monkeypatch.setattr("bulkembed.inspection.verify.time.sleep", write_meanwhile)
+    ledger, snapshot = newest_dataset(Store(), str(tmp_path / "out"))
+    assert list(verify(Store(), ledger, snapshot)) == []
+    assert waits == [PUBLISHING_SECONDS]
 
 
 @pytest.mark.parametrize("output", ["a\nb", "a\r", "a\u2028b", "\x0bx"])

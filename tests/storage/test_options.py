@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fsspec.config import set_conf_env
+from s3fs import S3FileSystem
 
 from bulkembed.errors import ConfigError, StorageError, StoreSetupError
 from bulkembed.runs.lookup import open_job
@@ -78,6 +80,9 @@ def test_what_a_file_system_does_not_take_is_one_line(uri: str, settings: dict[s
 def test_what_only_a_request_finds_is_told_at_once_as_the_users_to_mend(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, qwen: str, settings: dict[str, Any], line: str
 ) -> None:
+    S3FileSystem.clear_instance_cache()  # one of them may have found the credentials of another test
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("bulkembed.storage.retry.FIRST_WAIT_SECONDS", 100)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -30,6 +31,7 @@ from bulkembed.storage.faults import CORRUPT, describe_error
 from bulkembed.storage.store import Store
 from bulkembed.vectors import quantize
 
+PUBLISHING_SECONDS = 0.5  # a run writes the snapshot, and current.txt a moment later
 # How far norms may be from 1. A norm of int8 says little: with the ranges of one document it was off by 0.03 and the cosine was 0, with
 # those of 2,048 single documents were off by 0.15. What is clipped is counted instead.
 NORM_TOLERANCE = {"float32": 1e-3, "float16": 1e-3, "int8": 0.3, "binary": 1e-3}
@@ -158,9 +160,17 @@ def snapshot_problems(view: View, snapshot: Snapshot, dataset: Dataset) -> Itera
     """`dataset`: all of its files were checked."""
     if warning := calibration.clipped_warning(dataset.total):
         yield Problem(f"snapshot {snapshot.number}: {warning}")
-    if current_differs(view.store, view.output, snapshot):
+    if current_lags(view, snapshot):
         text = f"{current_uri(view.output)}: does not list the files of snapshot {snapshot.number}; run the job again, which writes it"
         yield Problem(text, is_rewritten=True)
+
+
+def current_lags(view: View, snapshot: Snapshot) -> bool:
+    """Whether current.txt lists other files than the current snapshot, and not just because a run is between its last two writes."""
+    if not current_differs(view.store, view.output, snapshot):
+        return False
+    time.sleep(PUBLISHING_SECONDS)
+    return current_differs(view.store, view.output, snapshot)
 
 
 def receipt_problems(receipt: Receipt, file: DataFile) -> Iterator[str]:
