@@ -61,12 +61,7 @@ def verify(
     It compares rows and bytes with receipts and the manifest, and checks schemas, footers, vectors, key files and current.txt."""
     from bulkembed import api
 
-    if repair and sample is not None:
-        raise ConfigError("--repair: goes without --sample, whose rows it cannot make again; verify with it afterwards")
-    if repair and snapshot is not None:
-        raise ConfigError("--repair: goes without --snapshot; a run makes only the newest snapshot of a line again")
-    if dry_run and not repair:
-        raise ConfigError("--dry-run: goes with --repair; verify itself writes nothing")
+    refuse_beside_repair(repair, dry_run, sample, snapshot)
     at = places(config, settings, output=output, source=source, model=model)
     for name, given in (("source", source), ("model", model), ("seed", seed)):
         if sample is None and given not in (None, []):
@@ -89,6 +84,16 @@ def verify(
     if dry_run:
         show_repair(verification.repair, "to remove", "to write")
     end_verification(verification, at.output)
+
+
+def refuse_beside_repair(repair: bool, dry_run: bool, sample: int | None, snapshot: int | None) -> None:
+    """Raises ConfigError for options that a repair, or a verification without one, would take and not heed."""
+    if repair and sample is not None:
+        raise ConfigError("--repair: goes without --sample, whose rows it cannot make again; verify with it afterwards")
+    if repair and snapshot is not None:
+        raise ConfigError("--repair: goes without --snapshot; a run makes only the newest snapshot of a line again")
+    if dry_run and not repair:
+        raise ConfigError("--dry-run: goes with --repair; verify itself writes nothing")
 
 
 def show_problem(problem: str) -> None:
