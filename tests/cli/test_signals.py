@@ -266,7 +266,7 @@ def test_a_second_signal_ends_the_run_at_once(tmp_path: Path, qwen: str) -> None
     process.send_signal(signal.SIGTERM)
     wait_until_taken(process, signal.SIGTERM)
     process.send_signal(signal.SIGTERM)
-    assert ended(process) == []
+    assert all("once more to stop at once" in line for line in ended(process))  # the first signal may have been told already
     assert process.returncode == 143
     result = in_process(*job(tmp_path, qwen))
     assert result.returncode == 0, result.stderr
